@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the numerical core. It knows nothing of files, options or terminals."""

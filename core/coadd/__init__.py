@@ -1,0 +1,1 @@
+"""Coaddition: scaling, weights, clipped statistics, masks."""

@@ -1,0 +1,1 @@
+"""Multi-band deblending with factorised component models."""

@@ -1,0 +1,1 @@
+"""Detection on one exposure: filter, threshold, spans, peaks, growth."""

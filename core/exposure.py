@@ -1,0 +1,168 @@
+"""An image with its mask, variance, PSF and place on the sky; and a stack of bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.errors import ShapeMismatchError
+from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.psf.base import Psf
+
+HeaderValue = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One band of one field.
+
+    Parameters
+    ----------
+    image : array, shape (ny, nx), float32
+        Pixel values in ``unit``; 0 where there is no data.
+    mask : array, shape (ny, nx), int32
+        Bit planes named by ``planes``.
+    variance : array, shape (ny, nx), float32
+        Variance in ``unit`` squared; +inf where there is no data, so that the weight is 0.
+    box : Box
+        The pixels covered, parent coordinates.
+    planes : MaskPlanes
+        Names of the mask bits.
+    band : str
+        Name of the band, "" if unknown.
+    unit : str
+        Unit of the image (FITS ``BUNIT``), "" if unknown.
+    psf : Psf, optional
+        PSF model in parent coordinates.
+    wcs : tuple of str
+        Celestial WCS as 80-character FITS cards, verbatim, in 1-based array coordinates.
+    meta : mapping
+        Other header values worth carrying (zero point, exposure time, filter).
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    variance: NDArray[np.float32]
+    box: Box
+    planes: MaskPlanes = STANDARD
+    band: str = ""
+    unit: str = ""
+    psf: Psf | None = None
+    wcs: tuple[str, ...] = ()
+    meta: Mapping[str, HeaderValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, plane in (("MASK", self.mask), ("VARIANCE", self.variance)):
+            if plane.shape != self.image.shape:
+                raise ShapeMismatchError(
+                    f"{name} has {_size(plane.shape)} pixels, IMAGE {_size(self.image.shape)}"
+                )
+        if self.image.shape != self.box.shape:
+            raise ShapeMismatchError(
+                f"IMAGE has {_size(self.image.shape)} pixels, its box {_size(self.box.shape)}"
+            )
+
+    def good(self, bad_planes: Iterable[str] = ("NO_DATA",)) -> NDArray[np.bool_]:
+        """Pixels with finite image, finite positive variance and none of ``bad_planes``."""
+        bad = np.int32(self.planes.value(bad_planes))
+        usable = np.isfinite(self.image) & np.isfinite(self.variance) & (self.variance > 0)
+        return usable & ((self.mask & bad) == 0)
+
+    def with_pixels(
+        self,
+        image: NDArray[np.float32],
+        mask: NDArray[np.int32],
+        variance: NDArray[np.float32],
+    ) -> Exposure:
+        """The same exposure with other pixels."""
+        return replace(self, image=image, mask=mask, variance=variance)
+
+
+def fill_no_data(
+    image: NDArray[np.float32],
+    mask: NDArray[np.int32],
+    variance: NDArray[np.float32],
+    planes: MaskPlanes = STANDARD,
+) -> int:
+    """Mark unusable pixels in place: image 0, variance +inf, mask ``NO_DATA``.
+
+    Unusable means a non-finite image, or a variance that is not finite or not positive.
+
+    Returns
+    -------
+    int
+        Number of pixels marked that were not ``NO_DATA`` before.
+    """
+    no_data = np.int32(planes.value(["NO_DATA"]))
+    unusable = ~np.isfinite(image) | ~np.isfinite(variance) | ~(variance > 0)
+    n_new = int(np.count_nonzero(unusable & ((mask & no_data) == 0)))
+    image[unusable] = 0.0
+    variance[unusable] = np.inf
+    mask[unusable] |= no_data
+    return n_new
+
+
+@dataclass(frozen=True, slots=True)
+class Cube:
+    """Exposures of several bands on one pixel grid.
+
+    Parameters
+    ----------
+    images, variances : array, shape (n_band, ny, nx), float32
+    masks : array, shape (n_band, ny, nx), int32
+    bands : tuple of str
+    psfs : tuple of Psf or None
+    box : Box
+    planes : MaskPlanes
+    units : tuple of str
+    wcs : tuple of str
+        WCS cards of the first band.
+    """
+
+    images: NDArray[np.float32]
+    variances: NDArray[np.float32]
+    masks: NDArray[np.int32]
+    bands: tuple[str, ...]
+    psfs: tuple[Psf | None, ...]
+    box: Box
+    planes: MaskPlanes = STANDARD
+    units: tuple[str, ...] = ()
+    wcs: tuple[str, ...] = ()
+
+    @classmethod
+    def from_exposures(cls, exposures: Sequence[Exposure]) -> Cube:
+        """Stack exposures of equal box; mask planes are matched by name.
+
+        Raises
+        ------
+        ShapeMismatchError
+            When the boxes differ.
+        """
+        first = exposures[0]
+        planes = MaskPlanes()
+        for exposure in exposures:
+            if exposure.box != first.box:
+                raise ShapeMismatchError(
+                    f"band {exposure.band} covers {exposure.box}, "
+                    f"band {first.band} {first.box}"
+                )
+            planes = planes.union(exposure.planes)
+        return cls(
+            images=np.stack([e.image for e in exposures]),
+            variances=np.stack([e.variance for e in exposures]),
+            masks=np.stack([e.planes.remap(e.mask, planes) for e in exposures]),
+            bands=tuple(e.band for e in exposures),
+            psfs=tuple(e.psf for e in exposures),
+            box=first.box,
+            planes=planes,
+            units=tuple(e.unit for e in exposures),
+            wcs=first.wcs,
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape[::-1])

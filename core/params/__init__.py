@@ -1,0 +1,1 @@
+"""Options of every command: one frozen dataclass each, the single source of name, default and help."""

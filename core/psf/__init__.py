@@ -1,0 +1,1 @@
+"""PSF models with one evaluator for all commands."""

@@ -1,0 +1,1 @@
+"""PSF matching: solving and applying kernels."""

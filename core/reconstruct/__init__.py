@@ -1,0 +1,1 @@
+"""Flux redistribution and metrics from deblended models."""

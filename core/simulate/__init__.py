@@ -1,0 +1,1 @@
+"""Seeded skies with known truth."""
