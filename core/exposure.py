@@ -70,7 +70,8 @@ class Exposure:
         """Pixels with finite image, finite positive variance and none of ``bad_planes``."""
         bad = np.int32(self.planes.value(bad_planes))
         usable = np.isfinite(self.image) & np.isfinite(self.variance) & (self.variance > 0)
-        return usable & ((self.mask & bad) == 0)
+        usable &= (self.mask & bad) == 0
+        return usable
 
     def with_pixels(
         self,
@@ -78,7 +79,7 @@ class Exposure:
         mask: NDArray[np.int32],
         variance: NDArray[np.float32],
     ) -> Exposure:
-        """The same exposure with other pixels."""
+        """Return the same exposure with other pixels."""
         return replace(self, image=image, mask=mask, variance=variance)
 
 
@@ -147,8 +148,7 @@ class Cube:
         for exposure in exposures:
             if exposure.box != first.box:
                 raise ShapeMismatchError(
-                    f"band {exposure.band} covers {exposure.box}, "
-                    f"band {first.band} {first.box}"
+                    f"band {exposure.band} covers {exposure.box}, band {first.band} {first.box}"
                 )
             planes = planes.union(exposure.planes)
         return cls(

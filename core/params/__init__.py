@@ -1,1 +1,1 @@
-"""Options of every command: one frozen dataclass each, the single source of name, default and help."""
+"""Options of every command: one frozen dataclass each, the single source of name and default."""

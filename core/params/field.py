@@ -95,8 +95,10 @@ def check_value(spec: Field[Any], value: Any) -> None:
             )
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             low, high = meta["minimum"], meta["maximum"]
-            if item != item or (low is not None and item < low) or (
-                high is not None and item > high
+            if (
+                item != item
+                or (low is not None and item < low)
+                or (high is not None and item > high)
             ):
                 raise ParameterError(f"option {spec.name} is {item}; allowed: {span(low, high)}")
 

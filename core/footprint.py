@@ -1,0 +1,167 @@
+"""Sets of pixels as horizontal spans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.errors import FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class FootprintSet:
+    """n footprints, each a run of rows of one span table.
+
+    Parameters
+    ----------
+    spans : array, shape (n_span, 3), int32
+        ``y, x_first, x_last`` (inclusive), parent coordinates; inside a footprint sorted by y,
+        then x, disjoint, not abutting.
+    offsets : array, shape (n + 1,), int64
+        Footprint i owns spans ``offsets[i]:offsets[i + 1]``.
+    """
+
+    spans: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.spans.ndim != 2 or self.spans.shape[1] != 3:
+            raise FormatError(f"spans have shape {self.spans.shape}, expected (n, 3)")
+        if len(self.offsets) < 1 or self.offsets[-1] != len(self.spans):
+            raise FormatError(f"{len(self.spans)} spans, offsets end at {self.offsets[-1:]}")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def empty(cls) -> FootprintSet:
+        """No footprints."""
+        return cls(np.empty((0, 3), np.int32), np.zeros(1, np.int64))
+
+    @classmethod
+    def from_mask(cls, mask: NDArray[np.bool_], y0: int = 0, x0: int = 0) -> FootprintSet:
+        """One footprint: the True pixels of ``mask``, whose first pixel is ``(y0, x0)``."""
+        spans = mask_to_spans(mask)
+        spans += np.array([y0, x0, x0], np.int32)
+        return cls(spans, np.array([0, len(spans)], np.int64))
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Footprint index of every span, shape (n_span,), int64."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels per footprint, shape (n,), int64."""
+        total = np.zeros(len(self.spans) + 1, np.int64)
+        np.cumsum(self.spans[:, 2].astype(np.int64) - self.spans[:, 1] + 1, out=total[1:])
+        return np.diff(total[self.offsets])
+
+    def of(self, index: int) -> NDArray[np.int32]:
+        """Spans of one footprint, shape (k, 3)."""
+        return self.spans[self.offsets[index] : self.offsets[index + 1]]
+
+    def box(self, index: int) -> Box:
+        """Bounding box of one footprint."""
+        spans = self.of(index)
+        if not len(spans):
+            return Box(0, 0, 0, 0)
+        return Box.from_bounds(
+            int(spans[0, 0]),
+            int(spans[:, 1].min()),
+            int(spans[-1, 0]) + 1,
+            int(spans[:, 2].max()) + 1,
+        )
+
+    def boxes(self) -> NDArray[np.int32]:
+        """Bounding boxes ``y0, x0, ny, nx``, shape (n, 4), int32; zeros for empty footprints."""
+        out = np.zeros((len(self), 4), np.int32)
+        filled = np.flatnonzero(np.diff(self.offsets))
+        if len(filled):
+            first = self.offsets[filled]
+            y0 = np.minimum.reduceat(self.spans[:, 0], first)
+            y1 = np.maximum.reduceat(self.spans[:, 0], first)
+            x0 = np.minimum.reduceat(self.spans[:, 1], first)
+            x1 = np.maximum.reduceat(self.spans[:, 2], first)
+            out[filled] = np.stack([y0, x0, y1 - y0 + 1, x1 - x0 + 1], axis=1)
+        return out
+
+    def mask(self, index: int, frame: Box | None = None) -> NDArray[np.bool_]:
+        """Pixels of one footprint as a boolean array over ``frame`` (default: its box)."""
+        frame = self.box(index) if frame is None else frame
+        return spans_to_labels(self.of(index), frame) > 0
+
+    def labels(self, frame: Box) -> NDArray[np.int32]:
+        """Image over ``frame`` with footprint index + 1, 0 outside; later footprints win."""
+        return spans_to_labels(self.spans, frame, self.owner + 1)
+
+    def select(self, rows: NDArray[np.int64]) -> FootprintSet:
+        """Footprints ``rows``, in that order."""
+        rows = np.asarray(rows, np.int64)
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        index = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        return FootprintSet(self.spans[index], offsets)
+
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        """Spans of each footprint in turn."""
+        return (self.of(i) for i in range(len(self)))
+
+
+def mask_to_spans(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Find the runs of True pixels of a 2-D mask.
+
+    Returns
+    -------
+    array, shape (n_span, 3), int32
+        ``y, x_first, x_last`` in raster order, array coordinates.
+    """
+    height, width = mask.shape
+    flat = np.zeros((height, width + 1), bool)  # the guard column ends a run at the row's end
+    flat[:, :-1] = mask
+    line = flat.ravel()
+    edges = np.flatnonzero(line[1:] != line[:-1]) + 1
+    if line.size and line[0]:
+        edges = np.concatenate([[0], edges])
+    start, stop = edges[::2], edges[1::2]
+    y, x = np.divmod(start, width + 1)
+    return np.stack([y, x, x + (stop - start) - 1], axis=1).astype(np.int32)
+
+
+def spans_to_labels(
+    spans: NDArray[np.int32], frame: Box, values: NDArray[np.int64] | int = 1
+) -> NDArray[np.int32]:
+    """Paint spans into an image over ``frame``; parts outside are dropped.
+
+    Parameters
+    ----------
+    spans : array, shape (n_span, 3), int32
+        Parent coordinates.
+    frame : Box
+    values : array, shape (n_span,), or int
+        What to paint.
+
+    Returns
+    -------
+    array, shape ``frame.shape``, int32
+    """
+    out = np.zeros(frame.area, np.int32)
+    y = spans[:, 0].astype(np.int64) - frame.y0
+    first = np.maximum(spans[:, 1].astype(np.int64) - frame.x0, 0)
+    last = np.minimum(spans[:, 2].astype(np.int64) - frame.x0, frame.nx - 1)
+    length = np.where((y >= 0) & (y < frame.ny), np.maximum(last - first + 1, 0), 0)
+    out[expand_runs(y * frame.nx + first, length)] = (
+        np.repeat(values, length) if isinstance(values, np.ndarray) else values
+    )
+    return out.reshape(frame.shape)
+
+
+def expand_runs(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenate ``arange(start_i, start_i + length_i)`` for all i, shape (sum(length),)."""
+    end = np.cumsum(length)
+    total = int(end[-1]) if len(end) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(start - end + length, length)

@@ -1,0 +1,246 @@
+"""Deblended models: parents, blends, objects and their components, as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.catalog import Column, per_band
+from coblend.core.exposure import HeaderValue
+from coblend.core.footprint import FootprintSet
+
+MODEL_PSF_SIGMA = 0.8
+"""Width of the model PSF: a pixel-integrated circular Gaussian (pixel)."""
+MODEL_PSF_SIDE = 15
+"""Side of the model PSF's stamp (pixel)."""
+KERNEL_REGULARIZATION = 0.01
+"""Default regularisation of difference kernels."""
+
+FACTORIZED, CUBE, POINT = 0, 1, 2
+"""Kinds of component: spectrum x morphology, a free cube, a point source."""
+
+FLAGS: dict[str, int] = {
+    "isolated": 1,
+    "skipped_too_many_peaks": 2,
+    "skipped_too_big": 4,
+    "skipped_masked": 8,
+    "skipped_pseudo": 16,
+    "not_converged": 32,
+    "failed": 64,
+    "bands_missing": 128,
+    "null": 256,
+    "edge": 512,
+    "corrupt": 1024,
+    "psf_init": 2048,
+    "degenerate": 4096,
+    "recentred": 8192,
+    "diverged": 16384,
+    "no_data": 32768,
+}
+"""Values of the flags shared by PARENTS, BLENDS and OBJECTS."""
+
+_BOX = (
+    Column("y0", "i4", "First row of the box, parent coordinates", "pixel"),
+    Column("x0", "i4", "First column of the box, parent coordinates", "pixel"),
+    Column("ny", "i4", "Rows of the box", "pixel"),
+    Column("nx", "i4", "Columns of the box", "pixel"),
+)
+_FLAG_WORD = Column("flags", "i4", "All flags as bits", "", "meta.code")
+_FLAG_TEXT = {
+    "isolated": "Single peak, not modelled (deblend_skipped_isolatedParent)",
+    "skipped_too_many_peaks": "More peaks than allowed (deblend_skipped_tooManyPeaks)",
+    "skipped_too_big": "Footprint larger than allowed (deblend_skipped_parentTooBig)",
+    "skipped_masked": "Too many masked pixels (deblend_skipped_masked)",
+    "skipped_pseudo": "Sky or other pseudo source (deblend_skipped_isPseudo)",
+    "not_converged": "A fit ran and did not converge (deblend_blendConvergenceFailedFlag)",
+    "failed": "The fit failed (deblend_failed)",
+    "bands_missing": "At least one band was left out (deblend_incompleteData)",
+    "null": "No component: zero flux",
+    "edge": "Model touches the border of the footprint or image (deblend_edgePixels)",
+    "corrupt": "The stored model is damaged",
+    "psf_init": "Started as a point source",
+    "degenerate": "Same morphology as another component",
+    "recentred": "Model maximum is not at the peak pixel",
+    "diverged": "The fit was restarted with smaller steps",
+    "no_data": "At least one band does not constrain the flux",
+}
+FLAG_COLUMNS = tuple(
+    Column(f"flag_{name}", "?", _FLAG_TEXT[name], "", "meta.code") for name in FLAGS
+)
+
+
+def parent_columns() -> tuple[Column, ...]:
+    """Columns of PARENTS."""
+    return (
+        Column("id", "i8", "Identifier (id)", "", "meta.id;meta.main"),
+        *_BOX,
+        Column("area", "i4", "Pixels of the footprint", "pixel**2", "phys.angArea;instr.pixel"),
+        Column("n_peak", "i4", "Peaks before deblending (deblend_nPeaks)", "", "meta.number"),
+        Column("n_child", "i4", "Objects produced (deblend_nChild)", "", "meta.number"),
+        Column("blend0", "i4", "First row in BLENDS (0-based)"),
+        Column("n_blend", "i4", "Rows in BLENDS", "", "meta.number"),
+        Column("chi2", "f4", "Reduced chi-square of the fit (deblend_chi2)", "",
+               "stat.fit.chi2"),
+        Column("error", "U25", "Reason of a failure, empty if none (deblend_error)"),
+        _FLAG_WORD,
+        *FLAG_COLUMNS,
+    )  # fmt: skip
+
+
+def blend_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
+    """Columns of BLENDS, one row per separately fitted blend."""
+    return (
+        Column("id", "i8", "Identifier", "", "meta.id;meta.main"),
+        Column("parent", "i4", "Row in PARENTS (0-based)"),
+        *_BOX,
+        Column("object0", "i4", "First row in OBJECTS (0-based)"),
+        Column("n_object", "i4", "Rows in OBJECTS", "", "meta.number"),
+        Column("component0", "i4", "First row in COMPONENTS (0-based)"),
+        Column("n_component", "i4", "Rows in COMPONENTS", "", "meta.number"),
+        Column("psf_cell", "i4", "Row in PSF_CELLS (0-based)"),
+        Column("n_iter", "i4", "Iterations of the fit (deblend_iterations)", "", "meta.number"),
+        Column("chi2", "f4", "Reduced chi-square", "", "stat.fit.chi2"),
+        Column("log_likelihood", "f8", "Minus half the weighted sum of squared residuals",
+               "", "stat.likelihood"),
+        Column("log_likelihood_init", "f8", "The same before the first iteration", "",
+               "stat.likelihood"),
+        *per_band((Column("sigma", "f4", "Pixel noise", "flux"),), bands, unit),
+        _FLAG_WORD,
+    )  # fmt: skip
+
+
+def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
+    """Columns of OBJECTS, one row per input peak."""
+    flux = (
+        Column("model_flux", "f4", "Flux of the unconvolved model (deblend_scarletFlux)",
+               "flux", "phot.flux"),
+        Column("model_flux_err", "f4", "Error of model_flux at fixed morphologies", "flux",
+               "stat.error;phot.flux"),
+        Column("max_overlap", "f4", "Largest neighbour flux in a pixel (deblend_maxOverlap)",
+               "flux"),
+        Column("flux_overlap", "f4", "Neighbour flux in the model (deblend_fluxOverlap)",
+               "flux"),
+        Column("flux_overlap_frac", "f4",
+               "flux_overlap over model_flux (deblend_fluxOverlapFraction)"),
+        Column("blendedness", "f4", "1 - purity of the model (deblend_blendedness)"),
+    )  # fmt: skip
+    return (
+        Column("id", "i8", "Identifier (id)", "", "meta.id;meta.main"),
+        Column("parent", "i8", "Identifier of the parent (parent)", "", "meta.id.parent"),
+        Column("blend", "i8", "Identifier of the blend, 0: none (deblend_blendId)", "",
+               "meta.id.parent"),
+        Column("peak_id", "i8", "Identifier of the peak (deblend_peakId)", "", "meta.id.cross"),
+        Column("x", "f8", "Sub-pixel x of the peak, parent coordinates", "pixel",
+               "pos.cartesian.x;instr.det"),
+        Column("y", "f8", "Sub-pixel y of the peak, parent coordinates", "pixel",
+               "pos.cartesian.y;instr.det"),
+        Column("ra", "f8", "Right ascension, ICRS (coord_ra)", "deg", "pos.eq.ra;meta.main"),
+        Column("dec", "f8", "Declination, ICRS (coord_dec)", "deg", "pos.eq.dec;meta.main"),
+        Column("ix", "i4", "Column of the peak pixel (deblend_peak_center_x)", "pixel",
+               "pos.cartesian.x;instr.det"),
+        Column("iy", "i4", "Row of the peak pixel (deblend_peak_center_y)", "pixel",
+               "pos.cartesian.y;instr.det"),
+        Column("component0", "i4", "First row in COMPONENTS (0-based)"),
+        Column("n_component", "i4", "Rows in COMPONENTS (deblend_nComponents)", "",
+               "meta.number"),
+        Column("n_iter", "i4", "Iterations of the fit (deblend_iterations)", "", "meta.number"),
+        Column("chi2", "f4", "Reduced chi-square over the object's pixels (deblend_chi2)", "",
+               "stat.fit.chi2"),
+        *per_band(flux, bands, unit),
+        _FLAG_WORD,
+        *FLAG_COLUMNS,
+    )  # fmt: skip
+
+
+def component_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
+    """Columns of COMPONENTS."""
+    return (
+        Column("object", "i4", "Row in OBJECTS (0-based)"),
+        Column("kind", "i2", "0 factorised, 1 cube, 2 point source", "", "meta.code"),
+        *_BOX,
+        Column("peak_y", "i4", "Row of the centre, parent coordinates", "pixel"),
+        Column("peak_x", "i4", "Column of the centre, parent coordinates", "pixel"),
+        *per_band((Column("spectrum", "f4", "Amplitude of the morphology", "flux"),), bands,
+                  unit),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """Everything that `deblend` leaves behind.
+
+    Rows are contiguous: the blends of a parent, the objects of a blend and the components of an
+    object follow each other. Objects without a blend (isolated, skipped or failed parents)
+    stand in parent order among the others.
+
+    Parameters
+    ----------
+    bands : tuple of str
+    parents, blends, objects, components : structured array
+        `parent_columns`, `blend_columns`, `object_columns`, `component_columns`.
+    footprints : FootprintSet
+        Of the parents, in the same order.
+    morph : array, shape (n_value,), float32
+        Morphologies of all components, each its box in row-major order (largest value 1);
+        ``kind`` CUBE: one such array per band; POINT: nothing.
+    morph_offsets : array, shape (n_component + 1,), int64
+        Component i owns ``morph[morph_offsets[i]:morph_offsets[i + 1]]``.
+    psfs : array, shape (n_cell, n_band, k, k), float32
+        Observed PSFs used in the fit.
+    psf_cells : array, shape (n_cell, 2), float64
+        ``y, x`` where they were evaluated, parent coordinates.
+    box : Box
+        The pixel grid of the exposures.
+    kernel_reg : float
+        Regularisation of the difference kernels (``KERNREG``).
+    model_psf_sigma : float
+        Width of the model PSF (pixel).
+    unit : str
+        Unit of all fluxes.
+    wcs : tuple of str
+        WCS cards of the grid, verbatim.
+    meta : mapping
+        Other header values.
+    """
+
+    bands: tuple[str, ...]
+    parents: NDArray[Any]
+    blends: NDArray[Any]
+    objects: NDArray[Any]
+    components: NDArray[Any]
+    footprints: FootprintSet
+    morph: NDArray[np.float32]
+    morph_offsets: NDArray[np.int64]
+    psfs: NDArray[np.float32]
+    psf_cells: NDArray[np.float64]
+    box: Box
+    kernel_reg: float = KERNEL_REGULARIZATION
+    model_psf_sigma: float = MODEL_PSF_SIGMA
+    unit: str = ""
+    wcs: tuple[str, ...] = ()
+    meta: Mapping[str, HeaderValue] = field(default_factory=dict)
+
+    def morphology(self, component: int) -> NDArray[np.float32]:
+        """Morphology of one factorised component over its box, shape (ny, nx)."""
+        row = self.components[component]
+        part = self.morph[self.morph_offsets[component] : self.morph_offsets[component + 1]]
+        return part.reshape(int(row["ny"]), int(row["nx"]))
+
+    def spectra(self) -> NDArray[np.float32]:
+        """Spectra of all components, shape (n_component, n_band), float32."""
+        names = [c.name for c in per_band((Column("spectrum", "f4", ""),), self.bands)]
+        if not len(self.components):
+            return np.zeros((0, len(self.bands)), np.float32)
+        return np.stack([self.components[n] for n in names], axis=1)
+
+
+def set_flag(table: NDArray[Any], rows: Any, name: str) -> None:
+    """Set one flag in ``rows`` of PARENTS, BLENDS or OBJECTS: the bit, and its column if any."""
+    table["flags"][rows] |= FLAGS[name]
+    if f"flag_{name}" in (table.dtype.names or ()):
+        table[f"flag_{name}"][rows] = True
