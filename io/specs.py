@@ -1,0 +1,130 @@
+"""File arguments: ``[BAND=]PATH[HDU][x1:x2,y1:y2]`` and ``@list`` files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coblend.core.box import Box
+from coblend.core.errors import InputMissingError, ParameterError
+
+_GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
+_SECTION = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*$")
+_BAND = re.compile(r"^(?P<band>[A-Za-z0-9_.+-]{1,16})=(?P<rest>.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A file, and which part of it.
+
+    Parameters
+    ----------
+    path : str
+        Path as given.
+    hdu : str or int, optional
+        EXTNAME (upper case) or 0-based number.
+    version : int
+        EXTVER, 0: any.
+    section : Box, optional
+        Part of the image in array coordinates (0-based).
+    """
+
+    path: str
+    hdu: str | int | None = None
+    version: int = 0
+    section: Box | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.hdu is None else f"{self.path}[{self.hdu}]"
+
+
+def parse_spec(text: str) -> FileSpec:
+    """Read ``PATH``, ``PATH[NAME]``, ``PATH[NAME,2]``, ``PATH[1]``, ``PATH#NAME``, and sections.
+
+    A file of exactly that name wins over any reading of brackets. Sections are FITS sections:
+    1-based, inclusive, x first.
+
+    Raises
+    ------
+    ParameterError
+        For brackets that are neither an HDU nor a section.
+    """
+    if os.path.exists(text):
+        return FileSpec(text)
+    match = _GROUPS.match(text)
+    if match is None:
+        path, mark, name = text.rpartition("#")
+        return FileSpec(path, *_parse_hdu(name)) if mark and path else FileSpec(text)
+    hdu: str | int | None = None
+    version = 0
+    section: Box | None = None
+    for group in re.findall(r"\[([^\[\]]*)\]", match["groups"]):
+        if ":" in group:
+            section = parse_section(group)
+        else:
+            hdu, version = _parse_hdu(group)
+    return FileSpec(match["path"], hdu, version, section)
+
+
+def parse_section(text: str) -> Box:
+    """Read a FITS section ``x1:x2,y1:y2`` (1-based, inclusive) as a 0-based box.
+
+    Raises
+    ------
+    ParameterError
+        When it is not of that form, or empty.
+    """
+    match = _SECTION.match(text)
+    if match is None:
+        raise ParameterError(f"section {text!r} is not x1:x2,y1:y2")
+    x1, x2, y1, y2 = (int(g) for g in match.groups())
+    if x1 < 1 or y1 < 1 or x2 < x1 or y2 < y1:
+        raise ParameterError(f"section {text!r} is empty; FITS sections count from 1")
+    return Box.from_bounds(y1 - 1, x1 - 1, y2, x2)
+
+
+def parse_band_spec(text: str) -> tuple[str | None, FileSpec]:
+    """Read ``BAND=SPEC`` or ``SPEC``; the band is None where none is given."""
+    match = None if os.path.exists(text) else _BAND.match(text)
+    if match is None:
+        return None, parse_spec(text)
+    return match["band"], parse_spec(match["rest"])
+
+
+def expand_lists(arguments: Iterable[str]) -> list[str]:
+    """Replace every ``@FILE`` by the lines of FILE; blank lines and ``#`` comments are skipped.
+
+    Raises
+    ------
+    InputMissingError
+        When a list cannot be read.
+    """
+    out: list[str] = []
+    for argument in arguments:
+        if not argument.startswith("@"):
+            out.append(argument)
+            continue
+        path = argument[1:]
+        try:
+            with open(path, encoding="utf-8") as lines:
+                entries = [line.partition("#")[0].strip() for line in lines]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputMissingError(f"cannot read the list: {_reason(error)}", path) from error
+        out.extend(entry for entry in entries if entry)
+    return out
+
+
+def _parse_hdu(text: str) -> tuple[str | int, int]:
+    name, _, version = text.partition(",")
+    name = name.strip()
+    if not name or (version and not version.strip().isdigit()):
+        raise ParameterError(f"[{text}] is neither an HDU nor a section")
+    if name.isdigit():
+        return int(name), 0
+    return name.upper(), int(version) if version else 0
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

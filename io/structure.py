@@ -1,0 +1,199 @@
+"""The HDUs of a file, found by walking its bytes.
+
+No FITS library says plainly that a file is truncated, and a file cut at an HDU boundary opens
+without complaint everywhere; so every open starts with this walk (a few milliseconds, headers
+only).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
+
+BLOCK = 2880
+CARD = 80
+_MAX_HEADER = 4000 * BLOCK  # a header longer than this is not a header
+
+
+@dataclass(frozen=True, slots=True)
+class HduInfo:
+    """One HDU as its header describes it.
+
+    Parameters
+    ----------
+    name : str
+        EXTNAME in upper case, "" if none.
+    version : int
+        EXTVER, 1 if none.
+    kind : str
+        ``image``, ``compressed`` (tile-compressed image) or ``table``.
+    shape : tuple of int
+        Image shape in numpy order; ``(rows,)`` of a table.
+    start, data, end : int
+        Byte offsets of the header, the data and the next HDU.
+    cards : tuple of str
+        The header's 80-character cards up to END.
+    """
+
+    name: str
+    version: int
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    data: int
+    end: int
+    cards: tuple[str, ...]
+
+    def value(self, key: str) -> str | None:
+        """Value of the first card named ``key`` as text, without quotes; None if absent."""
+        return _value(self.cards, key)
+
+    def describe(self) -> str:
+        """Name and size, for messages."""
+        size = "x".join(str(n) for n in self.shape[::-1])
+        return f"{self.name or '(unnamed)'} {size}" if size else self.name or "(empty)"
+
+
+def scan(path: str) -> list[HduInfo]:
+    """Walk all HDUs of a FITS file (or a gzipped one).
+
+    Raises
+    ------
+    InputMissingError
+        No such file, or it cannot be read.
+    FormatError
+        It is not FITS.
+    CorruptFileError
+        It ends inside an HDU, or has another number of extensions than its NEXTEND says.
+    """
+    try:
+        with open(path, "rb") as raw:
+            size = os.fstat(raw.fileno()).st_size
+            if raw.read(2) == b"\x1f\x8b":
+                with gzip.open(path, "rb") as plain:
+                    return _walk(plain, plain.seek(0, os.SEEK_END), path)  # type: ignore[arg-type]
+            return _walk(raw, size, path)
+    except FileNotFoundError as error:
+        raise InputMissingError("no such file", path) from error
+    except IsADirectoryError as error:
+        raise InputMissingError("is a directory, expected a FITS file", path) from error
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise CorruptFileError("truncated or damaged gzip file", path) from error
+    except PermissionError as error:
+        raise InputMissingError("cannot be read: permission denied", path) from error
+
+
+def _walk(stream: BinaryIO, size: int, path: str) -> list[HduInfo]:
+    _require_fits(stream, size, path)
+    hdus: list[HduInfo] = []
+    position = 0
+    while position < size:
+        stream.seek(position)
+        first = stream.read(CARD)
+        if hdus and not first.startswith(b"XTENSION"):
+            break  # special records or padding after the last HDU: allowed by the standard
+        hdu = _read_hdu(stream, position, size, len(hdus), path)
+        hdus.append(hdu)
+        position = hdu.end
+    expected = hdus[0].value("NEXTEND")
+    own = hdus[0].value("SCHEMA") is not None
+    if own and expected is not None and int(expected) != len(hdus) - 1:
+        raise CorruptFileError(
+            f"truncated: {len(hdus) - 1} extensions, the primary header says {expected}",
+            path,
+            hint="re-copy the file, or make it again",
+        )
+    if own and position != size:
+        raise CorruptFileError(f"{size - position} bytes after the last HDU, expected none", path)
+    return hdus
+
+
+def _require_fits(stream: BinaryIO, size: int, path: str) -> None:
+    if size == 0:
+        raise CorruptFileError("empty file, expected FITS", path)
+    stream.seek(0)
+    start = stream.read(CARD)
+    if start.startswith(b"SIMPLE  ="):
+        return
+    if start.lstrip()[:1] == b"<":
+        raise FormatError("an HTML or XML page, not FITS (a failed download?)", path)
+    text = start[:24].decode("ascii", "replace").split("\n")[0]
+    raise FormatError(f"not a FITS file: it starts with {text!r}", path)
+
+
+def _read_hdu(stream: BinaryIO, start: int, size: int, index: int, path: str) -> HduInfo:
+    cards = _read_header(stream, start, size, index, path)
+    naxis = [int(_value(cards, f"NAXIS{i + 1}") or 0) for i in range(_integer(cards, "NAXIS"))]
+    count = 1 if naxis else 0
+    for n in naxis:
+        count *= n
+    length = (
+        abs(_integer(cards, "BITPIX"))
+        // 8
+        * _integer(cards, "GCOUNT", 1)
+        * (_integer(cards, "PCOUNT") + count)
+    )
+    data = start + -(-(len(cards) + 1) * CARD // BLOCK) * BLOCK
+    end = data + -(-length // BLOCK) * BLOCK
+    name = (_value(cards, "EXTNAME") or "").upper()
+    if end > size:
+        raise CorruptFileError(
+            f"truncated: {size} bytes, needs {end} (HDU {index} {name or 'primary'})",
+            path,
+            hint="re-copy the file, or make it again",
+        )
+    kind, shape = _kind(cards, naxis)
+    version = int(_value(cards, "EXTVER") or 1)
+    return HduInfo(name, version, kind, shape, start, data, end, cards)
+
+
+def _read_header(
+    stream: BinaryIO, start: int, size: int, index: int, path: str
+) -> tuple[str, ...]:
+    stream.seek(start)
+    cards: list[str] = []
+    while stream.tell() < min(size, start + _MAX_HEADER):
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK:
+            break
+        text = block.decode("latin-1")
+        for i in range(0, BLOCK, CARD):
+            card = text[i : i + CARD]
+            if card[:8] == "END     ":
+                return tuple(cards)
+            cards.append(card)
+    raise CorruptFileError(
+        f"truncated: the header of HDU {index} has no END", path,
+        hint="re-copy the file, or make it again",
+    )  # fmt: skip
+
+
+def _kind(cards: tuple[str, ...], naxis: list[int]) -> tuple[str, tuple[int, ...]]:
+    extension = _value(cards, "XTENSION") or "IMAGE"
+    if extension == "IMAGE":
+        return "image", tuple(naxis[::-1])
+    if _value(cards, "ZIMAGE") == "T":
+        n = _integer(cards, "ZNAXIS")
+        return "compressed", tuple(_integer(cards, f"ZNAXIS{i}") for i in range(n, 0, -1))
+    return "table", (naxis[1],) if len(naxis) > 1 else (0,)
+
+
+def _integer(cards: tuple[str, ...], key: str, default: int = 0) -> int:
+    value = _value(cards, key)
+    return default if value is None else int(value)
+
+
+def _value(cards: tuple[str, ...], key: str) -> str | None:
+    start = f"{key:<8}= "
+    for card in cards:
+        if card.startswith(start):
+            text = card[10:]
+            if text.lstrip().startswith("'"):
+                body = text.lstrip()[1:]
+                return body.replace("''", "\0").split("'")[0].replace("\0", "'").rstrip()
+            return text.split("/")[0].strip()
+    return None
