@@ -20,6 +20,11 @@ _WCS_KEY = re.compile(
 )
 
 
+def is_wcs_key(key: str) -> bool:
+    """Whether a keyword belongs to the primary celestial WCS."""
+    return _WCS_KEY.match(key) is not None
+
+
 def wcs_cards(cards: Sequence[str]) -> tuple[str, ...]:
     """Cards of the celestial WCS among ``cards``; empty unless both axes are celestial."""
     found = tuple(c for c in cards if _WCS_KEY.match(c[:8]))

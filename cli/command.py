@@ -1,0 +1,266 @@
+"""From a params dataclass and a callback to a click command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field
+from typing import Any, get_type_hints
+
+import click
+
+from coblend.cli.config import (
+    Resolved,
+    check_assignments,
+    check_environment,
+    config_files,
+    dump,
+    flag,
+    resolve,
+    text_of,
+)
+from coblend.cli.report import emit, setup_logging
+from coblend.cli.run import Run
+from coblend.core.params.common import CommonParams
+from coblend.core.params.field import default_of, options_of, span
+
+_HIDDEN_ARGUMENTS = ("-o", "--output", "-j", "--jobs", "--log-file", "--max-memory")
+_HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quiet")
+
+
+class Command(click.Command):
+    """A click command that knows its params class and examples."""
+
+    def __init__(
+        self, *args: Any, params_class: type, examples: Sequence[str] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.params_class = params_class
+        self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; ``--dump-config`` needs neither inputs nor an output."""
+        ctx.meta["coblend.args"] = list(args)
+        required = [p for p in self.params if p.required]
+        if "--dump-config" not in args:
+            return super().parse_args(ctx, args)
+        try:
+            for parameter in required:
+                parameter.required = False
+            return super().parse_args(ctx, args)
+        finally:
+            for parameter in required:
+                parameter.required = True
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the callback; a closed pipe is exit 141, not an error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(141) from None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the examples and where the other options are."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write_text(example)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"All options: {ctx.command_path} --help-all. Exit codes: 0 done, 2 usage, 3 too many "
+            "failed blends, 65 unusable input, 66 missing input, 73 output exists, 74 disk, "
+            "75 try again, 78 configuration."
+        )
+
+
+def command(
+    name: str,
+    params_class: type,
+    *,
+    examples: Sequence[str] = (),
+    writes: bool = True,
+) -> Callable[[Callable[..., None]], Command]:
+    """Make a click command of ``callback(run, params, **arguments)``.
+
+    Parameters
+    ----------
+    name : str
+        Subcommand.
+    params_class : type
+        Params dataclass; its options marked ``shown`` become flags, all are reached by
+        ``--set``, TOML and the environment.
+    examples : sequence of str
+        Command lines for the help page.
+    writes : bool
+        Whether the command has ``-o/--output``.
+    """
+
+    def decorate(callback: Callable[..., None]) -> Command:
+        arguments = list(reversed(getattr(callback, "__click_params__", [])))
+        flags = [_flag_option(s, get_type_hints(params_class)) for s in _shown(params_class)]
+        common = _common_options(params_class, writes)
+
+        def invoke(**values: Any) -> None:
+            _execute(name, params_class, callback, values)
+
+        return Command(
+            name,
+            callback=invoke,
+            params=[*arguments, *flags, *common],
+            help=callback.__doc__,
+            params_class=params_class,
+            examples=examples,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
+    return decorate
+
+
+def _execute(
+    name: str, cls: type, callback: Callable[..., None], values: dict[str, Any]
+) -> None:
+    verbosity = values.pop("verbose") - values.pop("quiet")
+    setup_logging(verbosity, values.pop("log_file"))
+    shared = {s.name: values.pop(s.name) for s in _shown(CommonParams)}
+    own = {s.name: values.pop(s.name) for s in _shown(cls)}
+    assignments = values.pop("set")
+    files = config_files(values.pop("config"))
+    preset = values.pop("preset", None)
+    check_assignments((cls, CommonParams), assignments)
+    check_environment({name: cls})
+    common = resolve(CommonParams, name, given=shared, assignments=assignments, files=files)
+    options = resolve(
+        cls, name, given=own, assignments=assignments, files=files, preset=preset
+    )
+    if values.pop("dump_config"):
+        emit(dump({"common": common, name: options}))
+        return
+    run = Run(
+        name,
+        values.pop("output", None) or "",
+        common.params,
+        options,
+        arguments=_remake(click.get_current_context().meta["coblend.args"]),
+        dry_run=values.pop("dry_run"),
+        quiet=verbosity < 0,
+        json=values.pop("json"),
+    )
+    if run.output:
+        _check_output(run)
+    callback(run, options.params, **values)
+    run.finish()
+
+
+def _check_output(run: Run) -> None:
+    """Refuse at once what could not be written at the end."""
+    if "{" in run.output:
+        return
+    from coblend.io.writer import check_output
+
+    check_output(run.output, overwrite=run.overwrite or run.dry_run)
+
+
+def _shown(cls: type) -> list[Field[Any]]:
+    return [s for s in options_of(cls) if s.metadata["shown"]]
+
+
+def _flag_option(spec: Field[Any], hints: Mapping[str, Any]) -> click.Option:
+    """Flag of one option; absent means None, so that the source of a value stays known."""
+    names = [f"--{flag(spec.name)}"]
+    if spec.name == "jobs":
+        names.insert(0, "-j")
+    if hints[spec.name] is bool:
+        names[-1] += f"/--no-{flag(spec.name)}"
+        return click.Option(names, default=None, help=option_help(spec))
+    choices = spec.metadata["choices"]
+    is_list = str(hints[spec.name]).startswith("tuple")
+    metavar = "|".join(choices) if choices and not is_list else _metavar(hints[spec.name])
+    return click.Option(names, default=None, metavar=metavar, help=option_help(spec))
+
+
+def option_help(spec: Field[Any]) -> str:
+    """One line: what it does, unit, range, default."""
+    meta = spec.metadata
+    notes = [f"default {text_of(default_of(spec))}"]
+    if meta["unit"]:
+        notes.append(meta["unit"])
+    if meta["minimum"] is not None or meta["maximum"] is not None:
+        notes.append(span(meta["minimum"], meta["maximum"]))
+    return f"{meta['help']}  [{'; '.join(notes)}]"
+
+
+def _metavar(hint: Any) -> str:
+    text = str(hint)
+    if text.startswith("tuple"):
+        return "LIST"
+    return "INTEGER" if "int" in text else "NUMBER" if "float" in text else "TEXT"
+
+
+def _common_options(cls: type, writes: bool) -> list[click.Parameter]:
+    presets = tuple(getattr(cls, "PRESETS", {}))
+    out: list[click.Parameter] = []
+    if writes:
+        out.append(
+            click.Option(["-o", "--output"], required=True, metavar="PATH", help="Output file.")
+        )
+    if presets:
+        out.append(
+            click.Option(["--preset"], type=click.Choice(presets), help="Set of defaults.")
+        )
+    hints = get_type_hints(CommonParams)
+    out += [_flag_option(s, hints) for s in _shown(CommonParams)]
+    out += [
+        click.Option(["--config"], multiple=True, metavar="FILE", help="TOML file with options."),
+        click.Option(["--set"], multiple=True, metavar="KEY=VALUE", help="Any option by name."),
+        click.Option(["--dump-config"], is_flag=True, help="Print all options and exit."),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Check inputs, write nothing."),
+        click.Option(["-v", "--verbose"], count=True, help="More messages (-vv: all)."),
+        click.Option(["-q", "--quiet"], count=True, help="Errors only."),
+        click.Option(["--log-file"], metavar="FILE", help="Append the log to a file."),
+        click.Option(["--json"], is_flag=True, help="One JSON summary on stdout."),
+        click.Option(
+            ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
+            callback=_print_all_options, help="List every option and exit.",
+        ),
+    ]  # fmt: skip
+    return out
+
+
+def _print_all_options(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    lines = [ctx.command.get_help(ctx), "", "All options (--set KEY=VALUE, or TOML):"]
+    for cls in (getattr(ctx.command, "params_class", CommonParams), CommonParams):
+        for spec in options_of(cls):
+            alias = f" (alias {spec.metadata['alias']})" if spec.metadata["alias"] else ""
+            choices = spec.metadata["choices"]
+            allowed = f" One of {', '.join(choices)}." if choices else ""
+            lines.append(f"  {spec.name:<26} {option_help(spec)}{allowed}{alias}")
+    emit("\n".join(lines))
+    ctx.exit()
+
+
+def _remake(args: Sequence[str]) -> tuple[str, ...]:
+    """Arguments without those that do not change the content; folders are left out."""
+    out: list[str] = []
+    skip = False
+    for arg in args:
+        if skip:
+            skip = False
+        elif arg in _HIDDEN_ARGUMENTS:
+            skip = True
+        elif arg.split("=")[0] in _HIDDEN_ARGUMENTS or arg in _HIDDEN_FLAGS:
+            continue
+        elif arg.startswith(("-v", "-q", "-j")) and not arg.startswith("--"):
+            continue
+        else:
+            head, mark, tail = arg.rpartition("=")
+            absolute = os.path.isabs(tail)
+            out.append(f"{head}{mark}{os.path.basename(tail)}" if absolute else arg)
+    return tuple(out)
+
+
+def effective_options(run: Run) -> Resolved:
+    """Options of a run with their sources."""
+    return run.options

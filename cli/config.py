@@ -1,0 +1,314 @@
+"""Where option values come from: default, preset, TOML files, environment, command line.
+
+Later sources win, in that order. Every value carries its source, for ``--dump-config`` and the
+CONFIG table.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin, get_type_hints
+
+from coblend.core.errors import CoblendError, ConfigError, ParameterError
+from coblend.core.params.common import CommonParams
+from coblend.core.params.field import check_value, default_of, options_of
+
+log = logging.getLogger("coblend")
+
+LOCAL_FILE = "coblend.toml"
+"""Read from the working directory when it is there."""
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_SPECIAL_VARIABLES = ("COBLEND_CONFIG",)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A params object and the source of each of its values."""
+
+    params: Any
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return key, value and source of every option."""
+        return [
+            (s.name, text_of(getattr(self.params, s.name)), self.sources[s.name])
+            for s in options_of(type(self.params))
+        ]
+
+
+def resolve(
+    cls: type,
+    command: str,
+    *,
+    given: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+    files: Sequence[str] = (),
+    preset: str | None = None,
+) -> Resolved:
+    """Build the params of a command from all sources.
+
+    Parameters
+    ----------
+    cls : type
+        Params dataclass.
+    command : str
+        Its name: the TOML section and part of the environment names.
+    given : mapping
+        Values of flags on the command line; None where not given.
+    assignments : sequence of str
+        ``key=value`` of ``--set``; keys of other classes are ignored, see `check_assignments`.
+    files : sequence of str
+        TOML files, later ones win.
+    preset : str, optional
+        Name in the class's ``PRESETS``.
+
+    Raises
+    ------
+    ConfigError
+        A file is wrong: file, section, key and the nearest valid key.
+    ParameterError
+        A value on the command line or in the environment is wrong.
+    """
+    specs = {s.name: s for s in options_of(cls)}
+    hints = get_type_hints(cls)
+    values = {name: default_of(spec) for name, spec in specs.items()}
+    sources = dict.fromkeys(values, "default")
+
+    def put(name: str, value: Any, source: str) -> None:
+        values[name], sources[name] = value, source
+
+    for name, value in preset_values(cls, preset).items():
+        put(name, value, f"preset {preset}")
+    for path in files:
+        for name, value in _file_values(path, cls, command).items():
+            put(name, value, os.path.basename(path))
+    section = "" if cls is CommonParams else f"{command.upper().replace('-', '_')}_"
+    for name, spec in specs.items():
+        variable = f"COBLEND_{section}{name.upper()}"
+        if variable in os.environ:
+            put(name, convert(spec, hints[name], os.environ[variable], variable), "environment")
+    for key, text in map(_assignment, assignments):
+        name = find_option(cls, key)
+        if name is not None:
+            put(name, convert(specs[name], hints[name], text, f"--set {key}"), "command line")
+    for name, value in given.items():
+        if value is not None:
+            put(name, convert(specs[name], hints[name], value, f"--{flag(name)}"), "command line")
+    return Resolved(cls(**values), sources)
+
+
+def preset_values(cls: type, preset: str | None) -> Mapping[str, Any]:
+    """Values of a preset; {} for None."""
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "PRESETS", {})
+    return presets[preset] if preset is not None and preset in presets else {}
+
+
+def config_files(given: Sequence[str]) -> list[str]:
+    """Files to read: ``./coblend.toml`` if it exists, COBLEND_CONFIG, then those given."""
+    local = [LOCAL_FILE] if os.path.exists(LOCAL_FILE) else []
+    if local:
+        log.info("reading options from ./%s", LOCAL_FILE)
+    variable = os.environ.get("COBLEND_CONFIG")
+    return [*local, *([variable] if variable else []), *given]
+
+
+def check_assignments(classes: Iterable[type], assignments: Sequence[str]) -> None:
+    """Refuse ``--set`` keys that no class knows.
+
+    Raises
+    ------
+    ParameterError
+        With the nearest valid key.
+    """
+    classes = tuple(classes)
+    for key, _ in map(_assignment, assignments):
+        if all(find_option(cls, key) is None for cls in classes):
+            known = [s.name for cls in classes for s in options_of(cls)]
+            raise ParameterError(f"--set: no option {key!r}", hint=_nearest(key, known))
+
+
+def check_environment(classes: Mapping[str, type]) -> None:
+    """Warn of ``COBLEND_*`` variables that no command reads."""
+    known = {f"COBLEND_{s.name.upper()}" for s in options_of(CommonParams)}
+    known.update(_SPECIAL_VARIABLES)
+    for command, cls in classes.items():
+        prefix = f"COBLEND_{command.upper().replace('-', '_')}_"
+        known.update(prefix + s.name.upper() for s in options_of(cls))
+    prefixes = tuple(f"COBLEND_{c.upper().replace('-', '_')}_" for c in classes)
+    for variable in sorted(os.environ):
+        foreign = variable.startswith("COBLEND_") and not _is_other_command(variable, prefixes)
+        if foreign and variable not in known:
+            log.warning("environment variable %s is no option", variable)
+
+
+def _is_other_command(variable: str, prefixes: tuple[str, ...]) -> bool:
+    from coblend.cli.main import COMMANDS
+
+    others = (f"COBLEND_{c.upper().replace('-', '_')}_" for c in COMMANDS)
+    return any(variable.startswith(p) for p in others if p not in prefixes)
+
+
+def find_option(cls: type, key: str) -> str | None:
+    """Name of the option that a key means: its name with ``-`` or ``_``, or its alias."""
+    plain = key.replace("-", "_")
+    for spec in options_of(cls):
+        if plain == spec.name or (spec.metadata["alias"] and key == spec.metadata["alias"]):
+            return spec.name
+    return None
+
+
+def flag(name: str) -> str:
+    """Spelling of an option on the command line and in TOML."""
+    return name.replace("_", "-")
+
+
+def convert(spec: Field[Any], hint: Any, raw: Any, where: str) -> Any:
+    """Convert a text or TOML value to the type of an option and check it.
+
+    Raises
+    ------
+    ParameterError
+        Naming ``where`` the value came from.
+    """
+    try:
+        value = _converted(hint, raw)
+    except (ValueError, TypeError):
+        raise ParameterError(f"{where}: {raw!r} is not {_type_name(hint)}") from None
+    try:
+        check_value(spec, value)
+    except CoblendError as error:
+        raise ParameterError(f"{where}: {error.message}", hint=error.hint) from None
+    return value
+
+
+def _converted(hint: Any, raw: Any) -> Any:
+    arguments = get_args(hint)
+    if type(None) in arguments:
+        if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "")):
+            return None
+        hint = next(a for a in arguments if a is not type(None))
+        arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        items = [p.strip() for p in raw.split(",")] if isinstance(raw, str) else list(raw)
+        return tuple(_converted(arguments[0], item) for item in items if item != "")
+    if hint is bool:
+        if isinstance(raw, bool):
+            return raw
+        text = str(raw).lower()
+        if text not in (*_TRUE, *_FALSE):
+            raise ValueError(raw)
+        return text in _TRUE
+    if hint in (int, float):
+        if isinstance(raw, bool):
+            raise ValueError(raw)
+        if hint is int and isinstance(raw, float) and raw != int(raw):
+            raise ValueError(raw)
+        return hint(raw)
+    if not isinstance(raw, str | int | float):
+        raise TypeError(raw)
+    return str(raw)
+
+
+def _type_name(hint: Any) -> str:
+    inner = [a for a in get_args(hint) if a is not type(None) and a is not Ellipsis]
+    if get_origin(hint) is tuple:
+        return f"a comma-separated list of {_type_name(inner[0]).removeprefix('a ')}s"
+    if inner:
+        return _type_name(inner[0])
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    return names.get(hint, "a text")
+
+
+def _file_values(path: str, cls: type, command: str) -> dict[str, Any]:
+    """Values for one class from one TOML file; the whole file is checked for unknown keys."""
+    sections = _load(path)
+    own = "common" if cls is CommonParams else command
+    hints = get_type_hints(cls)
+    specs = {s.name: s for s in options_of(cls)}
+    out: dict[str, Any] = {}
+    for key, raw in sections.get(own, {}).items():
+        name = find_option(cls, key)
+        if name is None:
+            raise ConfigError(
+                f"[{own}] has no option {key!r}", path, hint=_nearest(key, list(specs))
+            )
+        try:
+            out[name] = convert(specs[name], hints[name], raw, f"[{own}] {key}")
+        except ParameterError as error:
+            raise ConfigError(error.message, path, hint=error.hint) from None
+    return out
+
+
+def _load(path: str) -> dict[str, dict[str, Any]]:
+    from coblend.cli.main import COMMANDS
+
+    try:
+        with open(path, "rb") as stream:
+            content = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid TOML: {error}", path) from error
+    for section, table in content.items():
+        if section not in ("common", *COMMANDS):
+            hint = _nearest(section, ["common", *COMMANDS])
+            raise ConfigError(f"no command [{section}]", path, hint=hint)
+        if not isinstance(table, dict):
+            raise ConfigError(f"{section} stands outside a section", path)
+    return content
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ParameterError(f"--set {text!r} is not KEY=VALUE")
+    return key.strip(), value.strip()
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    close = get_close_matches(key.replace("-", "_"), known, 1, 0.5)
+    close = close or get_close_matches(key, known, 1, 0.5)
+    if close:
+        return f"did you mean {flag(close[0])}?"
+    return "coblend COMMAND --help-all lists all options"
+
+
+def text_of(value: Any) -> str:
+    """Value as the CONFIG table and ``--set`` write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(text_of, value))
+    return str(value)
+
+
+def toml_of(value: Any) -> str:
+    """Value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(toml_of, value)) + "]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def dump(sections: Mapping[str, Resolved]) -> str:
+    """All options of ``sections`` as a TOML file, each with its source as a comment."""
+    lines: list[str] = []
+    for section, resolved in sections.items():
+        lines += [*([""] if lines else []), f"[{section}]"]
+        for spec in options_of(type(resolved.params)):
+            value = getattr(resolved.params, spec.name)
+            text = f"{flag(spec.name)} = {toml_of(value)}"
+            text = f"# {flag(spec.name)} is unset" if value is None else text
+            lines.append(f"{text}  # {resolved.sources[spec.name]}")
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""The ``coblend`` program: subcommands loaded on use, and the one place where errors end.
+
+Importing this module imports neither numpy nor any FITS library, so ``coblend --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from coblend._version import __version__
+from coblend.core.errors import CoblendError, DiskError, ResourceError
+
+COMMANDS = {
+    "simulate": "Make a small multi-epoch, multi-band sky with known truth.",
+    "warp": "Resample exposures onto a common pixel grid.",
+    "assemble-coadd": "Combine warps into one deeper exposure.",
+    "psf-match": "Convolve an exposure so that it has a given PSF.",
+    "detect": "Find footprints and peaks in one exposure.",
+    "merge-detections": "Merge detections of several bands into parents.",
+    "deblend": "Fit every blend in all bands at once.",
+    "reconstruct-footprints": "Share the image's flux among the deblended objects.",
+    "info": "Show what a file holds and what made it.",
+    "verify": "Check files: structure, checksums, damaged blends.",
+}
+"""Subcommands in the order in which they are used, and what each does."""
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+_TERMINATED = 143
+_CLOSED_PIPE = 141
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands in order of use."""
+        return [name for name in COMMANDS if _available(name)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        if cmd_name not in COMMANDS or not _available(cmd_name):
+            return None
+        module = cmd_name.replace("-", "_")
+        loaded: click.Command = getattr(import_module(f"coblend.cli.{module}"), module)
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+def _available(name: str) -> bool:
+    here = os.path.dirname(os.path.abspath(__file__))
+    return os.path.exists(os.path.join(here, f"{name.replace('-', '_')}.py"))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each step reads and writes plain FITS files: see coblend COMMAND --help.",
+)
+@click.version_option(__version__, "-V", "--version", message="coblend %(version)s")
+def program() -> None:
+    """Coadd, PSF-match, detect, merge, deblend and reconstruct on plain FITS files."""
+
+
+def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoReturn:
+    """Run the program and exit with the documented code."""
+    for variable in _THREAD_VARIABLES:  # before numpy loads; workers inherit it
+        os.environ.setdefault(variable, "1")
+    signal.signal(signal.SIGTERM, _terminate)
+    arguments = list(sys.argv[1:] if args is None else args)
+    sys.exit(run(arguments, prog_name))
+
+
+def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
+    """Run the program; all errors end here.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 a bug, 2 usage, 3 and 65 to 78 as `coblend.core.errors`, 130 and
+        143 signals, 141 closed pipe.
+    """
+    try:
+        code = program.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return _report(2, error.format_message(), arguments, shown=True)
+    except (click.Abort, KeyboardInterrupt):
+        return _report(130, "interrupted", arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _CLOSED_PIPE
+    except CoblendError as error:
+        return _report(error.exit_code, str(error), arguments)
+    except MemoryError:
+        hint = "lower --jobs or --max-memory"
+        return _report(ResourceError.exit_code, f"out of memory\n  {hint}", arguments)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return _report(DiskError.exit_code, f"disk full: {error.filename}", arguments)
+        return _report(1, _bug(error), arguments)
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise SystemExit(_TERMINATED)  # unwinds, so temporary files are removed
+
+
+def _bug(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        f"\n  at {os.path.basename(last.filename)}:{last.lineno} in coblend {__version__}; this is "
+        "a bug: please report it with the output of the same command and -vv"
+    )
+
+
+def _report(code: int, message: str, arguments: Sequence[str], *, shown: bool = False) -> int:
+    if "-vv" in arguments and not shown and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    if not shown:
+        click.echo(f"coblend: {message}", err=True)
+    if "--json" in arguments:
+        click.echo(json.dumps({"status": "error", "exit": code, "message": message}))
+    return code

@@ -1,0 +1,235 @@
+"""One run of a command: outputs, inputs, workers and the summary at the end."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coblend.cli.config import Resolved
+from coblend.cli.report import print_json, print_table, progress
+from coblend.core.errors import OutputError, ParameterError, PartialFailure, ResourceError
+from coblend.core.exposure import HeaderValue
+from coblend.core.params.common import CommonParams
+
+if TYPE_CHECKING:
+    from coblend.io.writer import FitsWriter
+
+log = logging.getLogger("coblend")
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SIZE = re.compile(r"^\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*$", re.IGNORECASE)
+
+
+@dataclass
+class Run:
+    """What a command's callback gets besides its params.
+
+    Parameters
+    ----------
+    command : str
+    output : str
+        Path of ``-o``, "" for commands that write nothing.
+    common : CommonParams
+    options : Resolved
+        The command's params with their sources, for the CONFIG table.
+    arguments : tuple of str
+        Arguments that remake the output.
+    dry_run, quiet, json : bool
+    """
+
+    command: str
+    output: str
+    common: CommonParams
+    options: Resolved
+    arguments: tuple[str, ...] = ()
+    dry_run: bool = False
+    quiet: bool = False
+    json: bool = False
+    started: float = field(default_factory=time.monotonic)
+    _inputs: list[tuple[str, str]] = field(default_factory=list)
+    _outputs: list[str] = field(default_factory=list)
+    _summary: dict[str, Any] = field(default_factory=dict)
+    _table: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether existing outputs may be replaced."""
+        return self.common.overwrite
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+        return self.common.seed
+
+    @property
+    def jobs(self) -> int:
+        """Worker processes, at least 1."""
+        if self.common.jobs:
+            return self.common.jobs
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+    @property
+    def max_memory(self) -> int:
+        """Memory to stay below (byte)."""
+        return parse_size(self.common.max_memory)
+
+    def add_input(self, role: str, path: str) -> None:
+        """Record an input for the PROVENANCE table.
+
+        Raises
+        ------
+        OutputError
+            It is also the output.
+        """
+        if self.output and os.path.exists(self.output) and os.path.exists(path):
+            if os.path.samefile(self.output, path):
+                raise OutputError("is also an input; choose another output", self.output)
+        self._inputs.append((role, path))
+
+    @contextmanager
+    def create(
+        self,
+        schema: str,
+        *,
+        header: Mapping[str, HeaderValue] | None = None,
+        path: str | None = None,
+    ) -> Iterator[FitsWriter]:
+        """Create the output (or the side product ``path``) with provenance."""
+        from coblend.io.provenance import InputFile, Provenance
+        from coblend.io.writer import create
+
+        provenance = Provenance(
+            self.command,
+            self.arguments,
+            tuple(self.options.rows()),
+            tuple(InputFile.of(role, name) for role, name in self._inputs),
+        )
+        target = self.output if path is None else path
+        with create(
+            target, schema, overwrite=self.overwrite, header=header, provenance=provenance
+        ) as out:
+            yield out
+        self._outputs.append(target)
+
+    def progress(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show progress on a terminal; yields ``advance(n)``."""
+        return progress(text, total, quiet=self.quiet)
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Apply a picklable function to items, results in the order of the items.
+
+        At most four items per worker wait at any time, so ``items`` may be a generator of
+        cut-outs. With one worker everything runs in this process.
+
+        Raises
+        ------
+        ResourceError
+            A worker died (out of memory, killed).
+        """
+        if self.jobs == 1:
+            yield from map(function, items)
+            return
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_worker_signals)
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * self.jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                "a worker process died", hint="out of memory? use fewer --jobs"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def report(
+        self, summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Keep the numbers (and rows) to show when the command has finished."""
+        self._summary.update(summary)
+        self._table = table or self._table
+
+    def check_failures(self, n_failed: int, n_total: int) -> None:
+        """Raise when more blends failed than allowed; call it after the output is complete.
+
+        Raises
+        ------
+        PartialFailure
+        """
+        if n_total and n_failed / n_total > self.common.max_failed:
+            raise PartialFailure(
+                f"{n_failed} of {n_total} blends failed, more than "
+                f"max_failed = {self.common.max_failed:g} allows; the output is complete",
+                self.output or None,
+            )
+
+    def finish(self) -> None:
+        """Show the result: JSON or a table on stdout, one line on stderr."""
+        if self.json:
+            print_json({"status": "ok", **self.summary()})
+            return
+        print_table(self._table)
+        if self._summary and not self.quiet and (self._outputs or self.dry_run):
+            numbers = ", ".join(f"{k} {v}" for k, v in self._summary.items() if _short(v))
+            target = "dry run" if self.dry_run else ", ".join(self._outputs)
+            sys.stderr.write(f"coblend {self.command}: {target}: {numbers}\n")
+
+    def summary(self) -> dict[str, Any]:
+        """Everything that ``--json`` prints."""
+        from coblend._version import __version__
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        table = {"table": [dict(row) for row in self._table]} if self._table else {}
+        return {
+            "command": self.command,
+            "version": __version__,
+            "output": self._outputs[0] if len(self._outputs) == 1 else self._outputs,
+            "dry_run": self.dry_run,
+            **self._summary,
+            **table,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "peak_rss_mib": peak // unit,
+        }
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``800MB``, ``4GiB`` or ``2G`` (byte).
+
+    Raises
+    ------
+    ParameterError
+    """
+    match = _SIZE.match(text)
+    if match is None:
+        raise ParameterError(f"max_memory: {text!r} is not a size such as 800MB or 4GiB")
+    number, prefix, binary = match.groups()
+    power = " kmgt".index(prefix.lower()) if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def _worker_signals() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, int | float | str) and len(str(value)) < 40

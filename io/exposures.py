@@ -1,0 +1,398 @@
+"""Exposures: one loader for all commands, and the writer of our own layout."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.errors import CoblendError, FormatError, ShapeMismatchError, WcsMismatchError
+from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
+from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.io.dialects import RMS, WEIGHT, Plane, Planes, find_planes, only_image
+from coblend.io.psfs import parse_psf_spec, read_psf, write_psf
+from coblend.io.reader import FitsFile, open_fits
+from coblend.io.specs import FileSpec, parse_band_spec, parse_spec
+from coblend.io.wcs import grid_offset, is_wcs_key, shift_cards, wcs_cards
+from coblend.io.writer import FitsWriter
+
+log = logging.getLogger("coblend")
+
+_BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
+_WCS_TOLERANCE = 0.01  # pixel
+_NOT_META = re.compile(
+    r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|T[A-Z]+\d+|THEAP|EXTNAME|"
+    r"EXTVER|EXTTYPE|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|Z(?:HECKSUM|DATASUM|IMAGE|"
+    r"CMPTYPE|BITPIX|NAXIS\d*|TILE\d+|VAL\d+|NAME\d+|SCALE|ZERO|BLANK|QUANTIZ|DITHER0|TENSION|"
+    r"PCOUNT|GCOUNT|SIMPLE|EXTEND|MASKCMP)|LTV[12]|LTM\d_\d|WCSNAMEA|[A-Z]+[12]A|SCHEMA|NEXTEND|"
+    r"CREATOR|CBLCMD|CMDLINE|CBLDIG|DATE|MP_.*|BAND|BUNIT|AR_.*|LONGSTRN|COMMENT|HISTORY|"
+    r"CONTINUE)$"
+)
+
+
+def read_exposure(
+    spec: str | FileSpec,
+    *,
+    band: str | None = None,
+    psf: str | None = None,
+    section: Box | None = None,
+    allow_empty: bool = False,
+) -> Exposure:
+    """Read an exposure of ours, of the LSST pipelines, or an image with a weight map.
+
+    Parameters
+    ----------
+    spec : str or FileSpec
+        File, with an optional HDU and section.
+    band : str, optional
+        Name of the band; default: the header's BAND, else FILTER.
+    psf : str, optional
+        PSF specification instead of the file's PSF.
+    section : Box, optional
+        Part to read, array coordinates.
+    allow_empty : bool
+        Whether an exposure without a usable pixel is returned rather than refused.
+
+    Returns
+    -------
+    Exposure
+        Native byte order; pixels without data are 0 with infinite variance and ``NO_DATA``.
+
+    Raises
+    ------
+    CoblendError
+        With the file and HDU at fault (`coblend.io.structure.scan`,
+        `coblend.io.dialects.find_planes`).
+    """
+    spec = parse_spec(spec) if isinstance(spec, str) else spec
+    section = section or spec.section
+    with open_fits(spec.path) as file:
+        planes = find_planes(file, spec)
+        log.info("%s: read as %s", file.path, planes.convention)
+        image = _plane(file, planes.image, "IMAGE", section, np.float32)
+        header = _merged_header(file, planes.image.hdu)
+        box = _box(file, planes.image, image.shape, section)
+        names, mask = _mask(file, planes, image.shape, section)
+        variance = _noise(file, planes, section)
+        for label, plane in (("MASK", mask), ("VARIANCE", variance)):
+            _same_shape(label, plane, image, file.path)
+        n_filled = fill_no_data(image, mask, variance, names)
+        if n_filled:
+            log.info("%s: %d pixels without data", file.path, n_filled)
+        if not allow_empty and not np.isfinite(variance).any():
+            raise FormatError(
+                f"no usable pixel: all {image.size} have a NaN image or a variance that is not "
+                "positive",
+                file.path,
+            )
+        cards = _shifted_wcs(file, planes.image.hdu, section)
+        model = parse_psf_spec(psf) if psf else read_psf(file, box)
+        name = band or _band_of(header, file.path)
+    return Exposure(
+        image=image,
+        mask=mask,
+        variance=variance,
+        box=box,
+        planes=names,
+        band=name,
+        unit=str(header.get("BUNIT", "")).strip(),
+        psf=model,
+        wcs=cards,
+        meta={k: v for k, v in header.items() if not _NOT_META.match(k) and not is_wcs_key(k)},
+    )
+
+
+def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
+    """Read exposures of several bands that share one pixel grid.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        ``[BAND=]FILE[HDU]`` each.
+    need_psf : bool
+        Whether an exposure without a PSF is refused.
+
+    Raises
+    ------
+    FormatError
+        A band is unknown or given twice, or has no PSF.
+    ShapeMismatchError, WcsMismatchError
+        The exposures do not share a grid; both files are named.
+    """
+    exposures: list[Exposure] = []
+    paths: list[str] = []
+    for argument in arguments:
+        band, spec = parse_band_spec(argument)
+        exposure = read_exposure(spec, band=band)
+        require_band(exposure, spec.path)
+        if need_psf:
+            require_psf(exposure, spec.path)
+        for other, path in zip(exposures, paths, strict=True):
+            if other.band == exposure.band:
+                raise FormatError(f"band {exposure.band} was already given by {path}", spec.path)
+        if exposures:
+            require_same_grid(exposures[0], paths[0], exposure, spec.path)
+        exposures.append(exposure)
+        paths.append(spec.path)
+    return Cube.from_exposures(exposures)
+
+
+def require_band(exposure: Exposure, path: str) -> None:
+    """Refuse an exposure whose band is unknown."""
+    if not exposure.band:
+        raise FormatError(
+            "the band is unknown: the header has neither BAND nor FILTER",
+            path,
+            hint=f"name it on the command line: BAND={path}",
+        )
+
+
+def require_psf(exposure: Exposure, path: str) -> None:
+    """Refuse an exposure without a PSF."""
+    if exposure.psf is None:
+        raise FormatError(
+            "no PSF",
+            path,
+            hint="add an HDU PSF (a stamp, a grid, or a PSFEx table), see docs/formats.md",
+        )
+
+
+def require_same_grid(a: Exposure, path_a: str, b: Exposure, path_b: str) -> None:
+    """Refuse two exposures that do not cover the same pixels of the same grid.
+
+    Raises
+    ------
+    ShapeMismatchError, WcsMismatchError
+    """
+    if a.box != b.box:
+        raise ShapeMismatchError(
+            f"covers {_describe(b.box)}, but {path_a} {_describe(a.box)}", path_b
+        )
+    require_same_wcs(a.wcs, a.box, path_a, b.wcs, b.box, path_b)
+
+
+def require_same_wcs(
+    wcs_a: Sequence[str], box_a: Box, path_a: str, wcs_b: Sequence[str], box_b: Box, path_b: str
+) -> None:
+    """Refuse two grids whose WCS differ by more than 0.01 pixel.
+
+    Raises
+    ------
+    WcsMismatchError
+    """
+    offset = grid_offset(wcs_a, box_a, wcs_b, box_b)
+    if offset > _WCS_TOLERANCE:
+        amount = f"differs by {offset:.3g} pixels" if np.isfinite(offset) else "is missing in one"
+        raise WcsMismatchError(
+            f"its WCS and that of {path_a} disagree: {amount}, at most {_WCS_TOLERANCE} allowed",
+            path_b,
+        )
+
+
+def write_exposure(
+    out: FitsWriter,
+    exposure: Exposure,
+    *,
+    extra: Mapping[str, NDArray[Any]] | None = None,
+    header: Mapping[str, HeaderValue] | None = None,
+    compress: str = "auto",
+) -> None:
+    """Append IMAGE, MASK, VARIANCE, PSF and further planes to a file being written.
+
+    Parameters
+    ----------
+    out : FitsWriter
+        From `coblend.io.writer.create` with schema ``exposure/1``.
+    exposure : Exposure
+        Pixels of infinite variance are written as NaN.
+    extra : mapping of str to array, optional
+        Further image HDUs by name.
+    header : mapping, optional
+        Further keywords of the IMAGE HDU.
+    compress : str
+        ``auto`` (lossless) or ``none``.
+    """
+    empty = ~np.isfinite(exposure.variance)
+    image = np.where(empty, np.float32(np.nan), exposure.image)
+    variance = np.where(empty, np.float32(np.nan), exposure.variance)
+    planes = exposure.planes.union(STANDARD)
+    mask = exposure.planes.remap(exposure.mask, planes)
+    cards = exposure.wcs
+    frame = frame_header(exposure.box)
+    unit = exposure.unit
+    named = {"BAND": exposure.band} if exposure.band else {}
+    science = {"EXTTYPE": "IMAGE", "INHERIT": True, **_unit(unit), **named, **frame}
+    out.image(
+        "IMAGE", image, header={**science, **exposure.meta, **(header or {})}, wcs=cards,
+        compress=compress,
+    )  # fmt: skip
+    bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
+    out.image(
+        "MASK", mask, header={"EXTTYPE": "MASK", "INHERIT": True, **bits, **frame}, wcs=cards,
+        compress=compress,
+    )  # fmt: skip
+    squared = _unit(f"{unit}**2" if unit else "")
+    out.image(
+        "VARIANCE", variance, header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
+        wcs=cards, compress=compress,
+    )  # fmt: skip
+    if exposure.psf is not None:
+        write_psf(out, exposure.psf)
+    for name, data in (extra or {}).items():
+        out.image(name, data, header=frame, wcs=cards, compress=compress)
+
+
+def frame_header(box: Box) -> dict[str, HeaderValue]:
+    """Keywords that carry the origin of parent coordinates: LTV and the alternate WCS A."""
+    frame: dict[str, HeaderValue] = {"LTV1": -box.x0, "LTV2": -box.y0}
+    for axis, origin in ((1, box.x0), (2, box.y0)):
+        frame |= {
+            f"CTYPE{axis}A": "LINEAR",
+            f"CRPIX{axis}A": 1.0,
+            f"CRVAL{axis}A": float(origin),
+            f"CUNIT{axis}A": "PIXEL",
+        }
+    return frame
+
+
+def frame_origin(header: Mapping[str, HeaderValue], path: str) -> tuple[int, int]:
+    """Origin ``(y0, x0)`` of parent coordinates: WCS A, else LTV, else 0.
+
+    Raises
+    ------
+    FormatError
+        WCS A and LTV disagree, or the origin is not a whole number.
+    """
+    origin = []
+    for axis in (2, 1):
+        from_a = header.get(f"CRVAL{axis}A")
+        from_ltv = header.get(f"LTV{axis}")
+        if from_a is not None:
+            value = float(from_a) + 1 - float(header.get(f"CRPIX{axis}A", 1))
+            if from_ltv is not None and abs(value + float(from_ltv)) > 0.5:
+                raise FormatError(
+                    f"CRVAL{axis}A puts the first pixel at {value:g}, "
+                    f"LTV{axis} at {-float(from_ltv):g}",
+                    path,
+                )
+        else:
+            value = -float(from_ltv or 0)
+        if abs(value - round(value)) > 1e-3:
+            raise FormatError(
+                f"the first pixel is at {value:g} on axis {axis}, expected a whole number", path
+            )
+        origin.append(round(value))
+    return origin[0], origin[1]
+
+
+def _merged_header(file: FitsFile, index: int) -> dict[str, HeaderValue]:
+    own = file.header(index)
+    return {**(file.header(0) if index else {}), **own}
+
+
+def _plane(
+    file: FitsFile, plane: Plane, label: str, section: Box | None, dtype: Any
+) -> NDArray[Any]:
+    info = file.info(plane.hdu)
+    where = info.name or str(plane.hdu)
+    shape = info.shape
+    if len(shape) != 2 and not (len(shape) == 3 and shape[0] == 1):
+        size = "x".join(str(n) for n in shape[::-1]) or "no"
+        raise FormatError(f"{label} has {size} pixels, expected two axes", file.path, where)
+    slices: tuple[slice, ...] | None = None
+    if section is not None:
+        if not Box(0, 0, *shape[-2:]).contains(section):
+            raise FormatError(
+                f"section {_describe(section)} is outside the {shape[-1]}x{shape[-2]} image",
+                file.path,
+                where,
+            )
+        slices = section.slices(Box(0, 0, 0, 0))
+        slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
+    data = file.image(plane.hdu, slices)
+    return np.array(data.reshape(data.shape[-2:]), dtype)
+
+
+def _mask(
+    file: FitsFile, planes: Planes, shape: tuple[int, ...], section: Box | None
+) -> tuple[MaskPlanes, NDArray[np.int32]]:
+    if planes.mask is None:
+        return STANDARD, np.zeros(shape, np.int32)
+    mask = _plane(file, planes.mask, "MASK", section, np.int64).astype(np.int32)
+    header = file.header(planes.mask.hdu)
+    named = {k[3:]: int(v) for k, v in header.items() if k.startswith("MP_")}
+    named = named or dict(planes.mask_bits)
+    if not named:
+        if mask.any():
+            log.warning("%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path)
+        return STANDARD, np.where(mask != 0, np.int32(1), np.int32(0)).astype(np.int32)
+    try:
+        own = MaskPlanes(named)
+        target = own.union(STANDARD)
+    except CoblendError as error:
+        raise FormatError(error.message, file.path, "MASK") from error
+    unnamed = int(np.bitwise_or.reduce(mask, axis=None)) & ~own.value(named)
+    if unnamed:
+        bits = [str(b) for b in range(31) if unnamed >> b & 1]
+        log.warning("%s: mask bits %s have no name; dropped", file.path, ", ".join(bits))
+    return target, own.remap(mask, target).copy()
+
+
+def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.float32]:
+    if planes.noise.path == file.path:
+        data = _plane(file, planes.noise, "VARIANCE", section, np.float64)
+    else:
+        with open_fits(planes.noise.path) as other:
+            plane = Plane(other.path, only_image(other))
+            data = _plane(other, plane, "the noise map", section, np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        if planes.noise_kind == WEIGHT:
+            data = np.where(data > 0, 1 / data, np.nan)
+        elif planes.noise_kind == RMS:
+            data = np.where(data > 0, data**2, np.nan)
+        return data.astype(np.float32)
+
+
+def _same_shape(label: str, plane: NDArray[Any], image: NDArray[Any], path: str) -> None:
+    if plane.shape != image.shape:
+        sizes = ["x".join(str(n) for n in a.shape[::-1]) for a in (plane, image)]
+        raise ShapeMismatchError(f"{label} has {sizes[0]} pixels, IMAGE {sizes[1]}", path)
+
+
+def _box(file: FitsFile, plane: Plane, shape: tuple[int, ...], section: Box | None) -> Box:
+    y0, x0 = frame_origin(file.header(plane.hdu), file.path)
+    if section is not None:
+        y0, x0 = y0 + section.y0, x0 + section.x0
+    return Box(y0, x0, shape[0], shape[1])
+
+
+def _shifted_wcs(file: FitsFile, index: int, section: Box | None) -> tuple[str, ...]:
+    cards = wcs_cards(file.cards(index))
+    return cards if section is None else shift_cards(cards, section.y0, section.x0)
+
+
+def _band_of(header: Mapping[str, HeaderValue], path: str) -> str:
+    for key in ("BAND", "FILTER"):
+        name = str(header.get(key, "")).strip()
+        if name:
+            if not _BAND_NAME.fullmatch(name):
+                raise FormatError(
+                    f"{key} is {name!r}; a band has 1 to 16 letters, digits or _.+-",
+                    path,
+                    hint=f"name it on the command line: BAND={path}",
+                )
+            return name
+    return ""
+
+
+def _unit(text: str) -> dict[str, HeaderValue]:
+    return {"BUNIT": text} if text else {}
+
+
+def _describe(box: Box) -> str:
+    return f"{box.nx}x{box.ny} pixels from ({box.x0}, {box.y0})"
