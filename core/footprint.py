@@ -49,6 +49,25 @@ class FootprintSet:
         spans += np.array([y0, x0, x0], np.int32)
         return cls(spans, np.array([0, len(spans)], np.int64))
 
+    @classmethod
+    def from_pixels(
+        cls,
+        owner: NDArray[np.int64],
+        y: NDArray[np.int64],
+        x: NDArray[np.int64],
+        n: int,
+    ) -> FootprintSet:
+        """Make ``n`` footprints from pixels sorted by owner, y and x; some may be empty."""
+        if not len(owner):
+            return cls(np.empty((0, 3), np.int32), np.zeros(n + 1, np.int64))
+        starts = np.ones(len(owner), bool)
+        starts[1:] = (np.diff(owner) != 0) | (np.diff(y) != 0) | (np.diff(x) != 1)
+        first = np.flatnonzero(starts)
+        last = np.append(first[1:], len(owner)) - 1
+        offsets = np.searchsorted(owner[first], np.arange(n + 1))
+        spans = np.stack([y[first], x[first], x[last]], axis=1)
+        return cls(spans.astype(np.int32), offsets.astype(np.int64))
+
     @property
     def owner(self) -> NDArray[np.int64]:
         """Footprint index of every span, shape (n_span,), int64."""
