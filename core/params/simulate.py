@@ -1,0 +1,45 @@
+"""Options of `simulate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coblend.core.params.field import Checked, option
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateParams(Checked):
+    """What the simulated sky holds and how it is observed."""
+
+    bands: tuple[str, ...] = option(("g", "r", "i"), "Bands to observe.", shown=True)
+    epochs: int = option(4, "Exposures per band.", minimum=1, maximum=999, shown=True)
+    size: int = option(
+        340, "Side of the patch.", unit="pixel", minimum=64, maximum=20000, shown=True
+    )
+    blends: int = option(18, "Groups of 2 to 8 close sources.", minimum=0, shown=True)
+    singles: int = option(30, "Sources that stand alone.", minimum=0, shown=True)
+    seeing: float = option(
+        4.0,
+        "Typical FWHM of the PSF at 770 nm.",
+        unit="pixel",
+        minimum=2.5,
+        maximum=12,
+        shown=True,
+    )
+    star_fraction: float = option(0.3, "Fraction of stars.", minimum=0, maximum=1)
+    brightest: float = option(18.8, "Magnitude of the brightest sources.", unit="mag")
+    faintest: float = option(22.8, "Magnitude of the faintest sources.", unit="mag")
+    dither: int = option(
+        8, "Largest offset of an exposure along an axis.", unit="pixel", minimum=0, maximum=1000
+    )
+    zero_point: float = option(30.0, "Mean zero point of the exposures.", unit="mag")
+    gain: float = option(
+        4.0, "Electrons per unit of the image.", unit="electron/adu", minimum=1e-6
+    )
+    sky_level: float = option(
+        10000.0, "Mean sky level, which sets the noise.", unit="electron", minimum=1
+    )
+    bad_columns: int = option(1, "Bad columns per exposure.", minimum=0)
+    cosmic_rays: int = option(10, "Cosmic rays per exposure, not in the mask.", minimum=0)
+    trail: bool = option(True, "Draw a satellite trail, not in the mask, in one exposure.")
+    pixel_scale: float = option(0.168, "Pixel scale.", unit="arcsec", minimum=1e-6)
