@@ -148,3 +148,43 @@ def grid_offset(cards_a: Sequence[str], box_a: Box, cards_b: Sequence[str], box_
         return float("inf")
     distance = np.hypot(bx + box_b.x0 - x, by + box_b.y0 - y)
     return float(np.max(np.nan_to_num(distance, nan=np.inf)))
+
+
+def tangent_plane(ra: float, dec: float, scale: float, y: float, x: float) -> tuple[str, ...]:
+    """Cards of a gnomonic projection, north up and east left.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Reference point (degree, ICRS).
+    scale : float
+        Side of a pixel (arcsec).
+    y, x : float
+        Where it lies, array coordinates (0-based).
+    """
+    values: dict[str, float | int | str] = {
+        "WCSAXES": 2,
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CUNIT1": "deg",
+        "CUNIT2": "deg",
+        "CRVAL1": ra,
+        "CRVAL2": dec,
+        "CRPIX1": x + 1,
+        "CRPIX2": y + 1,
+        "CD1_1": -scale / 3600,
+        "CD1_2": 0.0,
+        "CD2_1": 0.0,
+        "CD2_2": scale / 3600,
+        "RADESYS": "ICRS",
+    }
+    return tuple(_card(key, value).ljust(80) for key, value in values.items())
+
+
+def _card(key: str, value: float | int | str) -> str:
+    if isinstance(value, str):
+        return f"{key:<8}= '{value:<8}'"
+    text = str(value) if isinstance(value, int) else f"{value:.14G}"
+    if isinstance(value, float) and "." not in text:
+        text = text.replace("E", ".0E") if "E" in text else text + ".0"
+    return f"{key:<8}= {text:>20}"
