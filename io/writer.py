@@ -28,6 +28,8 @@ from coblend.io.structure import scan
 
 _TILE = 256
 _PLIO_LIMIT = 1 << 24
+_INTEGER_CODECS = ("RICE_1", "PLIO_1")
+_CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -104,6 +106,8 @@ class FitsWriter:
         Memory is that of one block. When compressed, every block but the last must hold a
         multiple of the tile's rows. Other parameters as in `image`.
         """
+        if compress not in _CODECS or (compress in _INTEGER_CODECS and np.dtype(dtype).kind == "f"):
+            raise ValueError(f"{name}: {compress} does not store {np.dtype(dtype)} losslessly")
         header = dict(header or {})
         options: dict[str, Any] = {}
         if compress != "none":
@@ -132,6 +136,7 @@ class FitsWriter:
         *,
         columns: Sequence[Column] = (),
         header: Mapping[str, HeaderValue] | None = None,
+        wcs: Sequence[str] = (),
     ) -> None:
         """Append a binary table from a structured array.
 
@@ -143,6 +148,8 @@ class FitsWriter:
         columns : sequence of Column
             Units (TUNIT), UCDs (TUCD) and descriptions (TCOMM) by column name.
         header : mapping, optional
+        wcs : sequence of str
+            Cards written verbatim.
         """
         known = {c.name: c for c in columns}
         cards: dict[str, HeaderValue] = {"EXTNAME": name, **(header or {})}
@@ -153,7 +160,7 @@ class FitsWriter:
                 cards.update({f"{key}{i}": text for key, text in fields if text})
         with self._writing(name):
             self._handle.write_table(_ascii(rows), extname=name)
-            self._cards(self._handle[-1], cards, ())
+            self._cards(self._handle[-1], cards, wcs)
 
     def finish(self) -> None:
         """Write NEXTEND and close."""
@@ -290,7 +297,7 @@ def check_output(path: str, *, overwrite: bool = False) -> None:
 
 
 def _codec(data: NDArray[Any]) -> str:
-    if data.size == 0:
+    if data.size == 0 or data.ndim > 3:  # CFITSIO fails to write compressed 4-D images
         return "none"
     if data.dtype.kind == "f":
         return "GZIP_2"
