@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from coblend.core.errors import ParameterError
 from coblend.core.params.field import Checked, option
+
+_BAND = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class SimulateParams(Checked):
         shown=True,
     )
     star_fraction: float = option(0.3, "Fraction of stars.", minimum=0, maximum=1)
-    brightest: float = option(18.8, "Magnitude of the brightest sources.", unit="mag")
-    faintest: float = option(22.8, "Magnitude of the faintest sources.", unit="mag")
+    brightest: float = option(18.4, "Magnitude of the brightest sources.", unit="mag")
+    faintest: float = option(22.4, "Magnitude of the faintest sources.", unit="mag")
     dither: int = option(
         8, "Largest offset of an exposure along an axis.", unit="pixel", minimum=0, maximum=1000
     )
@@ -43,3 +47,19 @@ class SimulateParams(Checked):
     cosmic_rays: int = option(10, "Cosmic rays per exposure, not in the mask.", minimum=0)
     trail: bool = option(True, "Draw a satellite trail, not in the mask, in one exposure.")
     pixel_scale: float = option(0.168, "Pixel scale.", unit="arcsec", minimum=1e-6)
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        for i, band in enumerate(self.bands):
+            if not _BAND.fullmatch(band):
+                raise ParameterError(
+                    f"band {band!r}: a band has 1 to 16 letters, digits or _.+-",
+                )
+            if band in self.bands[:i]:
+                raise ParameterError(f"band {band} is given twice")
+        if not self.bands:
+            raise ParameterError("option bands is empty")
+        if self.faintest < self.brightest:
+            raise ParameterError(
+                f"option faintest is {self.faintest:g} mag, brightest {self.brightest:g} mag"
+            )

@@ -101,12 +101,8 @@ def random_sky(params: SimulateParams, rng: np.random.Generator) -> Sky:
     Raises
     ------
     ParameterError
-        When the patch is too small for so many sources, or the magnitudes are reversed.
+        When the patch is too small for so many sources.
     """
-    if params.faintest < params.brightest:
-        raise ParameterError(
-            f"option faintest is {params.faintest:g} mag, brightest {params.brightest:g} mag"
-        )
     sizes = BLEND_SIZES.copy()
     rng.shuffle(sizes)
     more = rng.choice(BLEND_SIZES, params.blends, p=_pair_weights())

@@ -97,4 +97,13 @@ def test_no_room():
 
 def test_magnitudes_reversed():
     with pytest.raises(ParameterError, match=r"faintest is 18 mag, brightest 20 mag"):
-        random_sky(SimulateParams(faintest=18.0, brightest=20.0), np.random.default_rng(0))
+        SimulateParams(faintest=18.0, brightest=20.0)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [((), "bands is empty"), (("g", "g"), "band g is given twice"), (("a b",), "band 'a b'")],
+)
+def test_bands(bands, message):
+    with pytest.raises(ParameterError, match=message):
+        SimulateParams(bands=bands)
