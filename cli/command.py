@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 import click
 
 from coblend.cli.config import (
-    Resolved,
     check_assignments,
     check_environment,
     config_files,
@@ -117,9 +116,7 @@ def command(
     return decorate
 
 
-def _execute(
-    name: str, cls: type, callback: Callable[..., None], values: dict[str, Any]
-) -> None:
+def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[str, Any]) -> None:
     verbosity = values.pop("verbose") - values.pop("quiet")
     setup_logging(verbosity, values.pop("log_file"))
     shared = {s.name: values.pop(s.name) for s in _shown(CommonParams)}
@@ -130,16 +127,14 @@ def _execute(
     check_assignments((cls, CommonParams), assignments)
     check_environment({name: cls})
     common = resolve(CommonParams, name, given=shared, assignments=assignments, files=files)
-    options = resolve(
-        cls, name, given=own, assignments=assignments, files=files, preset=preset
-    )
+    options = resolve(cls, name, given=own, assignments=assignments, files=files, preset=preset)
     if values.pop("dump_config"):
         emit(dump({"common": common, name: options}))
         return
     run = Run(
         name,
         values.pop("output", None) or "",
-        common.params,
+        common,
         options,
         arguments=_remake(click.get_current_context().meta["coblend.args"]),
         dry_run=values.pop("dry_run"),
@@ -205,9 +200,7 @@ def _common_options(cls: type, writes: bool) -> list[click.Parameter]:
             click.Option(["-o", "--output"], required=True, metavar="PATH", help="Output file.")
         )
     if presets:
-        out.append(
-            click.Option(["--preset"], type=click.Choice(presets), help="Set of defaults.")
-        )
+        out.append(click.Option(["--preset"], type=click.Choice(presets), help="Set of defaults."))
     hints = get_type_hints(CommonParams)
     out += [_flag_option(s, hints) for s in _shown(CommonParams)]
     out += [
@@ -250,17 +243,15 @@ def _remake(args: Sequence[str]) -> tuple[str, ...]:
             skip = False
         elif arg in _HIDDEN_ARGUMENTS:
             skip = True
-        elif arg.split("=")[0] in _HIDDEN_ARGUMENTS or arg in _HIDDEN_FLAGS:
-            continue
-        elif arg.startswith(("-v", "-q", "-j")) and not arg.startswith("--"):
-            continue
-        else:
+        elif not _only_how(arg):
             head, mark, tail = arg.rpartition("=")
             absolute = os.path.isabs(tail)
             out.append(f"{head}{mark}{os.path.basename(tail)}" if absolute else arg)
     return tuple(out)
 
 
-def effective_options(run: Run) -> Resolved:
-    """Options of a run with their sources."""
-    return run.options
+def _only_how(arg: str) -> bool:
+    """Whether a flag changes how a command runs, not what it makes."""
+    if arg.startswith("--"):
+        return arg.split("=")[0] in (*_HIDDEN_ARGUMENTS, *_HIDDEN_FLAGS)
+    return arg.startswith(("-v", "-q", "-j", "-o"))

@@ -93,9 +93,10 @@ def resolve(
         if variable in os.environ:
             put(name, convert(spec, hints[name], os.environ[variable], variable), "environment")
     for key, text in map(_assignment, assignments):
-        name = find_option(cls, key)
-        if name is not None:
-            put(name, convert(specs[name], hints[name], text, f"--set {key}"), "command line")
+        found = find_option(cls, key)
+        if found is not None:
+            value = convert(specs[found], hints[found], text, f"--set {key}")
+            put(found, value, "command line")
     for name, value in given.items():
         if value is not None:
             put(name, convert(specs[name], hints[name], value, f"--{flag(name)}"), "command line")

@@ -129,10 +129,11 @@ def _terminate(*_: Any) -> NoReturn:
 
 def _bug(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
+    text = str(error).splitlines()[0] if str(error) else ""
     return (
-        f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        f"\n  at {os.path.basename(last.filename)}:{last.lineno} in coblend {__version__}; this is "
-        "a bug: please report it with the output of the same command and -vv"
+        f"internal error: {type(error).__name__}: {text}\n"
+        f"  at {os.path.basename(last.filename)}:{last.lineno} in coblend {__version__}\n"
+        "  this is a bug: please report it with the output of the same command and -vv"
     )
 
 

@@ -77,7 +77,11 @@ def progress(text: str, total: int, *, quiet: bool = False) -> Iterator[Callable
 
         with Progress(console=Console(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(text, total=total)
-            yield lambda n=1: bar.advance(task, n)
+
+            def step(n: int = 1) -> None:
+                bar.advance(task, n)
+
+            yield step
         return
     done = 0
     last = time.monotonic()

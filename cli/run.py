@@ -43,7 +43,8 @@ class Run:
     command : str
     output : str
         Path of ``-o``, "" for commands that write nothing.
-    common : CommonParams
+    common : Resolved
+        `CommonParams` with their sources.
     options : Resolved
         The command's params with their sources, for the CONFIG table.
     arguments : tuple of str
@@ -53,7 +54,7 @@ class Run:
 
     command: str
     output: str
-    common: CommonParams
+    common: Resolved
     options: Resolved
     arguments: tuple[str, ...] = ()
     dry_run: bool = False
@@ -66,27 +67,32 @@ class Run:
     _table: Sequence[Mapping[str, Any]] = ()
 
     @property
+    def _common(self) -> CommonParams:
+        params: CommonParams = self.common.params
+        return params
+
+    @property
     def overwrite(self) -> bool:
         """Whether existing outputs may be replaced."""
-        return self.common.overwrite
+        return bool(self._common.overwrite)
 
     @property
     def seed(self) -> int:
         """Seed of everything random."""
-        return self.common.seed
+        return int(self._common.seed)
 
     @property
     def jobs(self) -> int:
         """Worker processes, at least 1."""
-        if self.common.jobs:
-            return self.common.jobs
+        if self._common.jobs:
+            return int(self._common.jobs)
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
     @property
     def max_memory(self) -> int:
         """Memory to stay below (byte)."""
-        return parse_size(self.common.max_memory)
+        return parse_size(self._common.max_memory)
 
     def add_input(self, role: str, path: str) -> None:
         """Record an input for the PROVENANCE table.
@@ -96,9 +102,9 @@ class Run:
         OutputError
             It is also the output.
         """
-        if self.output and os.path.exists(self.output) and os.path.exists(path):
-            if os.path.samefile(self.output, path):
-                raise OutputError("is also an input; choose another output", self.output)
+        exist = self.output and os.path.exists(self.output) and os.path.exists(path)
+        if exist and os.path.samefile(self.output, path):
+            raise OutputError("is also an input; choose another output", self.output)
         self._inputs.append((role, path))
 
     @contextmanager
@@ -116,7 +122,7 @@ class Run:
         provenance = Provenance(
             self.command,
             self.arguments,
-            tuple(self.options.rows()),
+            (*self.options.rows(), *(r for r in self.common.rows() if r[0] == "seed")),
             tuple(InputFile.of(role, name) for role, name in self._inputs),
         )
         target = self.output if path is None else path
@@ -175,10 +181,10 @@ class Run:
         ------
         PartialFailure
         """
-        if n_total and n_failed / n_total > self.common.max_failed:
+        if n_total and n_failed / n_total > self._common.max_failed:
             raise PartialFailure(
                 f"{n_failed} of {n_total} blends failed, more than "
-                f"max_failed = {self.common.max_failed:g} allows; the output is complete",
+                f"max_failed = {self._common.max_failed:g} allows; the output is complete",
                 self.output or None,
             )
 

@@ -174,8 +174,7 @@ class FitsFile:
             wanted = None if columns is None else [names[c.lower()] for c in columns]
             first, last = (0, info.shape[0]) if rows is None else rows.indices(info.shape[0])[:2]
             if last <= first:  # CFITSIO reads no empty range; the first row gives the types
-                empty = hdu.get_rec_dtype(colnums=None)[0]
-                data = np.zeros(0, empty)
+                data = np.zeros(0, _text(hdu.get_rec_dtype(colnums=None)[0]))
                 data = data if wanted is None else data[wanted]
             elif rows is None:
                 data = hdu.read(columns=wanted)
@@ -221,3 +220,11 @@ def open_fits(path: str) -> Iterator[FitsFile]:
 def _native(data: NDArray[Any]) -> NDArray[Any]:
     native = data.dtype.newbyteorder("=")
     return np.ascontiguousarray(data.astype(native, copy=False))
+
+
+def _text(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Bytes columns as text, which is how fitsio returns them."""
+    names = dtype.names or ()
+    return np.dtype(
+        [(n, f"U{dtype[n].itemsize}" if dtype[n].kind == "S" else dtype[n]) for n in names]
+    )

@@ -119,6 +119,8 @@ def _require_fits(stream: BinaryIO, size: int, path: str) -> None:
     start = stream.read(CARD)
     if start.startswith(b"SIMPLE  ="):
         return
+    if b"SIMPLE  =".startswith(start):
+        raise CorruptFileError(f"truncated: {size} bytes", path)
     if start.lstrip()[:1] == b"<":
         raise FormatError("an HTML or XML page, not FITS (a failed download?)", path)
     text = start[:24].decode("ascii", "replace").split("\n")[0]

@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from coblend.core.catalog import Column
-from coblend.core.errors import DiskError, OutputError, OutputExistsError
+from coblend.core.errors import (
+    CoblendError,
+    DiskError,
+    OutputError,
+    OutputExistsError,
+    ParameterError,
+)
 from coblend.core.exposure import HeaderValue
 from coblend.io.checksum import PLACEHOLDERS, seal
 from coblend.io.provenance import Provenance, creation_date
@@ -84,50 +90,65 @@ class FitsWriter:
         data = np.ascontiguousarray(data.astype(np.uint8) if data.dtype == bool else data)
         if compress == "auto":
             compress = _codec(data)
-        self.stream(
-            name, [data], data.shape, data.dtype, header=header, wcs=wcs, compress=compress,
-            tile=tile,
-        )  # fmt: skip
+        tile = tile or tuple(
+            min(_TILE, n) if axis >= data.ndim - 2 else 1 for axis, n in enumerate(data.shape)
+        )
+        with self._writing(name):
+            hdu = self._image_hdu(
+                name, data.shape, data.dtype, dict(header or {}), wcs, compress, tile
+            )
+            hdu.write(data, start=[0] * data.ndim)
 
     def stream(
         self,
         name: str,
         blocks: Iterable[NDArray[Any]],
-        shape: tuple[int, ...],
+        shape: tuple[int, int],
         dtype: DTypeLike,
         *,
         header: Mapping[str, HeaderValue] | None = None,
         wcs: Sequence[str] = (),
         compress: str = "GZIP_2",
-        tile: tuple[int, ...] | None = None,
     ) -> None:
-        """Append an image HDU from blocks of whole rows of the first axis, in order.
+        """Append a 2-D image HDU from blocks of whole rows in order, in the memory of one block.
 
-        Memory is that of one block. When compressed, every block but the last must hold a
-        multiple of the tile's rows. Other parameters as in `image`.
+        Tiles are single rows: CFITSIO compresses row by row when it gets an image in parts, and
+        taller tiles would be written again for every row. Other parameters as in `image`.
         """
-        if compress not in _CODECS or (compress in _INTEGER_CODECS and np.dtype(dtype).kind == "f"):
-            raise ValueError(f"{name}: {compress} does not store {np.dtype(dtype)} losslessly")
-        header = dict(header or {})
-        options: dict[str, Any] = {}
-        if compress != "none":
-            tile = tile or tuple(
-                min(_TILE, n) if axis >= len(shape) - 2 else 1 for axis, n in enumerate(shape)
-            )
-            options = {"compress": compress, "tile_dims": tile, "qlevel": 0}
-            if np.dtype(dtype).kind in "iu":
-                del options["qlevel"]
         with self._writing(name):
-            room = [{"name": "COMMENT", "value": "x"}] * (len(header) + len(wcs) + 12)
-            self._handle.create_image_hdu(
-                dims=shape, dtype=dtype, extname=name, header=fitsio.FITSHDR(room), **options
+            hdu = self._image_hdu(
+                name, shape, np.dtype(dtype), dict(header or {}), wcs, compress, (1, shape[1])
             )
-            hdu = self._handle[-1]
-            self._cards(hdu, {"EXTNAME": name, **header}, wcs)
             row = 0
             for block in blocks:
-                hdu.write(np.ascontiguousarray(block), start=[row, *([0] * (len(shape) - 1))])
+                hdu.write(np.ascontiguousarray(block), start=[row, 0])
                 row += len(block)
+
+    def _image_hdu(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        header: dict[str, HeaderValue],
+        wcs: Sequence[str],
+        compress: str,
+        tile: tuple[int, ...],
+    ) -> Any:
+        is_float = dtype.kind == "f"
+        if compress not in _CODECS or (is_float and compress in _INTEGER_CODECS):
+            raise ParameterError(f"{name}: {compress} does not store {dtype} losslessly")
+        options: dict[str, Any] = {}
+        if compress != "none":
+            options = {"compress": compress, "tile_dims": tile}
+            options |= {"qlevel": 0} if is_float else {}
+        # room for the cards is reserved now: a header that grows later moves the data
+        room = [{"name": "COMMENT", "value": "x"}] * (len(header) + len(wcs) + 12)
+        self._handle.create_image_hdu(
+            dims=shape, dtype=dtype, extname=name, header=fitsio.FITSHDR(room), **options
+        )
+        hdu = self._handle[-1]
+        self._cards(hdu, {"EXTNAME": name, **header}, wcs)
+        return hdu
 
     def table(
         self,
@@ -183,6 +204,8 @@ class FitsWriter:
     def _writing(self, name: str) -> Iterator[None]:
         try:
             yield
+        except CoblendError:
+            raise
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise _disk_error(error, self.path, name) from error
 
@@ -267,7 +290,7 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
         os.replace(temporary, path)
         _sync_folder(folder)
     except OSError as error:
-        if isinstance(error, DiskError | OutputError):
+        if isinstance(error, CoblendError):
             raise
         raise _disk_error(error, path, "") from error
     finally:

@@ -1,0 +1,32 @@
+"""Errors know their exit code and survive worker processes."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from coblend.core import errors
+
+CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass)]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_class_pickles_whole(cls: type[errors.CoblendError]) -> None:
+    error = cls("3 pixels, expected 4", "a.fits", "IMAGE", "give another file")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is cls
+    assert str(copy) == "a.fits[IMAGE]: 3 pixels, expected 4\n  give another file"
+    assert copy.exit_code == cls.exit_code
+
+
+def test_exit_codes_are_those_of_the_contract() -> None:
+    codes = {c.__name__: c.exit_code for c in CLASSES}
+    assert codes == {
+        "CoblendError": 1, "ParameterError": 2, "PartialFailure": 3, "FormatError": 65,
+        "MissingHduError": 65, "ShapeMismatchError": 65, "WcsMismatchError": 65,
+        "SchemaError": 65, "CorruptFileError": 65, "InputMissingError": 66,
+        "MissingExtraError": 69, "OutputError": 73, "OutputExistsError": 73, "DiskError": 74,
+        "ResourceError": 75, "ConfigError": 78,
+    }  # fmt: skip
