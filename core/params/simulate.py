@@ -16,9 +16,9 @@ class SimulateParams(Checked):
     """What the simulated sky holds and how it is observed."""
 
     bands: tuple[str, ...] = option(("g", "r", "i"), "Bands to observe.", shown=True)
-    epochs: int = option(4, "Exposures per band.", minimum=1, maximum=999, shown=True)
+    epochs: int = option(5, "Exposures per band.", minimum=1, maximum=999, shown=True)
     size: int = option(
-        340, "Side of the patch.", unit="pixel", minimum=64, maximum=20000, shown=True
+        320, "Side of the patch.", unit="pixel", minimum=64, maximum=20000, shown=True
     )
     blends: int = option(18, "Groups of 2 to 8 close sources.", minimum=0, shown=True)
     singles: int = option(30, "Sources that stand alone.", minimum=0, shown=True)

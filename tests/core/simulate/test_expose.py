@@ -27,13 +27,13 @@ CLEAN = replace(PARAMS, bad_columns=0, cosmic_rays=0, trail=False)
 def scene():
     rng = np.random.default_rng(5)
     sky, epochs = random_sky(PARAMS, rng), random_epochs(PARAMS, rng)
-    light = sky_images(sky, "i", np.stack([transfer_of(e) for e in epochs[-4:]]))
+    light = sky_images(sky, "i", np.stack([transfer_of(e) for e in epochs[-5:]]))
     return sky, epochs, light
 
 
 def observe(scene, index, params):
     sky, epochs, light = scene
-    epoch = epochs[len(epochs) - 4 + index].copy()
+    epoch = epochs[len(epochs) - 5 + index].copy()
     epoch["trail"] &= params.trail
     return epoch, expose(light[index], sky, epoch, params, np.random.default_rng(index))
 
@@ -41,7 +41,7 @@ def observe(scene, index, params):
 def test_noise_is_what_the_variance_plane_says(scene):
     """rms of (image - truth) / sigma is 1, on the sky and on the sources."""
     sky, _, light = scene
-    for index in range(4):
+    for index in range(5):
         epoch, exposure = observe(scene, index, CLEAN)
         scale = 10 ** (0.4 * (epoch["zero_point"] - 31.4))
         truth = light[index][exposure.box.slices(sky.box)] * scale
@@ -95,7 +95,7 @@ def test_bad_columns_are_masked_rays_and_trail_are_not(scene):
     assert not exposure.mask[changed].any()
 
     sky, epochs, light = scene
-    epoch = epochs[-4].copy()
+    epoch = epochs[-5].copy()
     epoch["trail"] = True
     crossed = expose(light[0], sky, epoch, CLEAN, np.random.default_rng(0))
     trail = crossed.image - clean.image > 3 * sigma
