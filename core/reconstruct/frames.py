@@ -1,0 +1,121 @@
+"""The pixels of many parents, cut from an exposure and laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.errors import ShapeMismatchError
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import FootprintSet, expand_runs
+from coblend.core.model import ModelSet
+from coblend.core.reconstruct.stamps import area_offsets, boxes_of, common_pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Bounding boxes of n parents with their pixels.
+
+    Parameters
+    ----------
+    boxes : array, shape (n, 4), int64
+        ``y0, x0, ny, nx``, parent coordinates.
+    inside : array, shape (n_pixel,), bool
+        Whether a pixel belongs to the parent's footprint.
+    image, variance : array, shape (n_pixel,), float32
+        0 and +inf where there is no data.
+    bad : array, shape (n_pixel,), bool
+        Any of the bad mask planes, or no data.
+    no_data : array, shape (n_pixel,), bool
+    """
+
+    boxes: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+    image: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    bad: NDArray[np.bool_]
+    no_data: NDArray[np.bool_]
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Frame i owns pixels ``offsets[i]:offsets[i + 1]``, shape (n + 1,), int64."""
+        return area_offsets(self.boxes)
+
+
+def cut_frames(
+    models: ModelSet,
+    exposure: Exposure | None,
+    bad_planes: Iterable[str] = ("NO_DATA",),
+    *,
+    partial: bool = False,
+) -> Frames:
+    """Cut the boxes of all parents out of an exposure.
+
+    Parameters
+    ----------
+    models : ModelSet
+    exposure : Exposure, optional
+        None: no pixel has data.
+    bad_planes : iterable of str
+        Mask planes that make a pixel bad.
+    partial : bool
+        Whether parents may stick out of the exposure.
+
+    Raises
+    ------
+    ShapeMismatchError
+        When a parent sticks out of the exposure.
+    """
+    boxes = boxes_of(models.parents)
+    offsets = area_offsets(boxes)
+    total = int(offsets[-1])
+    image = np.zeros(total, np.float32)
+    variance = np.full(total, np.inf, np.float32)
+    bad = np.ones(total, bool)
+    no_data = np.ones(total, bool)
+    if exposure is not None:
+        grid = exposure.box
+        frame = np.broadcast_to(np.array([[grid.y0, grid.x0, grid.ny, grid.nx]]), boxes.shape)
+        zero = np.zeros(len(boxes), np.int64)
+        here, there, counts = common_pixels(boxes, offsets[:-1], frame, zero)
+        if not partial:
+            _require_covered(models, boxes, counts, exposure)
+        image[here] = exposure.image.ravel()[there]
+        variance[here] = exposure.variance.ravel()[there]
+        mask = exposure.mask.ravel()[there]
+        good = np.isfinite(image[here]) & np.isfinite(variance[here]) & (variance[here] > 0)
+        good &= (mask & np.int32(exposure.planes.value(["NO_DATA"]))) == 0
+        no_data[here] = ~good
+        bad[here] = ~good | ((mask & np.int32(exposure.planes.value(bad_planes))) != 0)
+        image[no_data] = 0.0
+        variance[no_data] = np.inf
+    inside = np.zeros(total, bool)
+    inside[footprint_pixels(models.footprints, boxes, offsets)] = True
+    return Frames(boxes, inside, image, variance, bad, no_data)
+
+
+def footprint_pixels(
+    footprints: FootprintSet, boxes: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Flat indices of the pixels of footprint i in frame i, for all i."""
+    y, first, last = footprints.spans.astype(np.int64).T
+    frame = boxes[footprints.owner]
+    start = offsets[footprints.owner] + (y - frame[:, 0]) * frame[:, 3] + first - frame[:, 1]
+    return expand_runs(start, last - first + 1)
+
+
+def _require_covered(
+    models: ModelSet, boxes: NDArray[np.int64], counts: NDArray[np.int64], exposure: Exposure
+) -> None:
+    outside = np.flatnonzero(counts < boxes[:, 2] * boxes[:, 3])
+    if len(outside):
+        row = int(outside[0])
+        raise ShapeMismatchError(
+            f"band {exposure.band} covers {exposure.box}; {len(outside)} parents are not inside,"
+            f" the first is {models.parents['id'][row]} at {Box(*boxes[row].tolist())}",
+            hint="give the exposure that was deblended, or --set allow_partial=true",
+        )

@@ -1,0 +1,116 @@
+"""What a model looks like in a band: convolution of many stamps at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from coblend.core.errors import FormatError
+from coblend.core.kernels import difference_kernel, model_psf
+from coblend.core.model import ModelSet
+from coblend.core.reconstruct.stamps import Stamps, area_offsets
+
+_BATCH = 1 << 21
+"""Pixels of padded stamps per transform; bounds the work space to about 100 MB."""
+_STEP = 8
+"""Stamps are padded to multiples of this, so that few shapes occur."""
+
+
+def band_kernels(models: ModelSet, band: int, reg: float | None = None) -> NDArray[np.float64]:
+    """Difference kernels of one band and their non-negative counterparts.
+
+    Parameters
+    ----------
+    models : ModelSet
+    band : int
+    reg : float, optional
+        Regularisation; default: the one of the fit.
+
+    Returns
+    -------
+    array, shape (2, n_cell, k, k), float64
+        ``K`` renders models; ``K+ = max(K, 0)`` with the sum of K makes flux weights, which
+        must not be negative.
+
+    Raises
+    ------
+    FormatError
+        Naming the band and the cell whose kernel has no positive finite sum.
+    """
+    strength = models.kernel_reg if reg is None else reg
+    kernel = difference_kernel(
+        models.psfs[:, band], model_psf(models.model_psf_sigma), strength
+    )
+    positive = np.maximum(kernel, 0.0)
+    total, total_positive = kernel.sum((1, 2)), positive.sum((1, 2))
+    bad = ~(np.isfinite(total) & (total > 0))
+    if np.any(bad):
+        cell = int(np.flatnonzero(bad)[0])
+        raise FormatError(
+            f"the kernel of band {models.bands[band]}, PSF cell {cell} sums to {total[cell]}"
+        )
+    return np.stack([kernel, positive * (total / total_positive)[:, None, None]])
+
+
+def render(
+    stamps: Stamps, kernels: NDArray[np.float64], cell: NDArray[np.integer]
+) -> tuple[Stamps, ...]:
+    """Convolve every stamp with each kind of kernel.
+
+    Full linear convolution by FFT in float64: the round-off (1e-16 of the largest value) must
+    stay far below the level at which a template counts as zero.
+
+    Parameters
+    ----------
+    stamps : Stamps
+    kernels : array, shape (n_kind, n_cell, k, k), float64
+        Odd k.
+    cell : array, shape (n,), int
+        Cell of each stamp.
+
+    Returns
+    -------
+    tuple of Stamps
+        One per kind; boxes grown by ``k // 2``.
+    """
+    n_kind, _, *side = kernels.shape
+    boxes = stamps.boxes.copy()
+    boxes[:, :2] -= np.array(side) // 2
+    boxes[:, 2:] += np.array(side) - 1
+    padded = -(-boxes[:, 2:] // _STEP) * _STEP
+    key = np.concatenate([padded, np.asarray(cell, np.int64)[:, None]], axis=1)
+    start, out_start = stamps.offsets, area_offsets(boxes)
+    out = np.zeros((n_kind, int(out_start[-1])))
+    for (height, width, c), rows in _groups(key):
+        shape = (fft.next_fast_len(height, real=True), fft.next_fast_len(width, real=True))
+        kernel_ft = fft.rfft2(kernels[:, c], s=shape)
+        step = max(1, _BATCH // (shape[0] * shape[1]))
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            batch = np.zeros((len(some), *shape))
+            for i, row in enumerate(some):
+                ny, nx = stamps.boxes[row, 2:]
+                batch[i, :ny, :nx] = stamps.values[start[row] : start[row + 1]].reshape(ny, nx)
+            batch_ft = fft.rfft2(batch)
+            for kind in range(n_kind):
+                full = fft.irfft2(batch_ft * kernel_ft[kind], s=shape)
+                for i, row in enumerate(some):
+                    ny, nx = boxes[row, 2:]
+                    out[kind, out_start[row] : out_start[row + 1]] = full[i, :ny, :nx].ravel()
+    return tuple(Stamps(boxes, values) for values in out)
+
+
+def _groups(
+    key: NDArray[np.int64],
+) -> list[tuple[tuple[int, int, int], NDArray[np.int64]]]:
+    """Rows of equal key, in the order of the keys."""
+    if not len(key):
+        return []
+    kinds, inverse = np.unique(key, axis=0, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    edges = np.cumsum(np.bincount(inverse.ravel()))
+    parts = np.split(order, edges[:-1])
+    return [
+        ((int(k[0]), int(k[1]), int(k[2])), rows) for k, rows in zip(kinds, parts, strict=True)
+    ]

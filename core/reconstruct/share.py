@@ -1,0 +1,211 @@
+"""Who gets the light of a pixel.
+
+Every object's share is its template's part of the sum of all templates of the parent. Templates
+are the models convolved with a non-negative kernel, so shares lie between 0 and 1 and sum to 1
+wherever any template reaches: flux is conserved exactly. The reference system (scarlet lite:
+Blend.conserve_flux) takes absolute values of both instead, source by source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.reconstruct.frames import Frames
+from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
+
+_FLOOR = 1e-10
+"""Template values below this part of the parent's largest are round-off of the transform."""
+_STRAY_CLIP = 1e-3
+"""Stray light: weights below this part of the largest are dropped (meas_deblender)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Pixels with their owners, sorted by owner, then pixel; a pixel may have several owners.
+
+    Parameters
+    ----------
+    owner : array, shape (n,), int64
+        Object.
+    pixel : array, shape (n,), int64
+        Flat index in the frames.
+    value : array, shape (n,), float64
+        Share of the pixel's light (or the template before it is made a share).
+    source : array, shape (n,), int64
+        Flat index in the templates; -1 where the piece comes from none.
+    """
+
+    owner: NDArray[np.int64]
+    pixel: NDArray[np.int64]
+    value: NDArray[np.float64]
+    source: NDArray[np.int64]
+
+    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Pieces:
+        """Selection of the pieces."""
+        return Pieces(
+            self.owner[index], self.pixel[index], self.value[index], self.source[index]
+        )
+
+    def with_values(self, value: NDArray[np.float64]) -> Pieces:
+        """The same pieces with other values."""
+        return Pieces(self.owner, self.pixel, value, self.source)
+
+
+def join(parts: list[Pieces]) -> Pieces:
+    """All pieces of several sets, sorted."""
+    parts = [p for p in parts if len(p.owner)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    whole = Pieces(*(np.concatenate([getattr(p, f) for p in parts]) for f in Pieces.__slots__))
+    key = whole.owner * (whole.pixel.max() + 1) + whole.pixel
+    return whole.take(np.argsort(key, kind="stable"))  # merges sorted runs, does not sort anew
+
+
+def template_pieces(
+    frames: Frames,
+    templates: Stamps,
+    owner: NDArray[np.int64],
+    parent: NDArray[np.int64],
+    *,
+    confined: bool = True,
+) -> Pieces:
+    """Pixels that the templates reach, with the templates' values.
+
+    Parameters
+    ----------
+    frames : Frames
+    templates : Stamps
+    owner, parent : array, shape (n,), int64
+        Object and frame of each template.
+    confined : bool
+        Whether pixels outside the parent's footprint are left out.
+    """
+    source, pixel, counts = common_pixels(
+        templates.boxes, templates.offsets[:-1], frames.boxes[parent], frames.offsets[parent]
+    )
+    value = templates.values[source]
+    keep = np.abs(value) > np.repeat(_floors(templates, parent, len(frames.boxes)), counts)
+    if confined:
+        keep &= frames.inside[pixel]
+    return Pieces(np.repeat(owner, counts)[keep], pixel[keep], value[keep], source[keep])
+
+
+def whole_pieces(
+    frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.int64]
+) -> Pieces:
+    """All footprint pixels of some parents, each for its one object."""
+    counts = (frames.boxes[:, 2] * frames.boxes[:, 3])[parent]
+    pixel = np.concatenate(
+        [np.empty(0, np.int64)] + [np.arange(*frames.offsets[p : p + 2]) for p in parent]
+    )
+    keep = frames.inside[pixel]
+    n = int(np.count_nonzero(keep))
+    return Pieces(np.repeat(owner, counts)[keep], pixel[keep], np.ones(n), np.full(n, -1))
+
+
+def positive_shares(
+    pieces: Pieces,
+    n_pixel: int,
+    other: NDArray[np.float64] | None = None,
+    min_ratio: float = 0.0,
+) -> Pieces:
+    """Shares ``T / sum T``, which sum to 1 in every pixel.
+
+    Parameters
+    ----------
+    pieces : Pieces
+        Templates; values that are not positive get nothing.
+    n_pixel : int
+        Pixels in the frames.
+    other : array, shape (n_pixel,), float64, optional
+        Templates of objects that are not among the pieces: they keep their share.
+    min_ratio : float
+        Shares below this are given to the others.
+    """
+    pieces = pieces.take(pieces.value > 0)
+    total = group_sum(pieces.pixel, pieces.value, n_pixel)
+    if other is not None:
+        total += other
+    share = pieces.value / total[pieces.pixel]
+    if min_ratio > 0:
+        keep = share >= min_ratio
+        pieces, share = pieces.take(keep), share[keep]
+        left = group_sum(pieces.pixel, share, n_pixel)
+        if other is not None:
+            left += np.divide(other, total, out=np.zeros(n_pixel), where=total > 0)
+        share = share / left[pieces.pixel]
+    return pieces.with_values(share)
+
+
+def reference_shares(pieces: Pieces, n_pixel: int) -> Pieces:
+    """Shares ``min(|T| / |sum T|, 1)`` of the reference system; they need not sum to 1."""
+    total = np.abs(group_sum(pieces.pixel, pieces.value, n_pixel))[pieces.pixel]
+    keep = total > 0
+    pieces = pieces.take(keep)
+    return pieces.with_values(np.minimum(np.abs(pieces.value) / total[keep], 1.0))
+
+
+def stray_pieces(
+    rule: str,
+    stray: NDArray[np.int64],
+    frames: Frames,
+    owner: NDArray[np.int64],
+    parent: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+) -> Pieces:
+    """Share pixels that no template reaches.
+
+    Parameters
+    ----------
+    rule : {"nearest", "r-to-peak"}
+        All to the nearest peak (the first of equals), or ``1 / (1 + r^2)`` to each (r in pixels;
+        meas_deblender: strayFluxRule).
+    stray : array, shape (n_stray,), int64
+        Flat indices in the frames, ascending.
+    frames : Frames
+    owner, parent : array, shape (n,), int64
+        Candidates, in order of preference, and their frames.
+    peaks : array, shape (n, 2), int64
+        Their peak pixels ``y, x``.
+    """
+    offsets = frames.offsets
+    frame_of = np.searchsorted(offsets, stray, side="right") - 1
+    parts = [Pieces(*(np.empty(0, t) for t in (np.int64, np.int64, np.float64, np.int64)))]
+    for frame in np.unique(frame_of):
+        pixel = stray[frame_of == frame]
+        rows = np.flatnonzero(parent == frame)
+        if not len(rows):
+            continue
+        y, x = np.divmod(pixel - offsets[frame], frames.boxes[frame, 3])
+        dy = y + frames.boxes[frame, 0] - peaks[rows, 0, None]
+        dx = x + frames.boxes[frame, 1] - peaks[rows, 1, None]
+        distance2 = (dy * dy + dx * dx).astype(np.float64)
+        if rule == "nearest":
+            weight = np.zeros(distance2.shape)
+            weight[np.argmin(distance2, axis=0), np.arange(len(pixel))] = 1.0
+        else:
+            weight = 1.0 / (1.0 + distance2)
+            weight[weight < _STRAY_CLIP * weight.max(axis=0)] = 0.0
+            weight /= weight.sum(axis=0)
+        who, which = np.nonzero(weight)
+        parts.append(
+            Pieces(
+                owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1)
+            )
+        )
+    return join(parts)
+
+
+def _floors(
+    templates: Stamps, parent: NDArray[np.int64], n_parent: int
+) -> NDArray[np.float64]:
+    """Level below which each template counts as zero, shape (n,), float64."""
+    if not len(templates):
+        return np.zeros(0)
+    largest = np.maximum.reduceat(np.abs(templates.values), templates.offsets[:-1])
+    of_parent = np.zeros(n_parent)
+    np.maximum.at(of_parent, parent, largest)
+    return _FLOOR * of_parent[parent]
