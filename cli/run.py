@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coblend.cli.config import Resolved
 from coblend.cli.report import print_json, print_table, progress
 from coblend.core.errors import OutputError, ParameterError, PartialFailure, ResourceError
-from coblend.core.exposure import HeaderValue
 from coblend.core.params.common import CommonParams
 
 if TYPE_CHECKING:
+    from coblend.core.exposure import HeaderValue
     from coblend.io.writer import FitsWriter
 
 log = logging.getLogger("coblend")

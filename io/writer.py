@@ -285,14 +285,17 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
         link = os.path.join(alias, "out")
         os.symlink(folder, link)
         yield os.path.join(link, hidden)
-        with open(temporary, "r+b") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(folder)
+        try:
+            with open(temporary, "r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            _sync_folder(folder)
+        except OSError as error:
+            raise _disk_error(error, path, "") from error
     except OSError as error:
-        if isinstance(error, CoblendError):
-            raise
-        raise _disk_error(error, path, "") from error
+        if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
+            raise _disk_error(error, path, "") from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
