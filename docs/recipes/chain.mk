@@ -1,0 +1,74 @@
+# From warps to deblended footprints with make, one patch of sky.
+#
+#     make -j4 -f docs/recipes/chain.mk BANDS="g r i z y" WARPS='warps/{band}/*.fits' OUT=patch42
+#
+# or, in a Makefile of your own: set the variables, then include this file. Touch or add a warp,
+# and only what depends on it is made again; an interrupted step leaves no target.
+
+# Bands, the one with the most trusted positions first: peaks of a later band that lie close to
+# one of an earlier band are taken for the same source.
+BANDS   ?= i r g
+# Where the warps of a band are; {band} stands for its name.
+WARPS   ?= warp_{band}_*.fits
+OUT     ?= out
+COBLEND ?= coblend
+# coadd, or matched to detect on PSF-matched coadds.
+DETECT_ON ?= coadd
+# The PSF that psf-match gives to every band.
+REFERENCE ?= gaussian:fwhm=6
+
+# Options of each step, e.g. DEBLEND_OPTIONS="--jobs 4 --set max_iter=500"
+COADD_OPTIONS       ?= --unit nJy
+MATCH_OPTIONS       ?=
+DETECT_OPTIONS      ?=
+MERGE_OPTIONS       ?=
+DEBLEND_OPTIONS     ?=
+RECONSTRUCT_OPTIONS ?=
+
+COADDS  := $(BANDS:%=$(OUT)/coadd_%.fits)
+MATCHED := $(BANDS:%=$(OUT)/matched_%.fits)
+DETS    := $(BANDS:%=$(OUT)/det_%.fits)
+LISTS   := $(BANDS:%=$(OUT)/warps_%.txt)
+
+# The commands replace an old output only when the new one is complete.
+export COBLEND_OVERWRITE := 1
+
+.DELETE_ON_ERROR:
+.PHONY: chain matched FORCE
+chain: $(OUT)/footprints.fits $(MATCHED)
+matched: $(MATCHED)
+
+# The list of a band's warps is rewritten when a warp appears or goes, so that make notices.
+warps_of = $(sort $(wildcard $(subst {band},$(1),$(WARPS))))
+known_of = $(shell cat $(OUT)/warps_$(1).txt 2>/dev/null)
+define BAND_INPUTS
+$(OUT)/coadd_$(1).fits: $(call warps_of,$(1))
+ifneq ($(strip $(call warps_of,$(1))),$(strip $(call known_of,$(1))))
+$(OUT)/warps_$(1).txt: FORCE
+endif
+endef
+$(foreach band,$(BANDS),$(eval $(call BAND_INPUTS,$(band))))
+
+$(LISTS): $(OUT)/warps_%.txt:
+	@mkdir -p $(@D)
+	@test -n "$(call warps_of,$*)" || { echo "no warps of band $*: $(subst {band},$*,$(WARPS))" >&2; exit 1; }
+	@printf '%s\n' $(call warps_of,$*) > $@
+
+$(COADDS): $(OUT)/coadd_%.fits: $(OUT)/warps_%.txt
+	$(COBLEND) assemble-coadd @$< -o $@ $(COADD_OPTIONS)
+
+$(MATCHED): $(OUT)/matched_%.fits: $(OUT)/coadd_%.fits
+	$(COBLEND) psf-match $< -o $@ --reference $(REFERENCE) $(MATCH_OPTIONS)
+
+$(DETS): $(OUT)/det_%.fits: $(OUT)/$(DETECT_ON)_%.fits
+	$(COBLEND) detect $< -o $@ $(DETECT_OPTIONS)
+
+$(OUT)/merged.fits: $(DETS)
+	$(COBLEND) merge-detections $^ -o $@ $(MERGE_OPTIONS)
+
+$(OUT)/deblended.fits: $(OUT)/merged.fits $(COADDS)
+	$(COBLEND) deblend $^ -o $@ $(DEBLEND_OPTIONS)
+
+$(OUT)/footprints.fits: $(OUT)/deblended.fits $(COADDS)
+	$(COBLEND) reconstruct-footprints $^ -o $@ --heavy '$(OUT)/heavy_{band}.fits' \
+	    --residual '$(OUT)/residual_{band}.fits' $(RECONSTRUCT_OPTIONS)
