@@ -196,7 +196,9 @@ class Run:
         print_table(self._table)
         if self._summary and not self.quiet and (self._outputs or self.dry_run):
             numbers = ", ".join(f"{k} {v}" for k, v in self._summary.items() if _short(v))
-            target = "dry run" if self.dry_run else ", ".join(self._outputs)
+            several = len(self._outputs) > 4
+            files = f"{len(self._outputs)} files" if several else ", ".join(self._outputs)
+            target = "dry run" if self.dry_run else files
             sys.stderr.write(f"coblend {self.command}: {target}: {numbers}\n")
 
     def summary(self) -> dict[str, Any]:
