@@ -107,6 +107,19 @@ def read_exposure(
     )
 
 
+def band_of(spec: FileSpec) -> str:
+    """Band that a file's header names, without reading pixels; "" if it names none.
+
+    Raises
+    ------
+    CoblendError
+        The file cannot be read, or the name is no band name.
+    """
+    with open_fits(spec.path) as file:
+        index = find_planes(file, spec).image.hdu
+        return _band_of(_merged_header(file, index), file.path)
+
+
 def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
     """Read exposures of several bands that share one pixel grid.
 
