@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,14 @@ class FootprintSet:
         offsets = np.searchsorted(owner[first], np.arange(n + 1))
         spans = np.stack([y[first], x[first], x[last]], axis=1)
         return cls(spans.astype(np.int32), offsets.astype(np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[FootprintSet]) -> FootprintSet:
+        """All footprints of several sets, in order."""
+        counts = [np.diff(part.offsets) for part in parts]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))])
+        spans = [np.empty((0, 3), np.int32), *(part.spans for part in parts)]
+        return cls(np.concatenate(spans), offsets.astype(np.int64))
 
     @property
     def owner(self) -> NDArray[np.int64]:
@@ -149,6 +158,33 @@ def mask_to_spans(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     start, stop = edges[::2], edges[1::2]
     y, x = np.divmod(start, width + 1)
     return np.stack([y, x, x + (stop - start) - 1], axis=1).astype(np.int32)
+
+
+def labels_to_spans(
+    labels: NDArray[np.integer[Any]],
+) -> tuple[NDArray[np.int32], NDArray[np.integer[Any]]]:
+    """Find the runs of equal non-zero pixels of a 2-D label image.
+
+    Returns
+    -------
+    spans : array, shape (n_span, 3), int32
+        ``y, x_first, x_last`` in raster order, array coordinates.
+    values : array, shape (n_span,)
+        Their labels.
+    """
+    height, width = labels.shape
+    flat = np.zeros((height, width + 1), labels.dtype)
+    flat[:, :-1] = labels
+    line = flat.ravel()
+    start = np.flatnonzero(line[1:] != line[:-1]) + 1
+    if line.size and line[0]:
+        start = np.concatenate([[0], start])
+    stop = np.append(start[1:], line.size)
+    values = line[start]
+    inside = values != 0
+    y, x = np.divmod(start[inside], width + 1)
+    spans = np.stack([y, x, x + (stop - start)[inside] - 1], axis=1)
+    return spans.astype(np.int32), values[inside]
 
 
 def spans_to_labels(
