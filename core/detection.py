@@ -27,6 +27,10 @@ PARENT_FLAGS: dict[str, int] = {
 }
 """Bits of ``flags`` in PARENTS, each also a boolean column."""
 
+PEAK_FLAGS: dict[str, int] = {"nocentroid": 1, "fallback": 2, "masked": 4}
+"""Values of ``flags`` in PEAKS: no sub-pixel position; not a maximum but the brightest pixel of a
+footprint without one; the maximum itself is an unusable pixel beside the peak pixel."""
+
 _PIXEL = "pixel"
 _POSITION = (
     Column("x", "f8", "Sub-pixel x position, parent coordinates", _PIXEL,
@@ -57,6 +61,8 @@ def parent_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         Column("npeak", "i4", "Rows in PEAKS (deblend_nPeaks)", ucd="meta.number"),
         Column("peak_snr", "f4", "Largest peak significance", "", "stat.snr"),
         Column("flux", "f4", "Sum of the image in the footprint", unit, "phot.flux"),
+        Column("blob", "i8", "Brightest peak of the footprint this was cut from, 0: none",
+               ucd="meta.id.cross"),
         *(Column(f"merge_footprint_{column_suffix(b)}", "?",
                  f"Detected in {b} (merge_footprint_{b})", ucd="meta.code") for b in bands),
         Column("merge_footprint_sky", "?", "Sky object (merge_footprint_sky)",
@@ -95,7 +101,8 @@ def peak_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         *(Column(f"src_{column_suffix(b)}", "i8", f"Identifier of the peak in {b}, 0: none",
                  ucd="meta.id.cross") for b in bands),
         Column("merge_peak_sky", "?", "Sky object (merge_peak_sky)", ucd="meta.code"),
-        Column("flags", "i4", "Flags of the peak: 1 no sub-pixel position", ucd="meta.code"),
+        Column("flags", "i4", "Bits: 1 no sub-pixel position, 2 no maximum, 4 maximum masked",
+               ucd="meta.code"),
     )  # fmt: skip
 
 

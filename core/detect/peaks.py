@@ -1,0 +1,146 @@
+"""Peaks: regional maxima of the significance map, found on pixel lists.
+
+A regional maximum is an 8-connected set of equal pixels without a strictly greater neighbour. It
+counts once, however large: a saturated or clipped core gives one peak, not one per pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.detect.components import edge_labels
+from coblend.core.footprint import expand_runs
+
+
+def span_pixels(spans: NDArray[np.int32], nx: int) -> NDArray[np.int64]:
+    """Flat indices of all pixels of spans (array coordinates), in the order of the spans."""
+    wide = spans.astype(np.int64)
+    return expand_runs(wide[:, 0] * nx + wide[:, 1], wide[:, 2] - wide[:, 1] + 1)
+
+
+def regional_maxima(
+    image: NDArray[np.float32], pixels: NDArray[np.int64], every: bool = False
+) -> NDArray[np.int64]:
+    """Regional maxima of ``image`` among ``pixels``.
+
+    Neighbours count whether or not they are among ``pixels``. A plateau is represented by its
+    member nearest to its centroid (ties: first in raster order). Pixels of the outermost rows
+    and columns cannot be peaks.
+
+    Parameters
+    ----------
+    image : array, shape (ny, nx)
+    pixels : array, shape (n,), int64
+        Flat indices, ascending.
+    every : bool
+        Report every pixel of a plateau (afw: FootprintSet).
+
+    Returns
+    -------
+    array, shape (n_peak,), int64
+        Flat indices, ascending.
+    """
+    ny, nx = image.shape
+    flat = image.ravel()
+    column = pixels % nx
+    candidate = pixels[
+        (pixels >= nx) & (pixels < (ny - 1) * nx) & (column > 0) & (column < nx - 1)
+    ]
+    value = flat[candidate]
+    # Most pixels have a greater neighbour in the same run of the list itself: no gather needed.
+    adjacent = candidate[1:] - candidate[:-1] == 1
+    keep = np.ones(len(candidate), bool)
+    keep[:-1] &= ~(adjacent & (value[1:] > value[:-1]))
+    keep[1:] &= ~(adjacent & (value[:-1] > value[1:]))
+    candidate, value = candidate[keep], value[keep]
+    tied = np.zeros(len(candidate), bool)
+    for step in (-nx, nx, -1, 1, -nx - 1, -nx + 1, nx - 1, nx + 1):
+        neighbour = flat[candidate + step]
+        keep = neighbour <= value
+        tied = (tied | (neighbour == value))[keep]
+        candidate, value = candidate[keep], value[keep]
+    if every or not tied.any():
+        return candidate
+    members = pixels[np.isin(flat[pixels], value[tied])]
+    return np.union1d(candidate[~tied], _plateau_centres(image, members))
+
+
+def _plateau_centres(image: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One pixel for each plateau among ``members`` (ascending) that is a regional maximum."""
+    ny, nx = image.shape
+    y, x = np.divmod(members, nx)
+    value = image[y, x]
+    exceeded = np.zeros(len(members), bool)
+    joined: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    index = np.arange(len(members))
+    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
+        inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+        neighbour = np.where(inside, members + dy * nx + dx, members)
+        other = image.ravel()[neighbour]
+        exceeded |= other > value
+        if (dy, dx) > (0, 0):
+            place = np.minimum(np.searchsorted(members, neighbour), len(members) - 1)
+            same = inside & (members[place] == neighbour) & (other == value)
+            joined.append((index[same], place[same]))
+    a, b = (np.concatenate(ends) for ends in zip(*joined, strict=True))
+    label, n = edge_labels(a, b, len(members))
+    count = np.bincount(label, minlength=n)
+    beaten = np.bincount(label, weights=exceeded, minlength=n) > 0
+    mean_y = np.bincount(label, weights=y, minlength=n) / count
+    mean_x = np.bincount(label, weights=x, minlength=n) / count
+    border = (y == 0) | (y == ny - 1) | (x == 0) | (x == nx - 1)
+    usable = ~beaten[label] & ~border
+    label, y, x = label[usable], y[usable], x[usable]
+    distance = (y - mean_y[label]) ** 2 + (x - mean_x[label]) ** 2
+    order = np.lexsort((members[usable], np.round(distance, 9), label))
+    _, first = np.unique(label[order], return_index=True)
+    return np.asarray(members[usable][order][first])
+
+
+def brightest_pixels(
+    flat: NDArray[np.float32], pixels: NDArray[np.int64], label: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Brightest pixel of each label present (ties: first in raster order), and its label."""
+    order = np.lexsort((pixels, -flat[pixels], label))
+    present, first = np.unique(label[order], return_index=True)
+    return pixels[order][first], present
+
+
+def refine(
+    image: NDArray[np.float32], peaks: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Sub-pixel offsets of peaks from the quadratic through their 3x3 pixels.
+
+    Parameters
+    ----------
+    image : array, shape (ny, nx)
+    peaks : array, shape (n,), int64
+        Flat indices.
+
+    Returns
+    -------
+    dy, dx : array, shape (n,), float64
+        ``-H^-1 g``; 0 where the quadratic has no maximum within one pixel.
+    failed : array, shape (n,), bool
+        Where that is so, and on the image's border.
+    """
+    ny, nx = image.shape
+    y, x = np.divmod(peaks, nx)
+    failed = (y == 0) | (y == ny - 1) | (x == 0) | (x == nx - 1)
+    y, x = np.where(failed, min(1, ny - 1), y), np.where(failed, min(1, nx - 1), x)
+
+    def at(dy: int, dx: int) -> NDArray[np.float64]:
+        return np.asarray(image[(y + dy) % ny, (x + dx) % nx], np.float64)
+
+    centre = at(0, 0)
+    gx, gy = 0.5 * (at(0, 1) - at(0, -1)), 0.5 * (at(1, 0) - at(-1, 0))
+    hxx = at(0, 1) - 2 * centre + at(0, -1)
+    hyy = at(1, 0) - 2 * centre + at(-1, 0)
+    hxy = 0.25 * (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1))
+    determinant = hxx * hyy - hxy**2
+    failed |= ~((hxx < 0) & (determinant > 0))
+    safe = np.where(failed, 1.0, determinant)
+    dx, dy = -(hyy * gx - hxy * gy) / safe, -(hxx * gy - hxy * gx) / safe
+    failed |= (np.abs(dx) > 1) | (np.abs(dy) > 1)
+    return np.where(failed, 0.0, dy), np.where(failed, 0.0, dx), failed

@@ -1,0 +1,198 @@
+"""Detection on one exposure: from pixels to parents with footprints and peaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_background
+from coblend.core.detect.components import SpanIndex, group_spans, label_spans
+from coblend.core.detect.cores import Cores, find_cores
+from coblend.core.detect.filtering import Template, gaussian_taps
+from coblend.core.detect.growth import grow_spans, paint_rows
+from coblend.core.detect.locate import (
+    Peaks,
+    distant_peaks,
+    fallback_peaks,
+    locate_peaks,
+    replaced_peaks,
+)
+from coblend.core.detect.mesh import Mesh
+from coblend.core.detect.noise import Noise
+from coblend.core.detect.prepare import Work, prepare
+from coblend.core.detect.splitting import Parents, cut_footprints
+from coblend.core.detect.tables import tables
+from coblend.core.detection import Detections
+from coblend.core.errors import FormatError
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import FootprintSet
+from coblend.core.params.detect import DetectParams
+
+SMALL_IMAGE = 100_000
+"""Usable pixels below which an image may be covered by one object."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """What `detect` returns.
+
+    Parameters
+    ----------
+    detections : Detections
+        Positive ones; negative ones when only those were sought.
+    negative : Detections or None
+        With polarity ``both``.
+    background : Mesh or None
+        The background to subtract for good.
+    noise : Noise
+    threshold : float
+        Calibrated threshold on the significance.
+    warnings : tuple of str
+    """
+
+    detections: Detections
+    negative: Detections | None
+    background: Mesh | None
+    noise: Noise
+    threshold: float
+    warnings: tuple[str, ...]
+
+
+def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Search:
+    """Find footprints and peaks on one exposure.
+
+    Backgrounds, matched filter, noise calibration, threshold, components, peaks, growth and the
+    cut of crowded footprints, in that order.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        With a PSF, unless ``params.psf_sigma`` is given.
+    params : DetectParams
+    threads : int
+        Threads for the filter; the result does not depend on it.
+
+    Raises
+    ------
+    FormatError
+        Too few usable pixels, a variance plane that cannot be right, or an image that is nearly
+        all above the threshold.
+    ParameterError
+        No filter width, or one that does not fit the image.
+    """
+    work = prepare(exposure, params, threads)
+    found = []
+    if params.polarity != "negative":
+        found.append(_find(work))
+    if params.polarity != "positive":
+        np.negative(work.snr, out=work.snr)
+        found.append(_find(replace(work, sign=-1)))
+    return Search(
+        found[0],
+        found[1] if len(found) > 1 else None,
+        work.background,
+        work.noise,
+        params.threshold * work.scale.noise,
+        work.warnings,
+    )
+
+
+def _find(work: Work) -> Detections:
+    """Find what the map shows above the threshold."""
+    params = work.params
+    peak_level = None
+    if params.peak_threshold is not None:
+        peak_level = params.peak_threshold / params.threshold * work.level
+    cores = find_cores(
+        work.searched,
+        work.snr,
+        work.level,
+        peak_level=peak_level,
+        min_pixels=params.min_pixels,
+        connectivity=params.connectivity,
+        margin=work.template.half if params.edge == "trim" else 0,
+    )
+    _check_area(work, cores)
+    peaks = _peaks(work, cores)
+    footprints = cores.footprints()
+    return tables(work, footprints, _parents(work, cores, footprints, peaks), peaks)
+
+
+def _check_area(work: Work, cores: Cores) -> None:
+    """Refuse an image that is nearly all above the threshold; a cut-out of one blend may be."""
+    area, n_usable = int(np.sum(cores.spans[:, 2] - cores.spans[:, 1] + 1)), work.n_usable
+    if area <= work.params.max_area * n_usable or n_usable < SMALL_IMAGE:
+        return
+    step = max(1, work.searched.shape[0] // 500)
+    rows = slice(0, work.searched.shape[0], step)
+    sample = work.searched.image(rows)[work.searched.good(rows)]
+    low, median, high = np.percentile(sample, [25, 50, 75])
+    raise FormatError(
+        f"{area / n_usable:.0%} of the usable pixels are above the threshold (image median "
+        f"{median:.4g}, scatter {IQR_TO_SIGMA * (high - low):.4g}): the background is not "
+        "subtracted, or the variance is wrong",
+        hint="subtract the background with --bg-mesh 128, or allow it with --set max_area=1",
+    )
+
+
+def _peaks(work: Work, cores: Cores) -> Peaks:
+    """Peaks of all scales; every core has at least one."""
+    params = work.params
+    every = params.plateau == "all"
+    peaks = locate_peaks(
+        work.searched, work.snr, work.template, cores, level=-np.inf, every=every,
+        subpixel=params.subpixel,
+    )  # fmt: skip
+    if params.local_bg:
+        peaks = replaced_peaks(peaks, _local_peaks(work, cores, every), cores.n)
+    peaks = peaks.joined(fallback_peaks(work.searched, work.snr, work.template, cores, peaks))
+    for scale in params.peak_scales[1:]:
+        template = Template(
+            gaussian_taps(work.sigma * scale, params.kernel_nsigma), work.template.matched
+        )
+        snr = work.filtered(work.searched, template)
+        more = locate_peaks(
+            work.searched, snr, template, cores, level=work.level, scale=scale, every=every,
+            subpixel=params.subpixel,
+        )  # fmt: skip
+        peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
+    return peaks
+
+
+def _local_peaks(work: Work, cores: Cores, every: bool) -> Peaks:
+    """Peaks above the threshold after subtraction of a background on small bins."""
+    params, nx = work.params, work.snr.shape[1]
+
+    def outside(rows: slice) -> NDArray[np.bool_]:
+        start, stop, step = rows.indices(len(work.snr))
+        first, last = np.searchsorted(cores.hull[:, 0], [start, stop])
+        return ~paint_rows(cores.hull[first:last], slice(start, stop), nx)[::step]
+
+    options = MeshOptions(params.local_bg, interpolation=params.bg_interp)
+    local = work.searched.with_background(measure_background(work.searched, options, outside))
+    snr = work.filtered(local, work.template)
+    return locate_peaks(
+        local, snr, work.template, cores, level=work.level, every=every, subpixel=params.subpixel
+    )
+
+
+def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -> Parents:
+    """Grow the cores into footprints; cut those with too many peaks."""
+    params, shape = work.params, work.snr.shape
+    each = np.arange(cores.n)
+    alone = Parents.whole(footprints, each)
+    if params.grow_merge == "none" or len(work.half_widths) == 1:
+        return alone
+    grown = grow_spans(cores.spans, shape, work.half_widths)
+    labels, n = label_spans(grown)
+    first = footprints.spans[footprints.offsets[:-1]]
+    core_parent = labels[SpanIndex.build(grown).find(first[:, 0], first[:, 1])]
+    parents = Parents.whole(group_spans(grown, labels, n), core_parent)
+    if params.grow_merge == "voronoi":
+        cut = np.ones(n, bool)
+    else:
+        n_peak = np.bincount(core_parent[peaks.core], minlength=n)
+        cut = (n_peak > params.max_peaks) if params.max_peaks else np.zeros(n, bool)
+    return cut_footprints(parents, footprints, cut, shape, work.half_widths)

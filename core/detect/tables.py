@@ -1,0 +1,131 @@
+"""Tables of what was found on one exposure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.catalog import column_suffix
+from coblend.core.detect import identifiers
+from coblend.core.detect.assemble import assemble, blank_peaks, set_parent_flag
+from coblend.core.detect.locate import Peaks
+from coblend.core.detect.prepare import Work
+from coblend.core.detect.splitting import Parents
+from coblend.core.detect.sums import sum_footprints
+from coblend.core.detection import PEAK_FLAGS, Detections
+from coblend.core.footprint import FootprintSet
+
+PARTIAL = 0.5
+"""Peaks with less weight under the template than this fraction of the typical are partial."""
+
+
+def tables(work: Work, cores: FootprintSet, parents: Parents, peaks: Peaks) -> Detections:
+    """Tables in parent coordinates and physical units."""
+    exposure, params = work.exposure, work.params
+    box, bands = exposure.box, (exposure.band,)
+    shift = np.array([box.y0, box.x0, box.x0], np.int32)
+    footprints = FootprintSet(parents.footprints.spans + shift, parents.footprints.offsets)
+    table = _peak_table(work, peaks)
+    owner = parents.core_parent[peaks.core]
+    rows, table, _ = assemble(
+        bands, footprints, table, owner, order=table["snr"], field_id=params.field_id,
+        code=identifiers.band_code(exposure.band), unit=exposure.unit,
+    )  # fmt: skip
+    sums = sum_footprints(work.flat, parents.footprints)
+    rows["flux"] = sums.flux
+    rows[f"merge_footprint_{column_suffix(exposure.band)}"] = True
+    _flag_parents(work, rows, parents, peaks, owner)
+    set_parent_flag(rows, "masked", sums.masked)
+    set_parent_flag(rows, "sat", sums.saturated)
+    return Detections(
+        bands=bands,
+        parents=rows,
+        peaks=table,
+        footprints=footprints,
+        box=box,
+        cores=FootprintSet(cores.spans + shift, cores.offsets) if params.cores else None,
+        wcs=exposure.wcs,
+        unit=exposure.unit,
+        meta={
+            "FIELDID": params.field_id,
+            "PSFSIG1": work.sigma,
+            "THRESH1": params.threshold,
+            "NOISESC1": work.scale.noise,
+            "VARSCAL1": work.scale.variance,
+            "GROWRAD1": len(work.half_widths) - 1,
+            "MAXPEAKS": params.max_peaks,
+            "NSPLIT": len(np.unique(parents.origin[parents.origin >= 0])),
+        },
+    )
+
+
+def _peak_table(work: Work, peaks: Peaks) -> NDArray[Any]:
+    """PEAKS with pixels and values; fluxes carry their sign, significances do not."""
+    exposure = work.exposure
+    box, unit = exposure.box, work.scale.unit
+    flux = work.sign * peaks.snr * peaks.flux_err
+    table = blank_peaks((exposure.band,), len(peaks), exposure.unit)
+    iy, ix = np.divmod(peaks.pixel, box.nx)
+    table["iy"], table["ix"] = iy + box.y0, ix + box.x0
+    table["y"], table["x"] = peaks.y + box.y0, peaks.x + box.x0
+    table["snr"] = peaks.snr / unit
+    table["flux"] = flux
+    table["flux_err"] = peaks.flux_err * unit
+    table["value"] = flux * work.template.power
+    table["scale"], table["core"], table["flags"] = peaks.scale, peaks.core, peaks.flags
+    table["band"], table["n_band"] = exposure.band, 1
+    table[f"merge_peak_{column_suffix(exposure.band)}"] = True
+    return table
+
+
+def _flag_parents(
+    work: Work,
+    rows: NDArray[Any],
+    parents: Parents,
+    peaks: Peaks,
+    owner: NDArray[np.int64],
+) -> None:
+    """Set the flags that follow from geometry and peaks."""
+    n, box = len(rows), work.exposure.box
+
+    def any_peak(which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.bincount(owner[which], minlength=n) > 0
+
+    edge = (rows["box_y0"] == box.y0) | (rows["box_x0"] == box.x0)
+    edge |= rows["box_y0"] + rows["box_ny"] == box.y1
+    edge |= rows["box_x0"] + rows["box_nx"] == box.x1
+    set_parent_flag(rows, "edge", edge)
+    set_parent_flag(rows, "partial", any_peak(peaks.flux_err > _partial_error(work)))
+    set_parent_flag(rows, "nopeak_fallback", any_peak(peaks.flags & PEAK_FLAGS["fallback"] > 0))
+    set_parent_flag(rows, "negative", np.full(n, work.sign < 0))
+    cut = parents.origin >= 0
+    set_parent_flag(rows, "split", cut)
+    if work.params.max_peaks:
+        set_parent_flag(rows, "crowded", rows["npeak"] > work.params.max_peaks)
+    if cut.any():
+        rows["blob"] = _blobs(rows, parents)
+
+
+def _blobs(rows: NDArray[Any], parents: Parents) -> NDArray[np.int64]:
+    """Find the brightest peak of the footprint that each parent was cut from."""
+    blob = np.zeros(len(rows), np.int64)
+    cut = np.flatnonzero(parents.origin >= 0)
+    order = cut[np.lexsort((-rows["peak_snr"][cut], parents.origin[cut]))]
+    _, first, inverse = np.unique(parents.origin[order], return_index=True, return_inverse=True)
+    peak_bit = np.int64((identifiers.PEAK ^ identifiers.PARENT) << 31)
+    blob[order] = (rows["id"][order[first]] | peak_bit)[inverse]
+    return blob
+
+
+def _partial_error(work: Work) -> float:
+    """Flux error of a peak with half the typical weight under the template."""
+    if not work.template.matched:
+        return np.inf
+    step = max(1, min(work.searched.shape) // 500)
+    rows = slice(0, work.searched.shape[0], step)
+    variance = work.searched.variance(rows)[:, ::step][work.searched.good(rows)[:, ::step]]
+    if not len(variance):
+        return np.inf
+    return float((np.median(variance) / (work.template.power * PARTIAL)) ** 0.5)
