@@ -44,8 +44,13 @@ class SimulateParams(Checked):
         10000.0, "Mean sky level, which sets the noise.", unit="electron", minimum=1
     )
     bad_columns: int = option(1, "Bad columns per exposure.", minimum=0)
-    cosmic_rays: int = option(10, "Cosmic rays per exposure, not in the mask.", minimum=0)
-    trail: bool = option(True, "Draw a satellite trail, not in the mask, in one exposure.")
+    cosmic_rays: int = option(10, "Cosmic rays per exposure.", minimum=0)
+    trail: bool = option(True, "Draw a satellite trail in one exposure.")
+    mask_artifacts: bool = option(
+        True,
+        "Show cosmic rays and the trail in the mask (CR, STREAK), as the processing of single "
+        "exposures does; otherwise the coadd must find them.",
+    )
     pixel_scale: float = option(0.168, "Pixel scale.", unit="arcsec", minimum=1e-6)
 
     def __post_init__(self) -> None:

@@ -2,8 +2,7 @@
 
 The noise is that of the photons of sky and sources, and the VARIANCE plane is exactly the
 variance it was drawn from: so the noise of any linear coadd equals its variance plane, in
-sources as on the sky. Cosmic rays and the satellite trail are not in the mask, because to find
-them is the work of the coadd; bad columns are.
+sources as on the sky.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from coblend.core.simulate.sky import (
 
 PSF_SIDE = 41
 """Side of the PSF stamp in an exposure (pixel)."""
+TRAIL_HEIGHT, TRAIL_WIDTH = 12.0, 1.7
+"""Brightness of the satellite trail over the sky noise, and its sigma (pixel)."""
 VARIANCE_BITS = 10
 """Mantissa bits kept in the variance, before the noise is drawn: lossless files stay small."""
 
@@ -128,14 +129,8 @@ def expose(
     noise = rng.standard_normal(box.shape) * np.sqrt(variance.astype(np.float64))
     # A detector counts in whole units: this adds 1/12 to a variance of hundreds.
     image = np.rint(counts + noise)
-    mask = np.zeros(box.shape, np.int32)
     sigma = float(np.sqrt(float(epoch["sky"]))) / params.gain
-    _hit_by_cosmic_rays(image, sigma, params.cosmic_rays, rng)
-    if epoch["trail"]:
-        _cross_by_satellite(image, sigma, rng)
-    columns = rng.integers(0, box.nx, params.bad_columns)
-    image[:, columns] = np.rint(20 * sigma)
-    mask[:, columns] |= STANDARD.value(["BAD"])
+    mask = _damage(image, sigma, params, trail=bool(epoch["trail"]), rng=rng)
     return Exposure(
         image=image.astype(np.float32),
         mask=mask,
@@ -164,28 +159,46 @@ def round_mantissa(values: NDArray[np.float64], bits: int) -> NDArray[np.float32
     return (((words + half) >> shift) << shift).view(np.float32)
 
 
-def _hit_by_cosmic_rays(
-    image: NDArray[np.float64], sigma: float, n: int, rng: np.random.Generator
-) -> None:
-    """Add ``n`` straight tracks of 1 to 12 pixels, 10 to 100 sigma per pixel, in place."""
-    ny, nx = image.shape
+def _damage(
+    image: NDArray[np.float64],
+    sigma: float,
+    params: SimulateParams,
+    *,
+    trail: bool,
+    rng: np.random.Generator,
+) -> NDArray[np.int32]:
+    """Add bad columns, cosmic rays and a trail in place; return the mask."""
+    mask = np.zeros(image.shape, np.int32)
+    rays = _cosmic_rays(image.shape, params.cosmic_rays, rng)
+    image[rays] += np.rint(sigma * rng.uniform(10, 100, np.count_nonzero(rays)))
+    if trail:
+        distance = _distance_from_line(image.shape, rng.uniform(0.2, 0.5) * np.pi)
+        image += np.rint(TRAIL_HEIGHT * sigma * np.exp(-0.5 * (distance / TRAIL_WIDTH) ** 2))
+        if params.mask_artifacts:
+            mask[np.abs(distance) < 4 * TRAIL_WIDTH] |= STANDARD.value(["STREAK"])
+    if params.mask_artifacts:
+        mask[rays] |= STANDARD.value(["CR"])
+    columns = rng.integers(0, image.shape[1], params.bad_columns)
+    image[:, columns] = np.rint(20 * sigma)
+    mask[:, columns] |= STANDARD.value(["BAD"])
+    return mask
+
+
+def _cosmic_rays(shape: tuple[int, int], n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Pixels hit by ``n`` straight tracks of 1 to 12 pixels."""
+    hit = np.zeros(shape, bool)
     for _ in range(n):
-        y, x = rng.uniform(0, ny), rng.uniform(0, nx)
+        start = rng.uniform(0, shape)
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(1, 12)
-        along = np.arange(0, length, 0.5)
-        pixels = np.floor([y + along * np.sin(angle), x + along * np.cos(angle)]).astype(np.int64)
-        pixels = np.unique(pixels, axis=1)
-        rows, columns = pixels[:, (pixels[0] >= 0) & (pixels[0] < ny)
-                               & (pixels[1] >= 0) & (pixels[1] < nx)]  # fmt: skip
-        image[rows, columns] += np.rint(sigma * rng.uniform(10, 100, len(rows)))
+        along = np.arange(0, length, 0.5)[:, None] * [np.sin(angle), np.cos(angle)]
+        track = np.floor(start + along).astype(np.int64)
+        y, x = track[np.all((track >= 0) & (track < shape), axis=1)].T
+        hit[y, x] = True
+    return hit
 
 
-def _cross_by_satellite(
-    image: NDArray[np.float64], sigma: float, rng: np.random.Generator
-) -> None:
-    """Add a straight trail 4 pixels wide (FWHM), 12 sigma high, through the middle, in place."""
-    ny, nx = image.shape
-    angle = rng.uniform(0.2, 0.5) * np.pi
-    y, x = np.arange(ny)[:, None] - ny / 2, np.arange(nx) - nx / 2
-    distance = y * np.cos(angle) - x * np.sin(angle)
-    image += np.rint(12 * sigma * np.exp(-0.5 * (distance / 1.7) ** 2))
+def _distance_from_line(shape: tuple[int, int], angle: float) -> NDArray[np.float64]:
+    """Distance of every pixel from the line through the middle at ``angle`` from +x (pixel)."""
+    y = np.arange(shape[0], dtype=np.float64)[:, None] - shape[0] / 2
+    x = np.arange(shape[1], dtype=np.float64) - shape[1] / 2
+    return np.asarray(y * np.cos(angle) - x * np.sin(angle), np.float64)

@@ -81,26 +81,36 @@ def test_conditions_vary_and_one_exposure_has_the_trail(scene):
     assert len(np.unique(epochs["file"])) == len(epochs)
 
 
-def test_bad_columns_are_masked_rays_and_trail_are_not(scene):
-    """Away from BAD, the defective exposure differs from the clean one in unmasked pixels only."""
-    _, clean = observe(scene, 0, CLEAN)
-    _, exposure = observe(scene, 0, PARAMS)
-    bad = (exposure.mask & STANDARD.value(["BAD"])) != 0
-    assert bad.sum() == exposure.box.ny
-    assert np.all(bad.all(axis=0) | ~bad.any(axis=0))
-    changed = (exposure.image != clean.image) & ~bad
-    sigma = np.sqrt(np.median(exposure.variance))
-    assert 10 <= changed.sum() <= 10 * 24
-    assert np.all((exposure.image - clean.image)[changed] > 9 * sigma)
-    assert not exposure.mask[changed].any()
+def plane(exposure, name):
+    return (exposure.mask & STANDARD.value([name])) != 0
 
+
+def test_the_mask_shows_every_defect(scene):
+    """Where no plane is set the damaged exposure equals the clean one, to 0.02 sigma."""
+    _, clean = observe(scene, 0, CLEAN)
     sky, epochs, light = scene
     epoch = epochs[-5].copy()
     epoch["trail"] = True
-    crossed = expose(light[0], sky, epoch, CLEAN, np.random.default_rng(0))
-    trail = crossed.image - clean.image > 3 * sigma
-    assert trail.sum() > 3 * PARAMS.size
-    assert not crossed.mask.any()
+    exposure = expose(light[0], sky, epoch, PARAMS, np.random.default_rng(0))
+    bad, hit, crossed = (plane(exposure, name) for name in ("BAD", "CR", "STREAK"))
+    assert bad.sum() == exposure.box.ny
+    assert np.all(bad.all(axis=0) | ~bad.any(axis=0))
+    assert 10 <= hit.sum() <= 10 * 24
+    assert crossed.sum() > 8 * PARAMS.size
+    sigma = np.sqrt(np.median(exposure.variance))
+    added = (exposure.image - clean.image) / sigma
+    assert np.all(np.abs(added[exposure.mask == 0]) < 0.02)
+    assert np.all(added[hit & ~bad] > 9)
+    assert added[crossed & ~bad & ~hit].max() == pytest.approx(12, abs=0.2)
+
+
+def test_artifacts_can_be_left_for_the_coadd_to_find(scene):
+    _, shown = observe(scene, 0, PARAMS)
+    _, hidden = observe(scene, 0, replace(PARAMS, mask_artifacts=False))
+    np.testing.assert_array_equal(shown.image, hidden.image)
+    assert plane(shown, "CR").any()
+    assert not plane(hidden, "CR").any()
+    np.testing.assert_array_equal(plane(shown, "BAD"), plane(hidden, "BAD"))
 
 
 def test_psf_is_that_of_the_epoch(scene):
