@@ -1,0 +1,109 @@
+"""The clip window of MEANCLIP, in the exact order of its iterations.
+
+Iteration 1 is centred on the median with a width from the quartiles, the next ones on the mean
+of the survivors with their standard deviation. Membership is decided anew from all available
+samples each time, and the number of iterations is fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.coadd.moments import Plane, accumulate
+from coblend.core.coadd.samples import Strip
+from coblend.core.coadd.sorting import LARGEST, quantiles, sort_samples
+
+IQR_TO_SIGMA = 0.741301109252802
+"""Standard deviation of a Gaussian over its interquartile range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Closed interval of accepted values per pixel, float64; NaN accepts nothing."""
+
+    low: Plane
+    high: Plane
+
+    def choose(self, strip: Strip) -> list[NDArray[np.bool_]]:
+        """For each sample of the strip, which of its pixels lie inside."""
+        low, high = _inward(self.low, self.high)
+        used = []
+        for sample in strip.samples:
+            inside = sample.values >= low[sample.view]
+            inside &= sample.values <= high[sample.view]
+            used.append(inside)
+        return used
+
+
+def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[np.bool_]], Plane]:
+    """Find the samples that survive clipping.
+
+    Parameters
+    ----------
+    strip : Strip
+    sigma_clip : float
+        Half width of the window in standard deviations.
+    clip_iter : int
+        Number of iterations.
+
+    Returns
+    -------
+    used : list of array
+        For each sample, which of its pixels survive the last iteration.
+    centre : array, shape (ny, nx), float64
+        Median of the available samples.
+
+    Notes
+    -----
+    afw ``Statistics`` MEANCLIP. Where fewer than two of several samples would survive, those of
+    the previous iteration are kept and the pixel is done; the original returns NaN there.
+    """
+    rows = sort_samples(strip.cube)
+    lower, median, upper = quantiles(rows, strip.n_available, (0.25, 0.5, 0.75))
+    del rows
+    half = sigma_clip * IQR_TO_SIGMA * (upper - lower)
+    window = Window(median - half, median + half)
+    everything = Window(median * 0 - LARGEST, median * 0 + LARGEST)
+    several = strip.n_available > 1
+    previous, done = everything, np.zeros(strip.shape, bool)
+    for iteration in range(1, clip_iter + 1):
+        used = window.choose(strip)
+        lonely = several & (_count(strip, used) < 2)
+        if lonely.any():
+            window = _where(lonely, previous, window)
+            done |= lonely
+            used = window.choose(strip)
+        if iteration < clip_iter:
+            moments = accumulate(strip, used, centre=np.nan_to_num(median), scatter=True)
+            mean = moments.mean()
+            half = sigma_clip * np.sqrt(moments.scatter())
+            half[~several] = 0.0
+            previous = window
+            window = _where(done, previous, Window(mean - half, mean + half))
+    return used, median
+
+
+def _count(strip: Strip, used: list[NDArray[np.bool_]]) -> NDArray[np.uint16]:
+    n = np.zeros(strip.shape, np.uint16)
+    for sample, use in zip(strip.samples, used, strict=True):
+        n[sample.view] += use
+    return n
+
+
+def _where(condition: NDArray[np.bool_], yes: Window, no: Window) -> Window:
+    if not condition.any():
+        return no
+    return Window(np.where(condition, yes.low, no.low), np.where(condition, yes.high, no.high))
+
+
+def _inward(low: Plane, high: Plane) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Bounds in float32 that accept exactly the float32 values of the float64 interval."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        low32 = np.maximum(low.astype(np.float32), -LARGEST)
+        high32 = np.minimum(high.astype(np.float32), LARGEST)
+        low32 = np.where(low32 < low, np.nextafter(low32, np.float32(np.inf)), low32)
+        high32 = np.where(high32 > high, np.nextafter(high32, np.float32(-np.inf)), high32)
+    return low32, high32

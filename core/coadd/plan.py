@@ -1,0 +1,101 @@
+"""How much of a coadd is made at a time, so that memory stays below a limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coblend.core.box import Box
+from coblend.core.coadd.stack import map_planes, strip_rows
+from coblend.core.errors import ParameterError
+
+TILE = 256
+"""Rows of a compression tile: slabs are whole tiles where memory allows, so that none is read or
+written twice."""
+
+_SAMPLE_BYTES = 12
+_OUTPUT_BYTES = 18
+_STRIP_BYTES = 160
+_FILE_BYTES = 300_000
+_PROGRAM_BYTES = 130_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SlabPlan:
+    """Slabs of whole rows and the memory of one.
+
+    Parameters
+    ----------
+    box : Box
+        The coadd.
+    rows : int
+        Rows of a slab.
+    n_bytes : int
+        Expected peak memory of the process.
+    """
+
+    box: Box
+    rows: int
+    n_bytes: int
+
+    def slabs(self) -> list[Box]:
+        """Boxes of the slabs, bottom to top."""
+        box = self.box
+        return [
+            Box.from_bounds(y, box.x0, min(y + self.rows, box.y1), box.x1)
+            for y in range(box.y0, box.y1, self.rows)
+        ]
+
+
+def plan_slabs(
+    box: Box,
+    n_input: int,
+    max_memory: int,
+    *,
+    threads: int = 1,
+    input_map: bool = False,
+) -> SlabPlan:
+    """Choose the height of the slabs.
+
+    With several threads the next slab is read while one is combined, so the inputs are in memory
+    twice.
+
+    Parameters
+    ----------
+    box : Box
+    n_input : int
+        Inputs that cover a pixel at most.
+    max_memory : int
+        Byte.
+    threads : int
+    input_map : bool
+
+    Raises
+    ------
+    ParameterError
+        When not even a strip fits; the message gives the smallest workable value.
+    """
+    strip = strip_rows(n_input, box.nx)
+    scaled = n_input * (4 + 4 + 1 + 1 + 4)
+    fixed = _PROGRAM_BYTES + _FILE_BYTES * n_input
+    fixed += threads * strip * box.nx * (scaled + _STRIP_BYTES)
+    buffers = 1 if threads == 1 else 2
+    per_row = box.nx * (buffers * _SAMPLE_BYTES * n_input + _OUTPUT_BYTES)
+    per_row += 4 * box.nx * map_planes(n_input) if input_map else 0
+    rows = (max_memory - fixed) // per_row
+    least = min(strip, box.ny)
+    if rows < least:
+        needed = fixed + least * per_row
+        raise ParameterError(
+            f"max_memory is {max_memory / 2**20:.0f} MiB; {n_input} inputs of {box.nx} columns "
+            f"need at least {needed / 2**20:.0f} MiB",
+            hint=f"pass --max-memory {-(-needed // 2**20)}MiB, or use fewer --jobs",
+        )
+    rows = min(rows, box.ny, _enough(per_row))
+    if rows >= TILE:
+        rows -= rows % TILE
+    return SlabPlan(box, int(rows), int(fixed + rows * per_row))
+
+
+def _enough(per_row: int) -> int:
+    """Rows beyond which larger slabs gain nothing: 256 MiB, or one tile."""
+    return max((1 << 28) // per_row, TILE)

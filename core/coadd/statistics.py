@@ -1,0 +1,166 @@
+"""Value and variance of every statistic.
+
+The variance among samples is called scatter; ``error`` is the variance of the mean from the
+inputs' variance planes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.coadd.moments import Moments, Plane, accumulate
+from coblend.core.coadd.rules import StackRules
+from coblend.core.coadd.samples import Strip
+from coblend.core.coadd.sorting import quantiles, ranks, sort_samples
+
+Used = list[NDArray[np.bool_]]
+
+
+def combine(
+    strip: Strip, used: Used, rules: StackRules, centre: Plane | None
+) -> tuple[Plane, Plane, Moments]:
+    """Evaluate the statistic of the used samples.
+
+    Parameters
+    ----------
+    strip : Strip
+    used : list of array
+        For each sample, which of its pixels count.
+    rules : StackRules
+    centre : array, optional
+        A value near the samples, when known.
+
+    Returns
+    -------
+    value, variance : array, shape (ny, nx), float64
+        NaN where nothing was used, or where the variance of a statistic is not known.
+    moments : Moments
+        Sums over the used samples.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = rules.variance if rules.variance != "scatter" else ""
+        origin = None
+        if rules.needs_scatter:
+            origin = np.nan_to_num(_first(strip) if centre is None else centre)
+        sums = accumulate(strip, used, centre=origin, scatter=rules.needs_scatter, error=error)
+        value, variance = _EVALUATE[rules.statistic](strip, used, rules, sums)
+        empty = sums.n == 0
+        return np.where(empty, np.nan, value), np.where(empty, np.nan, variance), sums
+
+
+def _mean(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    return sums.mean(), sums.error_of_mean(rules.variance)
+
+
+def _median(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    n = strip.n_available
+    complete = int(n.min(initial=0xFFFF)) == len(strip.cube)
+    wanted = ranks(len(strip.cube), (0.5,)) if complete else ()
+    (value,) = quantiles(sort_samples(strip.cube, wanted), n, (0.5,))
+    if rules.variance == "scatter":
+        return value, np.pi / 2 * sums.scatter() / n
+    return value, _median_variance(strip, used, n.astype(np.float64))
+
+
+def _median_variance(strip: Strip, used: Used, n: Plane) -> Plane:
+    """Variance of the median of samples of unequal variance.
+
+    ``pi n**2 / (2 (sum 1/sigma)**2 (n + a))`` with a = pi/2 - 1 for odd n, pi - 2 for even n
+    (SWarp's manual); the mean's ``sum sigma**2 / n**2`` for n of 1 and 2, where the median is
+    the mean.
+    """
+    inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
+    for sample, use in zip(strip.samples, used, strict=True):
+        sigma = np.sqrt(sample.variance, dtype=np.float64)
+        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=use)
+        total[sample.view] += np.where(use, sample.variance, 0)
+    bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
+    many = np.pi * np.square(n) / (2 * np.square(inverse) * (n + bias))
+    return np.where(n > 2, many, total / np.square(n))
+
+
+def _variance(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    scatter = sums.scatter()
+    return scatter, _error_of_scatter(scatter, sums.n)
+
+
+def _stdev(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    scatter = sums.scatter()
+    return np.sqrt(scatter), _error_of_scatter(scatter, sums.n) / (4 * scatter)
+
+
+def _meansquare(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    n = sums.n.astype(np.float64)
+    scatter = np.where(n > 1, sums.scatter(), 0.0)
+    value = (n - 1) / n * scatter + np.square(sums.mean())
+    return value, 2 * np.square(value / n)
+
+
+def _error_of_scatter(scatter: Plane, n: NDArray[np.uint16]) -> Plane:
+    """Variance of the variance of n Gaussian samples."""
+    count = n.astype(np.float64)
+    return np.asarray(2 * (count - 1) * np.square(scatter / count))
+
+
+def _iqrange(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    rows = sort_samples(strip.cube)
+    lower, upper = quantiles(rows, strip.n_available, (0.25, 0.75))
+    return upper - lower, np.full(strip.shape, np.nan)
+
+
+def _min(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    return strip.cube.min(axis=0).astype(np.float64), np.zeros(strip.shape)
+
+
+def _max(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    value = np.full(strip.shape, -np.inf)
+    for sample, use in zip(strip.samples, used, strict=True):
+        np.maximum(value[sample.view], sample.values, out=value[sample.view], where=use)
+    return value, np.zeros(strip.shape)
+
+
+def _sum(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    return sums.s1, sums.error if rules.variance == "input" else np.zeros(strip.shape)
+
+
+def _npoint(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    return sums.n.astype(np.float64), np.zeros(strip.shape)
+
+
+def _nmasked(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    inside = np.zeros(strip.shape)
+    for sample in strip.samples:
+        inside[sample.view] += 1
+    return inside - strip.n_available, np.zeros(strip.shape)
+
+
+def _nclipped(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
+    return strip.n_available.astype(np.float64) - sums.n, np.zeros(strip.shape)
+
+
+def _first(strip: Strip) -> Plane:
+    """First available sample of every pixel."""
+    value = np.full(strip.shape, np.nan)
+    for sample in reversed(strip.samples):
+        np.copyto(value[sample.view], sample.values, where=sample.available)
+    return value
+
+
+_EVALUATE = {
+    "mean": _mean,
+    "meanclip": _mean,
+    "median": _median,
+    "variance": _variance,
+    "varianceclip": _variance,
+    "stdev": _stdev,
+    "stdevclip": _stdev,
+    "meansquare": _meansquare,
+    "iqrange": _iqrange,
+    "min": _min,
+    "max": _max,
+    "sum": _sum,
+    "npoint": _npoint,
+    "nmasked": _nmasked,
+    "nclipped": _nclipped,
+}

@@ -1,0 +1,135 @@
+"""Options of `assemble-coadd`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coblend.core.errors import ParameterError
+from coblend.core.params.field import Checked, option
+
+STATISTICS = (
+    "mean",
+    "meanclip",
+    "median",
+    "variance",
+    "stdev",
+    "varianceclip",
+    "stdevclip",
+    "meansquare",
+    "iqrange",
+    "min",
+    "max",
+    "sum",
+    "npoint",
+    "nmasked",
+    "nclipped",
+)
+"""Statistics that can be stacked; the reference system's names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoaddParams(Checked):
+    """How warps are scaled, weighted and combined."""
+
+    statistic: str = option(
+        "meanclip", "Statistic of the samples of a pixel.", choices=STATISTICS, shown=True
+    )
+    sigma_clip: float = option(
+        3.0,
+        "Half width of the clip window in standard deviations.",
+        minimum=0.1,
+        shown=True,
+        alias="sigmaClip",
+    )
+    clip_iter: int = option(
+        2, "Iterations of the clip window.", minimum=1, maximum=100, shown=True, alias="clipIter"
+    )
+    variance: str = option(
+        "input",
+        "Variance from the inputs' planes, from the scatter of the samples, or for fully "
+        "correlated inputs.",
+        choices=("input", "scatter", "mosaic"),
+    )
+    weight: str = option(
+        "mean-variance",
+        "Weight of an input: one over its mean variance, one over the variance of each pixel, "
+        "or equal.",
+        choices=("mean-variance", "pixel", "none"),
+        shown=True,
+    )
+    bad_planes: tuple[str, ...] = option(
+        ("NO_DATA", "BAD", "SAT", "EDGE"),
+        "Mask planes that exclude a sample.",
+        shown=True,
+        alias="badMaskPlanes",
+    )
+    remove_planes: tuple[str, ...] = option(
+        ("NOT_DEBLENDED",),
+        "Mask planes of the inputs that are ignored.",
+        alias="removeMaskPlanes",
+    )
+    propagate: tuple[str, ...] = option(
+        ("SAT=0.1",),
+        "PLANE=FRACTION: set a plane where rejected samples that have it carry more than that "
+        "fraction of the weight.",
+        alias="maskPropagationThresholds",
+    )
+    unit: str = option(
+        "input", "Unit of the coadd: input, nJy or zp=MAG.", shown=True, alias="modelZeroPoint"
+    )
+    psf_step: int = option(
+        256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
+    )
+    compress: str = option(
+        "auto", "Lossless compression of the pixels, or none.", choices=("auto", "none")
+    )
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        self.thresholds()
+        self.zero_point()
+
+    def thresholds(self) -> dict[str, float]:
+        """Weight fraction by plane, from ``propagate``.
+
+        Raises
+        ------
+        ParameterError
+            For an entry that is not ``PLANE=FRACTION`` with a fraction from 0 to 1.
+        """
+        out = {}
+        for entry in self.propagate:
+            name, _, text = entry.partition("=")
+            try:
+                fraction = float(text)
+            except ValueError:
+                fraction = -1.0
+            if not 0 <= fraction <= 1:
+                raise ParameterError(
+                    f"propagate: {entry!r} is not PLANE=FRACTION with a fraction from 0 to 1"
+                )
+            out[name] = fraction
+        return out
+
+    def zero_point(self) -> float | None:
+        """Zero point of the coadd (AB mag); None keeps that of the inputs.
+
+        Raises
+        ------
+        ParameterError
+            For a unit that is none of ``input``, ``nJy``, ``zp=MAG``.
+        """
+        if self.unit == "input":
+            return None
+        if self.unit.lower() == "njy":
+            return NANOJANSKY
+        try:
+            if self.unit.startswith("zp="):
+                return float(self.unit[3:])
+        except ValueError:
+            pass
+        raise ParameterError(f"unit is {self.unit!r}; allowed: input, nJy, zp=MAG")
+
+
+NANOJANSKY = 31.4
+"""AB zero point of fluxes in nJy: 2.5 log10(1e9 1e23 10**(-48.6 / 2.5))."""

@@ -1,0 +1,364 @@
+"""Inputs and outputs of coadds, read and written a few rows at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from coblend.core.box import Box
+from coblend.core.catalog import Column, empty_table
+from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
+from coblend.core.exposure import HeaderValue
+from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.psf.base import Psf
+from coblend.io.dialects import RMS, WEIGHT, Planes, find_planes, only_image
+from coblend.io.exposures import frame_header, frame_origin
+from coblend.io.psfs import read_psf
+from coblend.io.reader import FitsFile, open_fits
+from coblend.io.specs import FileSpec, parse_band_spec
+from coblend.io.wcs import wcs_cards
+from coblend.io.writer import FitsWriter
+
+ZERO_POINT_KEYS = ("MAGZERO", "MAGZP", "MAGZPT", "PHOTZP", "ZP", "PHOTZPT")
+"""Keywords of the AB magnitude of one count, in order of preference."""
+
+_FRACTION = 1e-3  # pixel; larger fractional shifts need resampling
+_NANOJANSKY_ZERO_POINT = 31.4
+
+Pixels = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """What is known of an input before its pixels are read.
+
+    Parameters
+    ----------
+    path : str
+    box : Box
+        Pixels covered, parent coordinates of the file.
+    planes : MaskPlanes
+        Without names, any bit means ``BAD``.
+    unit, band : str
+    zero_point : float or None
+    wcs : tuple of str
+        Celestial WCS, array coordinates.
+    psf : Psf or None
+        In parent coordinates of the file.
+    header : mapping
+        Of the image, over that of the primary HDU.
+    framed : bool
+        Whether the file says where its parent coordinates begin.
+    """
+
+    path: str
+    box: Box
+    planes: MaskPlanes
+    unit: str
+    band: str
+    zero_point: float | None
+    wcs: tuple[str, ...]
+    psf: Psf | None
+    header: Mapping[str, HeaderValue]
+    framed: bool
+
+
+class WarpFile:
+    """An open input, read by sections; use `open_warp`.
+
+    Parameters
+    ----------
+    file : FitsFile
+    planes : Planes
+    noise : FitsFile
+        Where the noise plane is; often the same file.
+    info : Warp
+    """
+
+    def __init__(self, file: FitsFile, planes: Planes, noise: FitsFile, info: Warp) -> None:
+        self.info = info
+        self._file, self._noise, self._planes = file, noise, planes
+        self._noise_hdu = only_image(noise) if planes.noise.hdu < 0 else planes.noise.hdu
+
+    def read(self, box: Box, target: MaskPlanes) -> Pixels:
+        """Image, mask and variance of ``box`` (parent coordinates of the file).
+
+        Parameters
+        ----------
+        box : Box
+        target : MaskPlanes
+            Where the planes go in the mask.
+        """
+        section = box.slices(self.info.box)
+        image = self._file.image(self._planes.image.hdu, section).astype(np.float32, copy=False)
+        noise = self._noise.image(self._noise_hdu, section).astype(np.float32, copy=False)
+        variance = _variance(noise, self._planes.noise_kind)
+        if self._planes.mask is None:
+            return image, np.zeros(box.shape, np.int32), variance
+        mask = self._file.image(self._planes.mask.hdu, section).astype(np.int32, copy=False)
+        if not self.info.planes.bits:
+            return image, (mask != 0) * np.int32(1 << target.bits["BAD"]), variance
+        return image, self.info.planes.remap(mask, target), variance
+
+
+def open_warp(argument: str, stack: ExitStack) -> WarpFile:
+    """Open an input of a coadd.
+
+    Parameters
+    ----------
+    argument : str
+        ``[BAND=]FILE[HDU]``.
+    stack : ExitStack
+        Closes the files.
+
+    Raises
+    ------
+    CoblendError
+        The file cannot be used, with file and HDU.
+    """
+    band, spec = parse_band_spec(argument)
+    file = stack.enter_context(open_fits(spec.path))
+    planes = find_planes(file, spec)
+    other = planes.noise.path != spec.path
+    noise = stack.enter_context(open_fits(planes.noise.path)) if other else file
+    info = _describe(file, spec, planes, band)
+    opened = WarpFile(file, planes, noise, info)
+    shapes = {"VARIANCE": noise.hdus[opened._noise_hdu].shape}
+    if planes.mask is not None:
+        shapes["MASK"] = file.hdus[planes.mask.hdu].shape
+    for name, shape in shapes.items():
+        if shape != info.box.shape:
+            raise ShapeMismatchError(
+                f"{name} has {_size(shape)} pixels, IMAGE {_size(info.box.shape)}", spec.path
+            )
+    return opened
+
+
+def require_same_band(warps: Sequence[Warp]) -> None:
+    """Refuse inputs of different bands; an unknown band goes with any.
+
+    Raises
+    ------
+    FormatError
+    """
+    known = [warp for warp in warps if warp.band]
+    for warp in known:
+        if warp.band != known[0].band:
+            raise FormatError(
+                f"band {warp.band}, but {known[0].path} has {known[0].band}",
+                warp.path,
+                hint=f"if they belong together name the band: {known[0].band}={warp.path}",
+            )
+
+
+def offset_to(warp: Warp, reference: Warp) -> tuple[int, int]:
+    """Shift ``(dy, dx)`` from the file's parent coordinates to those of the reference.
+
+    Zero when the file says where its parent coordinates begin, else from the reference points
+    (CRPIX) of the two WCS.
+
+    Raises
+    ------
+    WcsMismatchError
+        The shift is not a whole number of pixels.
+    """
+    if warp is reference or (warp.framed and reference.framed) or not warp.wcs:
+        return 0, 0
+    shift = []
+    for key, own, ref in (
+        ("CRPIX2", warp.box.y0, reference.box.y0),
+        ("CRPIX1", warp.box.x0, reference.box.x0),
+    ):
+        shift.append((_number(reference.wcs, key) + ref) - (_number(warp.wcs, key) + own))
+    if any(abs(s - round(s)) > _FRACTION for s in shift):
+        raise WcsMismatchError(
+            f"is shifted by a fraction of a pixel from {reference.path} "
+            f"(dx={shift[1]:.4f}, dy={shift[0]:.4f})",
+            warp.path,
+            hint="resample it first: coblend warp --like REFERENCE",
+        )
+    return round(shift[0]), round(shift[1])
+
+
+class PlaneStore:
+    """Planes of a coadd under construction, on disk, so that memory does not grow with it.
+
+    Parameters
+    ----------
+    folder : str
+        Where there is room; the files have no name and vanish with the process.
+    dtypes : mapping of str to dtype
+        Planes by name.
+    shape : tuple of int
+    """
+
+    def __init__(
+        self, folder: str, dtypes: Mapping[str, DTypeLike], shape: tuple[int, int]
+    ) -> None:
+        self.shape = shape
+        self.dtypes = {name: np.dtype(dtype) for name, dtype in dtypes.items()}
+        self._stack = ExitStack()
+        self._files = {
+            name: self._stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+            for name in dtypes
+        }
+
+    def __enter__(self) -> PlaneStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def append(self, **rows: NDArray[Any]) -> None:
+        """Append whole rows to the planes named."""
+        for name, block in rows.items():
+            block.astype(self.dtypes[name], copy=False).tofile(self._files[name])
+
+    def blocks(self, name: str, n_rows: int = 256) -> Iterator[NDArray[Any]]:
+        """Yield the rows of a plane, ``n_rows`` at a time, in order."""
+        file, dtype = self._files[name], self.dtypes[name]
+        file.seek(0)
+        for row in range(0, self.shape[0], n_rows):
+            rows = min(n_rows, self.shape[0] - row)
+            block = np.fromfile(file, dtype, rows * self.shape[1])
+            yield block.reshape(rows, self.shape[1])
+
+
+INPUT_COLUMNS = (
+    Column("input", "i4", "number of the input"),
+    Column("warp", "U120", "file", ucd="meta.file"),
+    Column("used", "?", "whether it is part of the coadd"),
+    Column("reason", "U16", "why it is not: EMPTY or WEIGHT"),
+    Column("weight", "f8", "weight, one over the unit squared", ucd="stat.weight"),
+    Column("mean_variance", "f8", "clipped mean of the scaled variance", ucd="stat.variance"),
+    Column("scale", "f8", "factor on the image"),
+    Column("zero_point", "f8", "AB magnitude of one count before scaling", "mag", "phot.mag"),
+    Column("unit", "U16", "unit before scaling"),
+    Column("good_pixels", "i8", "pixels used (goodpix)", ucd="meta.number"),
+    Column("clipped_pixels", "i8", "pixels clipped", ucd="meta.number"),
+    Column("rejected_pixels", "i8", "pixels masked or not finite", ucd="meta.number"),
+    Column("x0", "i4", "first column, coadd coordinates", "pixel", "pos.cartesian.x"),
+    Column("y0", "i4", "first row", "pixel", "pos.cartesian.y"),
+    Column("nx", "i4", "columns", "pixel"),
+    Column("ny", "i4", "rows", "pixel"),
+    Column("band", "U16", "band", ucd="instr.bandpass"),
+    Column("date_obs", "U32", "DATE-OBS of the input", ucd="time.epoch"),
+    Column("mjd", "f8", "MJD of the input", "d", "time.epoch"),
+    Column("exptime", "f8", "exposure time", "s", "time.duration;obs.exposure"),
+    Column("datasum", "U16", "DATASUM of the image"),
+)
+"""Columns of INPUTS."""
+
+
+def inputs_table(warps: Sequence[Warp]) -> NDArray[Any]:
+    """Make INPUTS with what the headers tell; the rest is for the caller to fill."""
+    table = empty_table(INPUT_COLUMNS, len(warps))
+    for row, warp in zip(table, warps, strict=True):
+        row["warp"] = os.path.basename(warp.path)
+        row["unit"], row["band"] = warp.unit, warp.band
+        row["zero_point"] = np.nan if warp.zero_point is None else warp.zero_point
+        row["date_obs"] = str(warp.header.get("DATE-OBS", ""))
+        row["mjd"] = _float(warp.header, "MJD-AVG", "MJD-OBS", "MJD")
+        row["exptime"] = _float(warp.header, "EXPTIME")
+        row["datasum"] = str(warp.header.get("DATASUM", ""))
+    table["input"] = np.arange(len(warps))
+    return table
+
+
+def write_planes(
+    out: FitsWriter,
+    store: PlaneStore,
+    box: Box,
+    planes: MaskPlanes,
+    *,
+    header: Mapping[str, HeaderValue],
+    wcs: Sequence[str],
+    compress: str = "auto",
+) -> None:
+    """Write the planes of a store: IMAGE with ``header``, MASK, VARIANCE and further ones."""
+    frame = frame_header(box)
+    unit = str(header.get("BUNIT", ""))
+    squared = {"BUNIT": f"{unit}**2"} if unit else {}
+    bits = {f"MP_{name}": bit for name, bit in planes.union(STANDARD).bits.items()}
+    own: dict[str, Mapping[str, HeaderValue]] = {
+        "IMAGE": {"EXTTYPE": "IMAGE", "INHERIT": True, **header},
+        "MASK": {"EXTTYPE": "MASK", "INHERIT": True, **bits},
+        "VARIANCE": {"EXTTYPE": "VARIANCE", "INHERIT": True, **squared},
+    }
+    for name, dtype in store.dtypes.items():
+        codec = "GZIP_2" if dtype.kind == "f" else "PLIO_1"
+        out.stream(
+            name, store.blocks(name), store.shape, dtype, header={**own.get(name, {}), **frame},
+            wcs=wcs, compress=codec if compress == "auto" else "none",
+        )  # fmt: skip
+
+
+def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) -> Warp:
+    index = planes.image.hdu
+    shape = file.hdus[index].shape
+    if len(shape) != 2:
+        raise FormatError(f"IMAGE has {_size(shape)} pixels, expected two axes", spec.path)
+    own = file.header(index)
+    header = {**file.header(0), **own}
+    y0, x0 = frame_origin(own, spec.path)
+    box = Box(y0, x0, *shape)
+    unit = str(header.get("BUNIT", "")).strip()
+    named = dict(STANDARD.bits)
+    if planes.mask is not None:
+        mask_header = file.header(planes.mask.hdu)
+        named = {k[3:]: int(v) for k, v in mask_header.items() if k.startswith("MP_")}
+        named = named or dict(planes.mask_bits)
+    return Warp(
+        path=spec.path,
+        box=box,
+        planes=MaskPlanes(named),
+        unit=unit,
+        band=band or str(header.get("BAND", header.get("FILTER", ""))).strip(),
+        zero_point=_zero_point(header, unit),
+        wcs=wcs_cards(file.cards(index)),
+        psf=read_psf(file, box),
+        header=header,
+        framed="LTV1" in own or "CRVAL1A" in own,
+    )
+
+
+def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
+    if unit.lower() == "njy":
+        return _NANOJANSKY_ZERO_POINT
+    value = _float(header, *ZERO_POINT_KEYS)
+    return None if np.isnan(value) else value
+
+
+def _variance(noise: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    """Variance from a noise plane; NaN where a weight or rms is not positive."""
+    if kind not in (WEIGHT, RMS):
+        return noise
+    with np.errstate(divide="ignore", over="ignore"):
+        value = 1 / noise if kind == WEIGHT else np.square(noise)
+    return np.where(noise > 0, value, np.float32(np.nan))
+
+
+def _float(header: Mapping[str, HeaderValue], *keys: str) -> float:
+    for key in keys:
+        value = header.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return float("nan")
+
+
+def _number(cards: Sequence[str], key: str) -> float:
+    for card in cards:
+        if card.startswith(key.ljust(8)):
+            return float(card[10:].split("/")[0])
+    return 0.0
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(str(n) for n in shape[::-1])
