@@ -6,6 +6,7 @@ Everything here works on many boxes laid end to end: a pixel is the flat index
 
 from __future__ import annotations
 
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -208,7 +209,7 @@ def row_checksums(
 
 
 def _bytes(array: NDArray[np.generic]) -> bytes:
-    dtype = array.dtype
+    dtype: np.dtype[Any] = array.dtype
     if dtype.names:
         fields = [(name, _stored(dtype[name])) for name in dtype.names]
         return array.astype(np.dtype(fields)).tobytes()

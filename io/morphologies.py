@@ -190,8 +190,8 @@ def _peak_boxes(components: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _require_finite(models: ModelSet) -> None:
-    values = ~np.isfinite(models.morph)
-    spectra = ~np.isfinite(models.spectra()).all(axis=1)
+    values = np.logical_not(np.isfinite(models.morph))
+    spectra = np.logical_not(np.isfinite(models.spectra()).all(axis=1))
     per_component = np.diff(np.concatenate([[0], np.cumsum(values)])[models.morph_offsets])
     bad = np.flatnonzero(spectra | (per_component > 0))
     if len(bad):

@@ -138,7 +138,7 @@ def flatten(
     blend_table = empty_table(blend_columns(bands, unit), len(blends))
     first = np.concatenate([[0], np.cumsum([len(o.components) for _, _, o in objects])])
     start = np.concatenate([[0], np.cumsum(n_child)]).astype(int)
-    place = {}
+    place: dict[int, int] = {}
     for i, (p, blend) in enumerate(blends):
         object0 = place.get(p, int(start[p]))
         place[p] = stop = object0 + len(blend.objects)
@@ -182,9 +182,7 @@ def _sum_models(models: ModelSet) -> None:
         stop = np.where(cube, start + area, models.morph_offsets[1:])
         total = running[stop] - running[start]
         total[rows["kind"] > CUBE] = 1.0  # a point source has the flux of its spectrum
-        flux = np.bincount(
-            owner, models.spectra()[:, b] * total, minlength=len(models.objects)
-        )
+        flux = np.bincount(owner, models.spectra()[:, b] * total, minlength=len(models.objects))
         models.objects[f"model_flux_{column_suffix(band)}"][has] = flux[has]
 
 

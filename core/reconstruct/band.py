@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.columns import MEASURED, STRAY
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.measure import measure_chi2, measure_light, measure_overlap
-from coblend.core.reconstruct.render import render
+from coblend.core.reconstruct.render import band_kernels, render
 from coblend.core.reconstruct.share import (
+    ROUND_OFF,
     Pieces,
     join,
     positive_shares,
@@ -50,8 +51,6 @@ class BandLight:
         Light of every footprint pixel, in the order of the spans.
     rendered : Stamps
         Models as the band sees them, in the order of `modelled_objects`; not confined.
-    templates : Stamps
-        The same with the non-negative kernel.
     """
 
     objects: NDArray[Any]
@@ -59,7 +58,10 @@ class BandLight:
     footprints: FootprintSet
     light: NDArray[np.float64]
     rendered: Stamps
-    templates: Stamps
+
+    def without_models(self) -> BandLight:
+        """Return the same without ``rendered``, which is large."""
+        return replace(self, rendered=Stamps(np.zeros((0, 4), np.int64), np.zeros(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,16 @@ def members_of(models: ModelSet) -> Members:
 
 
 def render_objects(
-    models: ModelSet, band: int, kernels: NDArray[np.float64]
+    models: ModelSet, band: int, reg: float | None = None
 ) -> tuple[Stamps, Stamps, Stamps]:
     """Models of all objects with components, as fitted and as the band sees them.
+
+    Parameters
+    ----------
+    models : ModelSet
+    band : int
+    reg : float, optional
+        Regularisation of the kernels; default: the one of the fit.
 
     Returns
     -------
@@ -118,20 +127,25 @@ def render_objects(
         Unconvolved; convolved with K; their positive parts convolved with K+.
     """
     stamps = object_stamps(models, band)
+    if not len(stamps):
+        return stamps, stamps, stamps
+    kernels = band_kernels(models, band, reg)
     cell = members_of(models).cell
     if np.all(stamps.values >= 0):
-        return stamps, *render(stamps, kernels, cell)
+        rendered, templates = render(stamps, kernels, cell)
+        return stamps, rendered, templates
     positive = Stamps(stamps.boxes, np.maximum(stamps.values, 0.0))
-    return stamps, *render(stamps, kernels[:1], cell), *render(positive, kernels[1:], cell)
+    (rendered,) = render(stamps, kernels[:1], cell)
+    (templates,) = render(positive, kernels[1:], cell)
+    return stamps, rendered, templates
 
 
 def reconstruct_band(
     models: ModelSet,
     frames: Frames,
     band: int,
-    kernels: NDArray[np.float64],
     params: ReconstructParams,
-    other: NDArray[np.float64] | None = None,
+    total: NDArray[np.float64] | None = None,
 ) -> BandLight:
     """Give every object of a chunk of parents its light in one band.
 
@@ -143,14 +157,13 @@ def reconstruct_band(
         Pixels of its parents (`cut_frames`).
     band : int
         Band of the models.
-    kernels : array, shape (2, n_cell, k, k), float64
-        `band_kernels`.
     params : ReconstructParams
-    other : array, shape (n_pixel,), float64, optional
-        Templates of the objects of other parents over the frames.
+    total : array, shape (n_pixel,), float64, optional
+        Sum of the templates of all objects over the frames, those of other parents included:
+        their wings keep their share of the light. Default: other parents do not count.
     """
     members = members_of(models)
-    stamps, rendered, templates = render_objects(models, band, kernels)
+    stamps, rendered, templates = render_objects(models, band, params.kernel_reg)
     if params.kind == "model" or params.weights == "reference":
         templates = rendered
     parent = members.parent[members.modelled]
@@ -162,6 +175,7 @@ def reconstruct_band(
         light = pieces.value
         pieces = pieces.with_values(np.full(len(light), np.nan))
     else:
+        other = None if total is None else _others(frames, templates, parent, total)
         pieces, stray = _shares(models, frames, members, pieces, params, other)
         light = _light(frames, pieces, rendered, params.fill_bad)
 
@@ -186,9 +200,7 @@ def reconstruct_band(
     if len(dark):
         pieces = join([pieces, Pieces(dark, peak[dark], np.zeros(len(dark)), dark * 0 - 1)])
     footprints = _footprints(frames, members, pieces)
-    return BandLight(
-        table, _stray_table(frames, stray), footprints, pieces.value, rendered, templates
-    )
+    return BandLight(table, _stray_table(frames, stray), footprints, pieces.value, rendered)
 
 
 def _shares(
@@ -226,15 +238,19 @@ def _shares(
     takers = takers[np.argsort(models.objects["id"][takers], kind="stable")]
     peaks = np.stack([models.objects["iy"], models.objects["ix"]], axis=1).astype(np.int64)
     rule = "nearest" if params.stray == "none" else params.stray
-    parts.append(
-        stray_pieces(rule, stray, frames, takers, members.parent[takers], peaks[takers])
-    )
+    parts.append(stray_pieces(rule, stray, frames, takers, members.parent[takers], peaks[takers]))
     return join(parts), stray
 
 
-def _light(
-    frames: Frames, pieces: Pieces, rendered: Stamps, fill_bad: str
+def _others(
+    frames: Frames, templates: Stamps, parent: NDArray[np.int64], total: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Templates of the objects of other parents over the frames."""
+    other = total - _sum_over(frames, templates, parent)
+    return np.where(other > ROUND_OFF * total, other, 0.0)
+
+
+def _light(frames: Frames, pieces: Pieces, rendered: Stamps, fill_bad: str) -> NDArray[np.float64]:
     """Light of each piece."""
     light = pieces.value * frames.image[pieces.pixel]
     if fill_bad == "keep":
@@ -247,9 +263,7 @@ def _light(
     return np.asarray(light)
 
 
-def _sum_over(
-    frames: Frames, stamps: Stamps, parent: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _sum_over(frames: Frames, stamps: Stamps, parent: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sum of stamps over the frames of their parents, shape (n_pixel,), float64."""
     inside, pixel, _ = common_pixels(
         stamps.boxes, stamps.offsets[:-1], frames.boxes[parent], frames.offsets[parent]

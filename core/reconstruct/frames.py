@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,56 @@ def cut_frames(
     inside = np.zeros(total, bool)
     inside[footprint_pixels(models.footprints, boxes, offsets)] = True
     return Frames(boxes, inside, image, variance, bad, no_data)
+
+
+def chunk_parents(
+    parents: NDArray[Any], rows: NDArray[np.int64], limit: int = 1 << 21
+) -> list[tuple[int, int]]:
+    """Split parents into ranges of rows whose stamps fit into memory together.
+
+    Parameters
+    ----------
+    parents : structured array
+        All of PARENTS.
+    rows : array, shape (n,), int64
+        The wanted rows, ascending.
+    limit : int
+        Pixels of all objects of a range, their parents' boxes taken; a larger parent stands
+        alone.
+
+    Returns
+    -------
+    list of tuple of int
+        ``first, last`` (exclusive).
+    """
+    boxes = boxes_of(parents)
+    cost = boxes[:, 2] * boxes[:, 3] * (1 + parents["n_child"].astype(np.int64))
+    out: list[tuple[int, int]] = []
+    total = 0
+    for row in rows.tolist():
+        total += int(cost[row])
+        if out and out[-1][1] == row and total <= limit:
+            out[-1] = out[-1][0], row + 1
+        else:
+            out.append((row, row + 1))
+            total = int(cost[row])
+    return out
+
+
+def near_parents(parents: NDArray[Any], rows: NDArray[np.int64], radius: int) -> NDArray[np.int64]:
+    """Rows of all parents within ``radius`` pixels (box to box) of any of ``rows``, ascending."""
+    boxes = boxes_of(parents)
+    if len(rows) == len(parents):
+        return np.arange(len(parents))
+    near = np.zeros(len(parents), bool)
+    for y0, x0, ny, nx in boxes[rows].tolist():
+        near |= (
+            (boxes[:, 0] < y0 + ny + radius)
+            & (boxes[:, 0] + boxes[:, 2] > y0 - radius)
+            & (boxes[:, 1] < x0 + nx + radius)
+            & (boxes[:, 1] + boxes[:, 3] > x0 - radius)
+        )
+    return np.flatnonzero(near)
 
 
 def footprint_pixels(

@@ -109,9 +109,7 @@ def measure_overlap(
     table["max_overlap"][owner] = largest
     table["flux_overlap"][owner] = overlap
     table["flux_overlap_frac"][owner] = np.divide(overlap, flux, np.zeros(n), where=flux > 0)
-    table["blendedness"][owner] = 1.0 - np.divide(
-        own, all_, np.full(n, np.nan), where=all_ != 0
-    )
+    table["blendedness"][owner] = 1.0 - np.divide(own, all_, np.full(n, np.nan), where=all_ != 0)
 
 
 def on_border(frames: Frames, pixel: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ _FINEST, _COARSEST = 2.0**-24, 2.0**-4
 
 
 def storage_steps(models: ModelSet, model_error: float) -> NDArray[np.float64] | None:
-    """Rounding step of every morphology.
+    """Choose the rounding step of every morphology.
 
     The encoder carries each rounding error to the next pixel of the row, so the error of a
     convolved pixel is at most half a step times the spectrum times the kernel's total variation

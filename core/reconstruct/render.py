@@ -39,9 +39,7 @@ def band_kernels(models: ModelSet, band: int, reg: float | None = None) -> NDArr
         Naming the band and the cell whose kernel has no positive finite sum.
     """
     strength = models.kernel_reg if reg is None else reg
-    kernel = difference_kernel(
-        models.psfs[:, band], model_psf(models.model_psf_sigma), strength
-    )
+    kernel = difference_kernel(models.psfs[:, band], model_psf(models.model_psf_sigma), strength)
     positive = np.maximum(kernel, 0.0)
     total, total_positive = kernel.sum((1, 2)), positive.sum((1, 2))
     bad = ~(np.isfinite(total) & (total > 0))

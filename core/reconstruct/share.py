@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
 
-_FLOOR = 1e-10
+ROUND_OFF = 1e-10
 """Template values below this part of the parent's largest are round-off of the transform."""
 _STRAY_CLIP = 1e-3
 """Stray light: weights below this part of the largest are dropped (meas_deblender)."""
@@ -44,13 +44,11 @@ class Pieces:
     source: NDArray[np.int64]
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Pieces:
-        """Selection of the pieces."""
-        return Pieces(
-            self.owner[index], self.pixel[index], self.value[index], self.source[index]
-        )
+        """Select pieces."""
+        return Pieces(self.owner[index], self.pixel[index], self.value[index], self.source[index])
 
     def with_values(self, value: NDArray[np.float64]) -> Pieces:
-        """The same pieces with other values."""
+        """Return the same pieces with other values."""
         return Pieces(self.owner, self.pixel, value, self.source)
 
 
@@ -93,9 +91,7 @@ def template_pieces(
     return Pieces(np.repeat(owner, counts)[keep], pixel[keep], value[keep], source[keep])
 
 
-def whole_pieces(
-    frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.int64]
-) -> Pieces:
+def whole_pieces(frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.int64]) -> Pieces:
     """All footprint pixels of some parents, each for its one object."""
     counts = (frames.boxes[:, 2] * frames.boxes[:, 3])[parent]
     pixel = np.concatenate(
@@ -173,7 +169,8 @@ def stray_pieces(
     """
     offsets = frames.offsets
     frame_of = np.searchsorted(offsets, stray, side="right") - 1
-    parts = [Pieces(*(np.empty(0, t) for t in (np.int64, np.int64, np.float64, np.int64)))]
+    none = np.empty(0, np.int64)
+    parts = [Pieces(none, none, np.empty(0), none)]
     for frame in np.unique(frame_of):
         pixel = stray[frame_of == frame]
         rows = np.flatnonzero(parent == frame)
@@ -192,20 +189,16 @@ def stray_pieces(
             weight /= weight.sum(axis=0)
         who, which = np.nonzero(weight)
         parts.append(
-            Pieces(
-                owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1)
-            )
+            Pieces(owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1))
         )
     return join(parts)
 
 
-def _floors(
-    templates: Stamps, parent: NDArray[np.int64], n_parent: int
-) -> NDArray[np.float64]:
+def _floors(templates: Stamps, parent: NDArray[np.int64], n_parent: int) -> NDArray[np.float64]:
     """Level below which each template counts as zero, shape (n,), float64."""
     if not len(templates):
         return np.zeros(0)
     largest = np.maximum.reduceat(np.abs(templates.values), templates.offsets[:-1])
     of_parent = np.zeros(n_parent)
     np.maximum.at(of_parent, parent, largest)
-    return _FLOOR * of_parent[parent]
+    return ROUND_OFF * of_parent[parent]

@@ -72,7 +72,7 @@ def group_sum(
     group: NDArray[np.integer], values: NDArray[np.floating] | NDArray[np.bool_], n: int
 ) -> NDArray[np.float64]:
     """Sum of ``values`` per group, shape (n,), float64; 0 for empty groups."""
-    return np.bincount(group, values, minlength=n)
+    return np.asarray(np.bincount(group, values, minlength=n), np.float64)
 
 
 def common_pixels(

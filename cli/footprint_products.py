@@ -1,0 +1,206 @@
+"""Side products of ``reconstruct-footprints``: heavy footprints, images, cut-outs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coblend.cli.run import Run
+from coblend.core.catalog import column_suffix, table_dtype
+from coblend.core.errors import ParameterError
+from coblend.core.exposure import Exposure, HeaderValue
+from coblend.core.footprint import FootprintSet
+from coblend.core.reconstruct.images import (
+    add_stamps,
+    light_images,
+    median_noise,
+    model_exposure,
+    residual_exposure,
+    residual_statistics,
+    rounding_step,
+)
+from coblend.io.exposures import frame_header, write_exposure
+from coblend.io.footprints import (
+    HEAVY_SCHEMA,
+    HeavyFootprints,
+    heavy_columns,
+    write_heavy,
+)
+from coblend.io.writer import check_output
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from coblend.core.box import Box
+    from coblend.core.params.reconstruct import ReconstructParams
+    from coblend.core.reconstruct.band import BandLight
+
+
+@dataclass
+class BandPixels:
+    """Pixels of one band, gathered chunk by chunk."""
+
+    band: str
+    box: Box
+    exposure: Exposure | None
+    model: NDArray[np.float32] | None
+    parents: list[FootprintSet] = field(default_factory=list)
+    footprints: list[FootprintSet] = field(default_factory=list)
+    light: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Products:
+    """What is written beside the catalogue.
+
+    Parameters
+    ----------
+    run : Run
+    params : ReconstructParams
+    cutouts : list
+        Images of the bands so far, for the cut-out.
+    """
+
+    run: Run
+    params: ReconstructParams
+    cutouts: list[dict[str, NDArray[np.float32]]] = field(default_factory=list)
+
+    @property
+    def wants_models(self) -> bool:
+        """Whether rendered models are needed as images."""
+        return bool(self.params.residual or self.params.model_image or self.params.cutout)
+
+    @property
+    def wants_light(self) -> bool:
+        """Whether the pixels of footprints are needed."""
+        return bool(self.params.heavy or self.params.cutout)
+
+    def check(self, bands: Sequence[str], n_parent: int) -> None:
+        """Refuse at once what could not be written at the end.
+
+        Raises
+        ------
+        ParameterError, OutputError, OutputExistsError
+        """
+        params, run = self.params, self.run
+        if params.cutout and n_parent != 1:
+            raise ParameterError(
+                f"a cut-out shows one parent, {n_parent} are selected",
+                hint="name one with --blend or --source",
+            )
+        names = [run.output, params.cutout] if params.cutout else [run.output]
+        for template in (params.heavy, params.residual, params.model_image):
+            if template and len(bands) > 1 and "{band}" not in template:
+                raise ParameterError(
+                    f"{template!r} names one file for {len(bands)} bands",
+                    hint="write {band} where the band's name belongs",
+                )
+            names += [_named(template, band) for band in bands if template]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ParameterError(f"{twice[0]} would be written twice")
+        for name in names:
+            check_output(name, overwrite=run.overwrite or run.dry_run)
+
+    def start(self, band: str, exposure: Exposure | None, box: Box) -> BandPixels:
+        """Begin a band."""
+        box = box if exposure is None else exposure.box
+        model = np.zeros(box.shape, np.float32) if self.wants_models else None
+        return BandPixels(band, box, exposure, model)
+
+    def add(self, pixels: BandPixels, light: BandLight) -> None:
+        """Take what a chunk of parents gave."""
+        if pixels.model is not None:
+            add_stamps(pixels.model, pixels.box, light.rendered)
+        if self.wants_light:
+            pixels.footprints.append(light.footprints)
+            pixels.light.append(light.light.astype(np.float32))
+
+    def write(self, pixels: BandPixels, objects: NDArray[Any]) -> None:
+        """Write the side products of a band whose parents have all been added."""
+        exposure = pixels.exposure
+        parents = FootprintSet.concatenate(pixels.parents)
+        if pixels.model is not None and exposure is not None:
+            residual = residual_exposure(exposure, pixels.model)
+            if self.params.residual:
+                values = residual_statistics(residual, parents)
+                header = {"RESMED": values.median, "RESMAD": values.mad, "CHI2PIX": values.chi2}
+                self._exposure(self.params.residual, "residual", residual, header)
+            if self.params.model_image:
+                model = model_exposure(exposure, pixels.model)
+                self._exposure(self.params.model_image, "model", model, {})
+        if self.wants_light:
+            footprints = FootprintSet.concatenate(pixels.footprints)
+            light = np.concatenate([np.zeros(0, np.float32), *pixels.light])
+            if self.params.heavy:
+                self._heavy(pixels, objects, footprints, light)
+            if self.params.cutout:
+                self.cutouts.append(_cutout(pixels, parents.box(0), footprints, light))
+
+    def write_cutout(self, objects: NDArray[Any], bands: Sequence[str], box: Box) -> None:
+        """Write IMAGE, MODEL, RESIDUAL and one SRC_<id> per object over the box of their parent.
+
+        Each is a cube (band, y, x).
+        """
+        header = {f"BAND{i}": band for i, band in enumerate(bands, 1)} | frame_header(box)
+        with self.run.create("cutout/1", path=self.params.cutout) as out:
+            for name in ("IMAGE", "MODEL", "RESIDUAL"):
+                out.image(name, np.stack([c[name] for c in self.cutouts]), header=header)
+            for i, row in enumerate(objects):
+                cube = np.stack([c["SRC"][i] for c in self.cutouts])
+                where = {"ID": int(row["id"]), "PEAK_X": int(row["ix"]), "PEAK_Y": int(row["iy"])}
+                out.image(f"SRC_{row['id']}", cube, header={**header, **where})
+
+    def _exposure(
+        self, template: str, product: str, exposure: Exposure, header: dict[str, float]
+    ) -> None:
+        path = _named(template, exposure.band)
+        with self.run.create("exposure/1", path=path, header={"PRODUCT": product}) as out:
+            write_exposure(out, exposure, header=header)
+
+    def _heavy(
+        self,
+        pixels: BandPixels,
+        objects: NDArray[Any],
+        footprints: FootprintSet,
+        light: NDArray[np.float32],
+    ) -> None:
+        suffix = column_suffix(pixels.band)
+        filled = np.flatnonzero(footprints.areas)
+        table = np.zeros(len(filled), table_dtype(heavy_columns()))
+        rows = objects[filled]
+        for name in ("id", "parent", "flags"):
+            table[name] = rows[name]
+        table["peak_y"], table["peak_x"] = rows["iy"], rows["ix"]
+        table["peak_flux"], table["flux"] = rows[f"peak_flux_{suffix}"], rows[f"flux_{suffix}"]
+        noise = np.nan if pixels.exposure is None else median_noise(pixels.exposure)
+        step = rounding_step(self.params.flux_error, noise)
+        unit = "" if pixels.exposure is None else pixels.exposure.unit
+        heavy = HeavyFootprints(table, footprints.select(filled), light, pixels.band, unit)
+        header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,
+                  "FLUXERR": self.params.flux_error if step else 0.0}  # fmt: skip
+        path = _named(self.params.heavy, pixels.band)
+        with self.run.create(HEAVY_SCHEMA, path=path) as out:
+            write_heavy(out, heavy, step, header=header, spans=self.params.spans)
+
+
+def _cutout(
+    pixels: BandPixels, box: Box, footprints: FootprintSet, light: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Images of one parent in one band over its box."""
+    image = np.zeros(box.shape, np.float32)
+    common = box & pixels.box
+    if pixels.exposure is not None:
+        image[common.slices(box)] = pixels.exposure.image[common.slices(pixels.box)]
+    model = np.zeros(box.shape, np.float32)
+    if pixels.model is not None:
+        model[common.slices(box)] = pixels.model[common.slices(pixels.box)]
+    source = light_images(footprints, light, box)
+    return {"IMAGE": image, "MODEL": model, "RESIDUAL": image - model, "SRC": source}
+
+
+def _named(template: str, band: str) -> str:
+    return template.replace("{band}", band)

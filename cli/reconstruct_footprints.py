@@ -1,0 +1,311 @@
+"""``coblend reconstruct-footprints``: from models back to footprints with light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coblend.cli.command import command
+from coblend.cli.run import Run
+from coblend.core.errors import (
+    FormatError,
+    ParameterError,
+    ShapeMismatchError,
+)
+from coblend.core.params.reconstruct import ReconstructParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coblend.cli.footprint_products import BandPixels, Products
+    from coblend.core.exposure import Exposure
+    from coblend.core.model import ModelSet
+    from coblend.core.reconstruct.band import BandLight
+    from coblend.core.reconstruct.frames import Frames
+    from coblend.core.reconstruct.stamps import Stamps
+    from coblend.io.models import ModelFile
+    from coblend.io.specs import FileSpec
+
+
+@command(
+    "reconstruct-footprints",
+    ReconstructParams,
+    examples=(
+        "coblend reconstruct-footprints deblended.fits coadd_g.fits coadd_r.fits "
+        "-o footprints.fits",
+        "coblend reconstruct-footprints deblended.fits g=g.fits r=r.fits -o footprints.fits "
+        "--heavy '{band}.heavy.fits' --residual '{band}.residual.fits'",
+        "coblend reconstruct-footprints deblended.fits r=r.fits -o one.fits --blend 17 "
+        "--cutout blend17.fits",
+    ),
+)
+@click.argument("deblended")
+@click.argument("coadds", metavar="[BAND=]COADD...", nargs=-1)
+def reconstruct_footprints(
+    run: Run, params: ReconstructParams, deblended: str, coadds: tuple[str, ...]
+) -> None:
+    """Share the light of each COADD among the objects of DEBLENDED.
+
+    Every object gets its model's part of the sum of all models of its parent, as its band sees
+    them; the objects' parts add up to the image. Writes the catalogue with flux, error, overlap
+    and quality columns per band. Objects that had their parent to themselves get all of its
+    footprint. With --kind model no COADD is needed.
+    """
+    from coblend.cli.footprint_products import Products
+    from coblend.core.box import Box
+    from coblend.core.catalog import empty_table
+    from coblend.core.model import object_columns
+    from coblend.core.reconstruct.columns import measured_columns, parent_columns
+    from coblend.io.models import ModelFile
+
+    run.add_input("models", deblended)
+    with ModelFile(deblended) as models:
+        images = _images(run, params, models, coadds)
+        bands = tuple(images)
+        chosen = _choose(models, params)
+        products = Products(run, params)
+        products.check(bands, len(chosen.rows))
+        measured = measured_columns(bands, models.unit)
+        objects = _with_columns(models.table("OBJECTS")[chosen.objects], measured)
+        parents = empty_table(parent_columns(bands, models.unit), len(chosen.rows))
+        parents["id"] = chosen.parents["id"][chosen.rows]
+        run.report({"n_parent": len(parents), "n_object": len(objects), "n_band": len(bands)})
+        if run.dry_run:
+            return
+        job = _Job(run, params, models, chosen, objects, parents, products)
+        for band, spec in images.items():
+            _one_band(job, band, None if spec is None else _read(job, band, spec))
+        if params.cutout:
+            box = Box(*(int(chosen.parents[n][chosen.rows[0]]) for n in ("y0", "x0", "ny", "nx")))
+            products.write_cutout(objects, bands, box)
+        with run.create("footprints/1", header={"KIND": params.kind}) as out:
+            known = (*object_columns(models.bands, models.unit), *measured)
+            out.table("OBJECTS", objects, columns=known)
+            out.table("PARENTS", parents, columns=parent_columns(bands, models.unit))
+    run.report({}, _summary(objects, parents, bands))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Which rows are worked on: PARENTS and its rows, and rows of OBJECTS."""
+
+    parents: NDArray[Any]
+    rows: NDArray[np.int64]
+    objects: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all bands share; the two tables are filled band by band."""
+
+    run: Run
+    params: ReconstructParams
+    models: ModelFile
+    chosen: _Chosen
+    objects: NDArray[Any]
+    parents: NDArray[Any]
+    products: Products
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs for one chunk of parents in one band."""
+
+    models: ModelSet
+    frames: Frames
+    band: int
+    params: ReconstructParams
+    total: NDArray[np.float64] | None
+    keep_models: bool
+
+
+def _images(
+    run: Run, params: ReconstructParams, models: ModelFile, coadds: Sequence[str]
+) -> dict[str, FileSpec | None]:
+    """Exposure of every band to work on; all bands without any for models alone."""
+    from coblend.io.exposures import band_of
+    from coblend.io.specs import expand_lists, parse_band_spec
+
+    images: dict[str, FileSpec | None] = {}
+    for argument in expand_lists(coadds):
+        band, spec = parse_band_spec(argument)
+        band = band or band_of(spec)
+        if band not in models.bands:
+            raise FormatError(
+                f"band {band!r} is not among the bands of {models.path}: "
+                f"{', '.join(models.bands)}",
+                spec.path,
+            )
+        if band in images:
+            raise FormatError(f"band {band} was already given by {images[band]}", spec.path)
+        run.add_input(f"image:{band}", spec.path)
+        images[band] = spec
+    if images:
+        return images
+    if params.kind == "flux":
+        raise ParameterError(
+            "no COADD given", hint="name one exposure per band, or use --kind model"
+        )
+    return dict.fromkeys(models.bands)
+
+
+def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
+    """Rows of the selected parents, ascending, and of their objects."""
+    import numpy as np
+
+    parents = models.table("PARENTS")
+    if not params.blend and not params.source:
+        rows = np.arange(len(parents))
+    else:
+        found = [models.parent_of_blend(i) for i in params.blend]
+        found += [models.parent_of_object(i) for i in params.source]
+        rows = np.unique(np.array(found, np.int64))
+    from coblend.core.footprint import expand_runs
+
+    first, count = (parents[n][rows].astype(np.int64) for n in ("object0", "n_object"))
+    return _Chosen(parents, rows, expand_runs(first, count))
+
+
+def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
+    """Read an exposure and check that the models were fitted on its grid."""
+    from coblend.io.exposures import read_exposure, require_same_wcs
+
+    models = job.models
+    exposure = read_exposure(spec, band=band)
+    if exposure.box != models.box and not job.params.allow_partial:
+        raise ShapeMismatchError(
+            f"covers {exposure.box}, the models of {models.path} {models.box}",
+            spec.path,
+            hint="give the exposure that was deblended, or --set allow_partial=true",
+        )
+    require_same_wcs(models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path)
+    if exposure.unit != models.unit and not job.params.ignore_units:
+        raise FormatError(
+            f"is in {exposure.unit or 'no unit'}, the models in {models.unit or 'no unit'}",
+            spec.path,
+            hint="convert it, or pass --set ignore_units=true",
+        )
+    return exposure
+
+
+def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
+    """Share one band's light: fill the tables, hand pixels to the side products."""
+    from coblend.core.reconstruct.frames import chunk_parents
+
+    chosen, products = job.chosen, job.products
+    chunks = chunk_parents(chosen.parents, chosen.rows)
+    pixels = products.start(band, exposure, job.models.box)
+    row = place = 0
+    with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:
+        tasks = _tasks(job, pixels, chunks)
+        for (first, last), light in zip(chunks, job.run.map(_share, tasks), strict=True):
+            stop = place + len(light.objects)
+            _fill(job.objects[place:stop], light.objects, band)
+            _fill(job.parents[row : row + last - first], light.parents, band)
+            row, place = row + last - first, stop
+            products.add(pixels, light)
+            advance(last - first)
+    products.write(pixels, job.objects)
+
+
+def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iterator[_Task]:
+    from coblend.core.reconstruct.frames import cut_frames
+    from coblend.core.reconstruct.images import cut_image
+
+    params, exposure = job.params, pixels.exposure
+    all_templates = None
+    if params.neighbours and exposure is not None:
+        all_templates = _all_templates(job, pixels.band, exposure)
+    for first, last in chunks:
+        models = job.models.parents(first, last)
+        pixels.parents.append(models.footprints)
+        frames = cut_frames(models, exposure, params.bad_mask, partial=params.allow_partial)
+        total = None
+        if all_templates is not None and exposure is not None:
+            total = cut_image(all_templates, exposure.box, frames)
+        index = models.bands.index(pixels.band)
+        yield _Task(models, frames, index, params, total, job.products.wants_models)
+
+
+def _share(task: _Task) -> BandLight:
+    """Work of one worker; models as images go back only where they are wanted."""
+    from coblend.core.reconstruct.band import reconstruct_band
+
+    light = reconstruct_band(task.models, task.frames, task.band, task.params, task.total)
+    return light if task.keep_models else light.without_models()
+
+
+def _all_templates(job: _Job, band: str, exposure: Exposure) -> NDArray[np.float64]:
+    """Sum of the templates of all parents near the chosen ones, over the exposure."""
+    import numpy as np
+
+    from coblend.core.reconstruct.frames import chunk_parents, near_parents
+    from coblend.core.reconstruct.images import add_stamps
+
+    models, chosen = job.models, job.chosen
+    rows = near_parents(chosen.parents, chosen.rows, models.psf_side)
+    image = np.zeros(exposure.box.shape)
+    tasks = (
+        (models.parents(first, last), models.bands.index(band), job.params.kernel_reg)
+        for first, last in chunk_parents(chosen.parents, rows)
+    )
+    for templates in job.run.map(_templates, tasks):
+        add_stamps(image, exposure.box, templates)
+    return image
+
+
+def _templates(task: tuple[ModelSet, int, float | None]) -> Stamps:
+    from coblend.core.reconstruct.band import render_objects
+
+    return render_objects(*task)[2]
+
+
+def _with_columns(table: NDArray[Any], columns: Sequence[Any]) -> NDArray[Any]:
+    """Table with further columns, which replace those of the same name."""
+    import numpy as np
+
+    from coblend.core.catalog import empty_table
+
+    more = empty_table(columns, len(table))
+    kept = [n for n in table.dtype.names or () if n not in (more.dtype.names or ())]
+    out = np.zeros(
+        len(table),
+        [(n, table.dtype[n]) for n in kept] + [(n, more.dtype[n]) for n in more.dtype.names or ()],
+    )
+    for source, names in ((table, kept), (more, more.dtype.names or ())):
+        for name in names:
+            out[name] = source[name]
+    return out
+
+
+def _fill(table: NDArray[Any], values: NDArray[Any], band: str) -> None:
+    from coblend.core.catalog import column_suffix
+
+    for name in values.dtype.names or ():
+        table[f"{name}_{column_suffix(band)}"] = values[name]
+
+
+def _summary(
+    objects: NDArray[Any], parents: NDArray[Any], bands: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row per band for the screen."""
+    import numpy as np
+
+    from coblend.core.catalog import column_suffix
+
+    rows = []
+    for band in bands:
+        of = {n: objects[f"{n}_{column_suffix(band)}"] for n in ("flux", "zero_flux", "chi2")}
+        rows.append({
+            "band": band,
+            "n_flux": int(np.count_nonzero(np.isfinite(of["flux"]))),
+            "n_zero": int(np.count_nonzero(of["zero_flux"])),
+            "flux": float(np.nansum(of["flux"])),
+            "stray_flux": float(parents[f"stray_flux_{column_suffix(band)}"].sum()),
+            "chi2": float(np.nanmedian(of["chi2"])) if np.isfinite(of["chi2"]).any() else None,
+        })  # fmt: skip
+    return rows

@@ -1,0 +1,97 @@
+"""Whole images of rendered models and of what they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import FootprintSet, spans_to_labels
+from coblend.core.reconstruct.frames import Frames
+from coblend.core.reconstruct.stamps import Stamps, common_pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualStatistics:
+    """Residuals over noise inside footprints: median, scaled MAD, mean square."""
+
+    median: float
+    mad: float
+    chi2: float
+
+
+def add_stamps(image: NDArray[np.floating], box: Box, stamps: Stamps) -> None:
+    """Add stamps to an image over ``box``, in place; parts outside are lost."""
+    offsets = stamps.offsets
+    for i, (y0, x0, ny, nx) in enumerate(stamps.boxes.tolist()):
+        own = Box(y0, x0, ny, nx)
+        common = own & box
+        if common.area:
+            stamp = stamps.values[offsets[i] : offsets[i + 1]].reshape(ny, nx)
+            image[common.slices(box)] += stamp[common.slices(own)]
+
+
+def light_images(
+    footprints: FootprintSet, light: NDArray[np.floating], box: Box
+) -> NDArray[np.float32]:
+    """Light of every footprint over ``box``, 0 elsewhere, shape (n, ny, nx), float32."""
+    out = np.zeros((len(footprints), *box.shape), np.float32)
+    ends = np.concatenate([[0], np.cumsum(footprints.areas)])
+    for i in range(len(footprints)):
+        own = footprints.box(i)
+        image = np.zeros(own.shape, np.float32)
+        image[footprints.mask(i)] = light[ends[i] : ends[i + 1]]
+        common = own & box
+        out[i][common.slices(box)] = image[common.slices(own)]
+    return out
+
+
+def cut_image(image: NDArray[np.floating], box: Box, frames: Frames) -> NDArray[np.float64]:
+    """Pixels of an image over ``box`` in the frames, 0 outside it, shape (n_pixel,), float64."""
+    out = np.zeros(len(frames.inside))
+    grid = np.broadcast_to([[box.y0, box.x0, box.ny, box.nx]], frames.boxes.shape)
+    zero = np.zeros(len(grid), np.int64)
+    here, there, _ = common_pixels(frames.boxes, frames.offsets[:-1], grid, zero)
+    out[here] = image.ravel()[there]
+    return out
+
+
+def residual_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
+    """Subtract ``model`` from an exposure; 0 where there is no data."""
+    left = (exposure.image - model).astype(np.float32)
+    left[~exposure.good()] = 0.0
+    return replace(exposure, image=left)
+
+
+def model_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
+    """Put ``model`` in place of the image of an exposure."""
+    return replace(exposure, image=model.astype(np.float32))
+
+
+def residual_statistics(residual: Exposure, footprints: FootprintSet) -> ResidualStatistics:
+    """Statistics of a residual inside footprints, in units of the noise; NaN without pixels."""
+    inside = (spans_to_labels(footprints.spans, residual.box) > 0) & residual.good()
+    if not inside.any():
+        return ResidualStatistics(np.nan, np.nan, np.nan)
+    ratio = residual.image[inside] / np.sqrt(residual.variance[inside], dtype=np.float64)
+    middle = float(np.median(ratio))
+    mad = 1.4826 * float(np.median(np.abs(ratio - middle)))
+    return ResidualStatistics(middle, mad, float(np.mean(ratio**2)))
+
+
+def median_noise(exposure: Exposure) -> float:
+    """Median pixel noise of an exposure (its unit); NaN without data."""
+    good = exposure.good()
+    return float(np.sqrt(np.median(exposure.variance[good]))) if good.any() else float("nan")
+
+
+def rounding_step(flux_error: float, noise: float) -> float:
+    """Step of stored pixels: ``flux_error`` of the noise, to three digits; 0: do not round.
+
+    Three digits, so that the number survives as text in a header.
+    """
+    step = flux_error * noise
+    return float(f"{step:.3g}") if np.isfinite(step) and step > 0 else 0.0
