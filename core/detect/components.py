@@ -1,85 +1,13 @@
-"""Connected components, worked out on spans instead of pixels.
-
-Spans are sorted by row, then column, and disjoint. Every pixel has the flat key
-``(y - y_first) * stride + (x - x_first) + 1`` with two guard columns, so that keys of pixels in
-neighbouring rows differ by ``stride`` and nothing wraps from one row into the next.
-"""
+"""Connected components, worked out on spans instead of pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from coblend.core.footprint import FootprintSet, expand_runs
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpanIndex:
-    """Disjoint spans in raster order, searchable by pixel.
-
-    Parameters
-    ----------
-    spans : array, shape (n, 3), int32
-        ``y, x_first, x_last`` (inclusive).
-    starts, ends : array, shape (n,), int64
-        Flat keys of the first and last pixels.
-    stride : int
-        Key difference of vertical neighbours.
-    y0, x0 : int
-        First row and column that the keys count from.
-    """
-
-    spans: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    stride: int
-    y0: int
-    x0: int
-
-    @classmethod
-    def build(cls, spans: NDArray[np.int32]) -> SpanIndex:
-        """Index ``spans``, which must be in raster order and disjoint."""
-        if not len(spans):
-            empty = np.zeros(0, np.int64)
-            return cls(spans, empty, empty, 2, 0, 0)
-        wide = spans.astype(np.int64)
-        y0, x0 = int(wide[0, 0]), int(wide[:, 1].min())
-        stride = int(wide[:, 2].max()) - x0 + 3
-        line = (wide[:, 0] - y0) * stride + (1 - x0)
-        return cls(spans, line + wide[:, 1], line + wide[:, 2], stride, y0, x0)
-
-    def find(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
-        """Index of the span that holds each pixel, -1 where none does."""
-        y, x = np.asarray(y, np.int64), np.asarray(x, np.int64)
-        if not len(self.starts):
-            return np.full(y.shape, -1, np.int64)
-        column = x - self.x0 + 1
-        key = (y - self.y0) * self.stride + column
-        span = np.searchsorted(self.starts, key, "right") - 1
-        inside = (span >= 0) & (column > 0) & (column < self.stride - 1)
-        inside &= key <= self.ends[span]
-        return np.where(inside, span, -1)
-
-    def touching(self, connectivity: int = 8) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of spans in neighbouring rows that touch.
-
-        Returns
-        -------
-        counts : array, shape (n,), int64
-            Number of spans of the next row that touch each span.
-        below : array, shape (sum(counts),), int64
-            Their indices, in the order of the spans.
-        """
-        reach = self.stride + (1 if connectivity == 8 else 0)
-        near = self.stride - (1 if connectivity == 8 else 0)
-        first = np.searchsorted(self.ends, self.starts + near)
-        stop = np.searchsorted(self.starts, self.ends + reach, "right")
-        counts = np.maximum(stop - first, 0)
-        return counts, expand_runs(first, counts)
+from coblend.core.footprint import FootprintSet, SpanIndex
 
 
 def label_spans(spans: NDArray[np.int32], connectivity: int = 8) -> tuple[NDArray[np.int64], int]:
@@ -137,12 +65,6 @@ def group_spans(spans: NDArray[np.int32], labels: NDArray[np.int64], n: int) -> 
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(labels, minlength=n), out=offsets[1:])
     return FootprintSet(spans[order], offsets)
-
-
-def raster_order(spans: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Index that sorts spans by row, then first column."""
-    key = (spans[:, 0].astype(np.int64) << 32) + spans[:, 1]
-    return np.argsort(key, kind="stable")
 
 
 def join_runs(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import SpanIndex, group_spans, label_spans
+from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detect.peaks import span_pixels
 from coblend.core.detect.pixels import Pixels, strips
-from coblend.core.footprint import FootprintSet, mask_to_spans
+from coblend.core.footprint import FootprintSet, SpanIndex, mask_to_spans
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from coblend.core.detect.components import SpanIndex
 from coblend.core.detect.cores import Cores
 from coblend.core.detect.filtering import Template, flux_error
 from coblend.core.detect.peaks import brightest_pixels, refine, regional_maxima, span_pixels
 from coblend.core.detect.pixels import Pixels
 from coblend.core.detection import PEAK_FLAGS
+from coblend.core.footprint import SpanIndex
 
 
 @dataclass(frozen=True, slots=True, eq=False)

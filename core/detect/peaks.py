@@ -63,7 +63,7 @@ def regional_maxima(
     if every or not tied.any():
         return candidate
     members = pixels[np.isin(flat[pixels], value[tied])]
-    return np.union1d(candidate[~tied], _plateau_centres(image, members))
+    return np.asarray(np.union1d(candidate[~tied], _plateau_centres(image, members)))
 
 
 def _plateau_centres(image: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.int64]:

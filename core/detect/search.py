@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_background
-from coblend.core.detect.components import SpanIndex, group_spans, label_spans
+from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detect.cores import Cores, find_cores
 from coblend.core.detect.filtering import Template, gaussian_taps
 from coblend.core.detect.growth import grow_spans, paint_rows
@@ -27,7 +27,7 @@ from coblend.core.detect.tables import tables
 from coblend.core.detection import Detections
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
-from coblend.core.footprint import FootprintSet
+from coblend.core.footprint import FootprintSet, SpanIndex
 from coblend.core.params.detect import DetectParams
 
 SMALL_IMAGE = 100_000

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import group_spans, raster_order
+from coblend.core.detect.components import group_spans
 from coblend.core.detect.growth import share_growth
-from coblend.core.footprint import FootprintSet
+from coblend.core.footprint import FootprintSet, raster_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import raster_order
 from coblend.core.detect.pixels import Pixels, strips
-from coblend.core.footprint import FootprintSet
+from coblend.core.footprint import FootprintSet, raster_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
