@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
 from coblend.core.psf import PsfexPsf
-from coblend.core.psf.polynomial import n_terms
+from coblend.core.psf.fields import n_terms
+from coblend.io.fields import number_of
 from coblend.io.reader import FitsFile
 from coblend.io.writer import FitsWriter
 
@@ -69,22 +68,6 @@ def write_psfex(out: FitsWriter, psf: PsfexPsf, name: str) -> None:
     rows = np.zeros(1, dtype=[("PSF_MASK", "f4", psf.planes.shape)])
     rows["PSF_MASK"][0] = psf.planes
     out.table("PSF_DATA" if name == "PSF" else name, rows, header=header)
-
-
-def number_of(header: Mapping[str, Any], key: str) -> float:
-    """Value of a keyword as a number.
-
-    Raises
-    ------
-    FormatError
-        When it is absent or not a number.
-    """
-    try:
-        return float(header[key])
-    except (KeyError, TypeError, ValueError):
-        found = header.get(key)
-        what = f"is {found!r}, expected a number" if found not in (None, "") else "is absent"
-        raise FormatError(f"keyword {key} {what}") from None
 
 
 def _swapped(degree: int) -> list[int]:

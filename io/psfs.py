@@ -22,9 +22,15 @@ from coblend.core.exposure import HeaderValue
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PolyPsf, Psf, PsfexPsf, StampPsf
 from coblend.core.psf.analytic import KINDS
 from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
-from coblend.core.psf.polynomial import ChebyshevField
 from coblend.core.psf.stamp import normalized
-from coblend.io.psfex import number_of, read_psfex, write_psfex
+from coblend.io.fields import (
+    lattice_header,
+    lattice_nodes,
+    number_of,
+    read_field,
+    write_field,
+)
+from coblend.io.psfex import read_psfex, write_psfex
 from coblend.io.reader import FitsFile, open_fits
 from coblend.io.specs import parse_spec
 from coblend.io.writer import FitsWriter
@@ -139,10 +145,7 @@ def write_psf(out: FitsWriter, psf: Psf, name: str = "PSF") -> None:
     if isinstance(psf, PsfexPsf):
         write_psfex(out, psf, name)
     elif isinstance(psf, GridPsf):
-        for axis, node in ((3, psf.x), (4, psf.y)):
-            step = float(node[1] - node[0]) if node.size > 1 else 1.0
-            head |= {f"CTYPE{axis}": "XPIX" if axis == 3 else "YPIX", f"CRPIX{axis}": 1.0}
-            head |= {f"CRVAL{axis}": float(node[0]), f"CDELT{axis}": step}
+        head |= lattice_header(psf.y, psf.x)
         head |= {"PSFKIND": "GRID", "PSFINTRP": psf.interpolation.upper()}
         out.image(name, psf.stamps, header=head)
     elif isinstance(psf, CellPsf):
@@ -159,43 +162,6 @@ def write_psf(out: FitsWriter, psf: Psf, name: str = "PSF") -> None:
         out.image(name, psf.at(0.0, 0.0), header={**head, "PSFKIND": "STAMP"}, compress="none")
     else:
         raise ParameterError(f"a varying {type(psf).__name__} has no form in a file")
-
-
-def write_field(
-    out: FitsWriter,
-    field: ChebyshevField,
-    basis_name: str,
-    coefficient_name: str,
-    header: Mapping[str, HeaderValue],
-    prefix: str,
-) -> None:
-    """Append a field of images: its basis (3-D) and its coefficients (2-D), both float64."""
-    names = ("XMIN", "XMAX", "YMIN", "YMAX")
-    edges = {f"{prefix}{n}": float(v) for n, v in zip(names, field.domain, strict=True)}
-    out.image(basis_name, field.basis, header={**header, f"{prefix}ORDER": field.order, **edges})
-    out.image(coefficient_name, field.coefficients, compress="none")
-
-
-def read_field(
-    file: FitsFile, basis: str | int, coefficients: str | int, prefix: str
-) -> ChebyshevField:
-    """Read what `write_field` wrote.
-
-    Raises
-    ------
-    FormatError
-        When an HDU or keyword is absent or they do not fit together.
-    """
-    header = file.header(basis)
-    edges = [number_of(header, f"{prefix}{n}") for n in ("XMIN", "XMAX", "YMIN", "YMAX")]
-    try:
-        return ChebyshevField(
-            _planes(file.image(basis)),
-            np.atleast_2d(file.image(coefficients)).astype(np.float64),
-            (edges[0], edges[1], edges[2], edges[3]),
-        )
-    except FormatError as error:
-        raise _located(error, file, basis) from error
 
 
 def _analytic(kind: str, text: str) -> AnalyticPsf:
@@ -258,14 +224,7 @@ def _read_stamps(file: FitsFile, index: int, header: Mapping[str, HeaderValue]) 
     if stamps.ndim == 2:
         return StampPsf(stamps)
     if stamps.ndim == 4:
-        nodes = {}
-        for axis, n in (("3", stamps.shape[1]), ("4", stamps.shape[0])):
-            first = number_of(header, f"CRVAL{axis}")
-            step = number_of(header, f"CDELT{axis}") if n > 1 else 1.0
-            nodes[axis] = first + step * (
-                np.arange(1.0, n + 1) - float(header.get(f"CRPIX{axis}", 1))
-            )
-        return GridPsf(stamps, nodes["4"], nodes["3"], interpolation or "cubic")
+        return GridPsf(stamps, *lattice_nodes(stamps.shape, header), interpolation or "cubic")
     if stamps.ndim == 3 and file.has(f"{name}_CELLS"):
         return _read_cells(file, f"{name}_CELLS", stamps, interpolation or "nearest")
     if stamps.ndim == 3 and "DET_YX0" in header:
@@ -314,11 +273,6 @@ def _read_gridded(stamps: NDArray[np.float64], header: Mapping[str, HeaderValue]
         )
     except FormatError:  # rows and columns at unequal steps
         return CellPsf(stamps, y, x, "linear")
-
-
-def _planes(cube: NDArray[Any]) -> NDArray[np.float64]:
-    """Cube of planes; fitsio drops nothing, but other writers drop an axis of length 1."""
-    return np.asarray(cube.reshape(-1, *cube.shape[-2:]), dtype=np.float64)
 
 
 def _cell_table(psf: CellPsf) -> NDArray[Any]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import LinearNDInterpolator, make_interp_spline
-from scipy.spatial import QhullError, cKDTree
+from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import QhullError
 
 from coblend.core.errors import FormatError
+from coblend.core.psf.fields import CellField, LatticeField
 from coblend.core.psf.stamp import normalized
 
 
@@ -43,25 +44,10 @@ class GridPsf:
     interpolation: str = "cubic"
 
     def __post_init__(self) -> None:
-        stamps = np.array(self.stamps, dtype=np.float64)
-        nodes = {"y": np.array(self.y, float), "x": np.array(self.x, float)}
-        expected = (nodes["y"].size, nodes["x"].size)
-        if stamps.ndim != 4 or stamps.shape[:2] != expected:
-            raise FormatError(
-                f"a PSF lattice of {expected[1]} x {expected[0]} nodes "
-                f"cannot have stamps of shape {stamps.shape}"
-            )
-        normalized(stamps)
-        for name, node in nodes.items():
-            step = np.diff(node)
-            if not (np.isfinite(node).all() and np.all(step > 0) and np.allclose(step, step[:1])):
-                raise FormatError(
-                    f"the {name} positions of the PSF lattice do not increase in equal steps"
-                )
-            object.__setattr__(self, name, node)
-        if self.interpolation not in ("cubic", "linear"):
-            raise FormatError(f"PSF interpolation {self.interpolation!r}; known: cubic, linear")
-        object.__setattr__(self, "stamps", stamps)
+        normalized(self.stamps)
+        field = LatticeField(self.stamps, self.y, self.x, self.interpolation)
+        for name, value in (("stamps", field.images), ("y", field.y), ("x", field.x)):
+            object.__setattr__(self, name, value)
 
     @property
     def side(self) -> int:
@@ -79,11 +65,8 @@ class GridPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        wy = _node_weights(self.y, np.atleast_1d(y), self.interpolation)
-        wx = _node_weights(self.x, np.atleast_1d(x), self.interpolation)
-        weights = (wy[:, :, None] * wx[:, None, :]).reshape(wy.shape[0], -1)
-        stamps = weights @ self.stamps.reshape(weights.shape[1], -1)
-        return normalized(stamps.reshape(-1, self.side, self.side))
+        field = LatticeField(self.stamps, self.y, self.x, self.interpolation)
+        return normalized(field.at_many(y, x))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,17 +99,10 @@ class CellPsf:
     boxes: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        stamps = normalized(self.stamps)
-        y, x = np.array(self.y, float), np.array(self.x, float)
-        if stamps.ndim != 3 or not len(stamps) or y.shape != x.shape != stamps.shape[:1]:
-            raise FormatError(
-                f"{y.size} PSF cell centres cannot have stamps of shape {stamps.shape}"
-            )
-        if not (np.isfinite(y).all() and np.isfinite(x).all()):
-            raise FormatError("a PSF cell centre is not finite")
+        field = CellField(normalized(self.stamps), self.y, self.x)
         if self.interpolation not in ("nearest", "linear"):
             raise FormatError(f"PSF interpolation {self.interpolation!r}; known: nearest, linear")
-        for name, value in (("stamps", stamps), ("y", y), ("x", x)):
+        for name, value in (("stamps", field.images), ("y", field.y), ("x", field.x)):
             object.__setattr__(self, name, value)
 
     @property
@@ -139,11 +115,10 @@ class CellPsf:
         """Whether there is only one cell."""
         return len(self.stamps) == 1
 
-    def cell_of(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
-        """Index of the nearest centre, shape (n,)."""
-        tree = cKDTree(np.stack([self.y, self.x], axis=1))
-        points = np.stack([np.ravel(y), np.ravel(x)], axis=1)
-        return np.asarray(tree.query(points)[1], dtype=np.int64)
+    @property
+    def field(self) -> CellField:
+        """The stamps as a field that jumps."""
+        return CellField(self.stamps, self.y, self.x)
 
     def at(self, y: float, x: float) -> NDArray[np.float64]:
         """Stamp at ``(y, x)``."""
@@ -151,7 +126,7 @@ class CellPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        nearest = self.stamps[self.cell_of(y, x)]
+        nearest = self.field.at_many(y, x)
         if self.interpolation == "nearest":
             return nearest
         centres = np.stack([self.y, self.x], axis=1)
@@ -163,18 +138,3 @@ class CellPsf:
         points = np.stack([np.ravel(y), np.ravel(x)], axis=1)
         stamps = between(points).reshape(nearest.shape)
         return np.where(np.isfinite(stamps), stamps, nearest)
-
-
-def _node_weights(
-    nodes: NDArray[np.float64], position: NDArray[np.float64], interpolation: str
-) -> NDArray[np.float64]:
-    """Weight of each node at each position, shape (n_position, n_node).
-
-    Spline interpolation is linear in the values, so the splines of unit vectors are the weights.
-    """
-    if nodes.size == 1:
-        return np.ones((position.size, 1))
-    degree = 3 if interpolation == "cubic" and nodes.size >= 4 else 1
-    spline = make_interp_spline(nodes, np.eye(nodes.size), k=degree)
-    inside = np.clip(position, nodes[0], nodes[-1])
-    return np.asarray(spline(inside), dtype=np.float64)

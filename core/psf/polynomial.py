@@ -1,137 +1,16 @@
-"""Stamps whose pixels are polynomials of the position: varying PSFs, PSFEx models, kernels."""
+"""PSFs whose pixels are polynomials of the position, among them PSFEx models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
 
 from coblend.core.errors import FormatError
+from coblend.core.psf.fields import ChebyshevField, n_terms
 from coblend.core.psf.resample import lanczos_matrix
 from coblend.core.psf.stamp import normalized
-
-
-def n_terms(order: int) -> int:
-    """Count the terms of a polynomial of total degree ``order`` in two variables."""
-    return (order + 1) * (order + 2) // 2
-
-
-def order_of(n_term: int) -> int:
-    """Find the total degree of a polynomial with ``n_term`` terms.
-
-    Raises
-    ------
-    FormatError
-        No polynomial has that many.
-    """
-    order = int((2 * n_term) ** 0.5) - 1
-    for candidate in (order, order + 1):
-        if candidate >= 0 and n_terms(candidate) == n_term:
-            return candidate
-    raise FormatError(f"{n_term} terms; a polynomial in x and y has 1, 3, 6, 10, 15, ...")
-
-
-def exponents(order: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Degrees in x and in y of each term.
-
-    Total degree n ascending, inside it j = 0 ... n for ``T_{n-j}(x) T_j(y)``.
-    """
-    pairs = [(n - j, j) for n in range(order + 1) for j in range(n + 1)]
-    px, py = np.array(pairs, dtype=np.int64).T
-    return px, py
-
-
-def chebyshev_terms(x: ArrayLike, y: ArrayLike, order: int) -> NDArray[np.float64]:
-    """Values of all terms at positions scaled to -1 ... 1, shape (n_position, n_term)."""
-    px, py = exponents(order)
-    tx = chebyshev.chebvander(np.ravel(x), order)
-    ty = chebyshev.chebvander(np.ravel(y), order)
-    return np.asarray(tx[:, px] * ty[:, py], dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChebyshevField:
-    """Images whose mix varies over the exposure.
-
-    ``image(x, y) = sum_b [ sum_t coefficients[b, t] phi_t(xi, eta) ] basis[b]`` with ``phi_t``
-    products of Chebyshev polynomials (`exponents`) and ``xi``, ``eta`` running from -1 to 1 over
-    the domain.
-
-    Parameters
-    ----------
-    basis : array, shape (n_basis, side, side), float64
-    coefficients : array, shape (n_basis, n_term), float64
-    domain : tuple of float
-        ``x_min, x_max, y_min, y_max``: outer pixel edges, parent coordinates.
-
-    Raises
-    ------
-    FormatError
-        When the shapes do not fit together or a value is not finite.
-    """
-
-    basis: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-    domain: tuple[float, float, float, float]
-
-    def __post_init__(self) -> None:
-        basis = np.array(self.basis, dtype=np.float64)
-        coefficients = np.array(self.coefficients, dtype=np.float64)
-        side = basis.shape[-1]
-        if basis.ndim != 3 or basis.shape[1] != side or side % 2 == 0:
-            raise FormatError(f"a basis of odd square images cannot have shape {basis.shape}")
-        if coefficients.ndim != 2 or len(coefficients) != len(basis):
-            raise FormatError(
-                f"{len(basis)} basis images, coefficients of shape {coefficients.shape}"
-            )
-        order_of(coefficients.shape[1])
-        if not (np.isfinite(basis).all() and np.isfinite(coefficients).all()):
-            raise FormatError("basis images or coefficients are not finite")
-        x_min, x_max, y_min, y_max = self.domain
-        if not (x_max > x_min and y_max > y_min):
-            raise FormatError(
-                f"domain x {x_min:g} to {x_max:g}, y {y_min:g} to {y_max:g} is empty"
-            )
-        object.__setattr__(self, "basis", basis)
-        object.__setattr__(self, "coefficients", coefficients)
-
-    @property
-    def side(self) -> int:
-        """Side of the images in pixels."""
-        return int(self.basis.shape[-1])
-
-    @property
-    def order(self) -> int:
-        """Total degree of the polynomials."""
-        return order_of(self.coefficients.shape[1])
-
-    @property
-    def constant(self) -> bool:
-        """Whether the image is the same everywhere."""
-        return self.order == 0
-
-    def scaled(self, y: ArrayLike, x: ArrayLike) -> tuple[NDArray[np.float64], ...]:
-        """Positions in units of the domain: ``(eta, xi)``."""
-        x_min, x_max, y_min, y_max = self.domain
-        xi = (2 * np.asarray(x, float) - x_min - x_max) / (x_max - x_min)
-        eta = (2 * np.asarray(y, float) - y_min - y_max) / (y_max - y_min)
-        return eta, xi
-
-    def weights(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
-        """Weight of each basis image at n positions, shape (n, n_basis)."""
-        eta, xi = self.scaled(y, x)
-        return np.asarray(chebyshev_terms(xi, eta, self.order) @ self.coefficients.T)
-
-    def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
-        """Images at n positions, shape (n, side, side)."""
-        flat = self.weights(y, x) @ self.basis.reshape(len(self.basis), -1)
-        return np.asarray(flat.reshape(-1, self.side, self.side))
-
-    def at(self, y: float, x: float) -> NDArray[np.float64]:
-        """Image at one position, shape (side, side)."""
-        return np.asarray(self.at_many([y], [x])[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +37,7 @@ class PolyPsf:
 
     def at(self, y: float, x: float) -> NDArray[np.float64]:
         """Stamp at ``(y, x)``."""
-        return normalized(self.field.at(y, x))
+        return np.asarray(self.at_many([y], [x])[0])
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""

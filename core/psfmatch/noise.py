@@ -1,0 +1,65 @@
+"""Noise of a convolved image: the kernel squared, and the correlation that appears."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.psf.fields import CellField, ChebyshevField, Field, LatticeField
+from coblend.core.psf.resample import resized
+from coblend.core.psfmatch.spatial import chebyshev_nodes, fit_field
+from coblend.core.psfmatch.transform import correlated
+
+Array = NDArray[np.float64]
+
+N_NODE = 16
+SQUARE_TOLERANCE = 1e-3
+
+
+def squared(kernel: Field | CellField) -> Field | CellField:
+    """Field of ``K(u) ** 2``, which convolves the variance.
+
+    Products of polynomials of order o are polynomials of order 2 o; few images suffice.
+    """
+    if isinstance(kernel, CellField):
+        return CellField(kernel.images**2, kernel.y, kernel.x)
+    if isinstance(kernel, LatticeField):
+        return LatticeField(kernel.images**2, kernel.y, kernel.x, kernel.interpolation)
+    if not isinstance(kernel, ChebyshevField):
+        raise TypeError(type(kernel).__name__)
+    y, x = chebyshev_nodes(kernel.domain, (N_NODE, N_NODE))
+    if kernel.constant:
+        return ChebyshevField.of_constant(kernel.at_many(y[:1], x[:1])[0] ** 2)
+    images = kernel.at_many(y, x) ** 2
+    order = min(2 * kernel.order, N_NODE - 1)
+    return fit_field(images, y, x, kernel.domain, order, SQUARE_TOLERANCE, N_NODE)
+
+
+def autocorrelation(kernel: Array, input_noise: Array | None = None) -> Array:
+    """Correlation of the noise between pixels at each offset after convolution.
+
+    Parameters
+    ----------
+    kernel : array, shape (k, k)
+    input_noise : array, shape (m, m), optional
+        Autocorrelation before; white when absent.
+
+    Returns
+    -------
+    array, shape (2 k - 1, 2 k - 1), float64
+        Centre 1.
+    """
+    reach = kernel.shape[-1] - 1
+    own = correlated(kernel, kernel, reach)
+    if input_noise is not None:
+        from_input = correlated(input_noise.astype(np.float64), own, reach)
+        own = from_input
+    return np.asarray(own / own[reach, reach])
+
+
+def flux_noise_factor(correlation: Array, psf: Array) -> float:
+    """Error of a PSF-weighted flux over what the variance plane alone implies."""
+    reach = min(correlation.shape[-1] // 2, psf.shape[-1] - 1)
+    overlap = correlated(psf, psf, reach)
+    near = resized(correlation, 2 * reach + 1)
+    return float(np.sqrt(np.sum(overlap * near) / np.sum(psf**2)))

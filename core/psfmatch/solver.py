@@ -1,0 +1,90 @@
+"""One kernel for one pair of stamps, with the family and strength that the options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.params.match import MatchParams
+from coblend.core.psf.moments import adaptive_moments
+from coblend.core.psfmatch.delta import solve_delta
+from coblend.core.psfmatch.diagnose import largest_gain, noise_gain
+from coblend.core.psfmatch.regularize import GRID, Solve, choose_strength
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeltaSolver:
+    """Kernels with one unknown per pixel, all with the same ridge.
+
+    A ridge that varied would make the kernels rough over the image.
+    """
+
+    side: int
+    alpha: float
+    strength: float
+    noise: Array | None = None
+
+    def __call__(self, source: Array, target: Array) -> Array:
+        """Solve for the kernel of one pair."""
+        return solve_delta(source, target, self.side, self.strength, self.alpha, self.noise)
+
+
+Solver = DeltaSolver
+
+
+def make_solver(
+    source: Array, target: Array, side: int, params: MatchParams, noise: Array | None
+) -> Solver:
+    """Choose the strength of the ridge for all pairs of stamps.
+
+    Parameters
+    ----------
+    source, target : array, shape (n, side, side)
+        Stamps at the nodes; the corners of the node lattice, its middle and the nodes of smallest
+        and largest PSF are tried.
+    side : int
+        Side of the kernel.
+    params : MatchParams
+    noise : array, optional
+    """
+    if params.regularization is not None:
+        return DeltaSolver(side, params.alpha, params.regularization, noise)
+    probes = [(source[i], target[i]) for i in _probes(source)]
+
+    def solve(s: Array, t: Array, strength: float) -> Array:
+        return solve_delta(s, t, side, strength, params.alpha, noise)
+
+    strength = choose_strength(probes, solve, params.tolerance)
+    if params.deconvolution != "allow":
+        strength = _within_limits(probes, solve, strength, params)
+    return DeltaSolver(side, params.alpha, strength, noise)
+
+
+def _probes(source: Array) -> list[int]:
+    n = len(source)
+    sigma = adaptive_moments(source).sigma
+    across = round(np.sqrt(n))
+    corners = (0, across - 1, n - across, n - 1, n // 2)
+    return sorted({*corners, int(np.argmin(sigma)), int(np.argmax(sigma))})
+
+
+def _within_limits(
+    probes: Sequence[tuple[Array, Array]], solve: Solve, strength: float, params: MatchParams
+) -> float:
+    """Raise the strength until no kernel amplifies noise or a frequency too much."""
+    index = int(np.searchsorted(-GRID, -strength))
+    for source, target in probes:
+        while index > 0:
+            kernel = solve(source, target, float(GRID[index]))
+            if (
+                noise_gain(kernel) <= params.max_noise_gain
+                and largest_gain(kernel) <= params.max_gain
+            ):
+                break
+            index -= 1
+    return float(GRID[index])
