@@ -21,38 +21,63 @@ LARGEST = np.nextafter(ABSENT, np.float32(0))
 _LARGEST_NETWORK = 64
 
 
+Comparators = tuple[tuple[int, int], ...]
+Order = tuple[int, ...]
+
+
 @lru_cache(maxsize=128)
-def network(n: int) -> tuple[tuple[int, int], ...]:
-    """Return the comparators ``(i, j)``, i < j, of Batcher's merge exchange for ``n`` samples.
+def network(n: int) -> tuple[Comparators, Order]:
+    """Batcher's odd-even merge sort of ``n`` samples.
+
+    Returns
+    -------
+    comparators : tuple of (int, int)
+        In order: the smaller of the two samples goes to the first place.
+    order : tuple of int
+        Place of each rank at the end.
 
     Notes
     -----
-    Knuth, The Art of Computer Programming 3, 5.2.2 algorithm M.
+    Batcher 1968, AFIPS 32, 307; Knuth, The Art of Computer Programming 3, 5.3.4.
     """
-    pairs = []
-    p = 1
-    while p < n:
-        k = p
-        while k:
-            for start in range(k % p, n - k, 2 * k):
-                for i in range(start, min(start + k, n - k)):
-                    if i // (2 * p) == (i + k) // (2 * p):
-                        pairs.append((i, i + k))
-            k //= 2
-        p *= 2
-    return tuple(pairs)
+    return _sorted(tuple(range(n)))
 
 
 @lru_cache(maxsize=512)
-def pruned(n: int, wanted: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def pruned(n: int, wanted: tuple[int, ...]) -> Comparators:
     """Return the comparators of `network` that the ranks ``wanted`` depend on."""
-    needed = set(wanted)
+    comparators, order = network(n)
+    needed = {order[rank] for rank in wanted}
     kept = []
-    for i, j in reversed(network(n)):
+    for i, j in reversed(comparators):
         if i in needed or j in needed:
             needed |= {i, j}
             kept.append((i, j))
     return tuple(reversed(kept))
+
+
+def _sorted(places: Order) -> tuple[Comparators, Order]:
+    if len(places) < 2:
+        return (), places
+    half = len(places) // 2
+    first, low = _sorted(places[:half])
+    second, high = _sorted(places[half:])
+    last, order = _merged(low, high)
+    return first + second + last, order
+
+
+def _merged(a: Order, b: Order) -> tuple[Comparators, Order]:
+    """Merge two sorted runs: their odd and even ranks apart, then neighbours."""
+    if not a or not b:
+        return (), a + b
+    if len(a) == len(b) == 1:
+        return ((a[0], b[0]),), a + b
+    first, odd = _merged(a[::2], b[::2])
+    second, even = _merged(a[1::2], b[1::2])
+    pairs = tuple(zip(even, odd[1:], strict=False))
+    done = odd[:1] + tuple(place for pair in pairs for place in pair)
+    rest = odd[1 + len(pairs) :] + even[len(pairs) :]
+    return first + second + pairs, done + rest
 
 
 def sort_samples(
@@ -77,11 +102,12 @@ def sort_samples(
         return list(np.sort(cube, axis=0))
     rows = list(cube.copy())
     spare = np.empty_like(cube[0])
-    for i, j in pruned(n, tuple(wanted)) if wanted else network(n):
+    comparators, order = network(n)
+    for i, j in pruned(n, tuple(wanted)) if wanted else comparators:
         np.minimum(rows[i], rows[j], out=spare)
         np.maximum(rows[i], rows[j], out=rows[j])
         rows[i], spare = spare, rows[i]
-    return rows
+    return [rows[place] for place in order]
 
 
 def quantiles(

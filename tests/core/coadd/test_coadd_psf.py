@@ -1,0 +1,78 @@
+"""PSF of a coadd."""
+
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.coadd.psf import CoaddPsf, InputPsf, tabulated
+from coblend.core.errors import FormatError
+from coblend.core.psf import CellPsf, GridPsf, StampPsf
+
+
+def gaussian(fwhm, side=31, dy=0.0, dx=0.0):
+    y, x = np.mgrid[:side, :side] - side // 2
+    stamp = np.exp(-((y - dy) ** 2 + (x - dx) ** 2) / 2 / (fwhm / 2.3548) ** 2)
+    return stamp / stamp.sum()
+
+
+def source(fwhm, weight, box, side=31, offset=(0, 0)):
+    return InputPsf(StampPsf(gaussian(fwhm, side)), weight, box, offset)
+
+
+FIELD = Box(0, 0, 100, 120)
+
+
+def test_weighted_mean_of_different_sizes():
+    psf = CoaddPsf([source(3, 1.0, FIELD), source(5, 3.0, FIELD, side=21)])
+    small = np.pad(gaussian(5, 21), 5)
+    np.testing.assert_allclose(psf.at(10, 10), (gaussian(3) + 3 * small) / 4, atol=1e-15)
+    assert psf.at(3, 4).sum() == pytest.approx(1, abs=1e-12)
+    assert psf.constant
+
+
+def test_only_inputs_that_cover_the_position_count():
+    left, right = Box(0, 0, 100, 60), Box(0, 50, 100, 70)
+    psf = CoaddPsf([source(3, 1.0, left), source(5, 1.0, right)])
+    stamps = psf.at_many([5, 5, 5], [10, 55, 110])
+    expected = [gaussian(3), (gaussian(3) + gaussian(5)) / 2, gaussian(5)]
+    np.testing.assert_allclose(stamps, expected, atol=1e-15)
+
+
+def test_varying_inputs_are_evaluated_in_their_own_coordinates():
+    x = np.array([0.0, 40.0, 80.0, 120.0])
+    stamps = np.stack([gaussian(3 + v / 40) for v in x])[None]
+    grid = GridPsf(stamps, np.array([0.0]), x)
+    moved = CoaddPsf([InputPsf(grid, 1.0, FIELD, (0, 40))])
+    np.testing.assert_allclose(moved.at(7, 80), grid.at(7, 40), atol=1e-15)
+
+
+def test_tabulated_kinds():
+    constant = CoaddPsf([source(3, 1.0, FIELD), source(4, 1.0, FIELD.grow(3))])
+    assert isinstance(tabulated(constant, FIELD, 32), StampPsf)
+    x = np.array([0.0, 40.0, 80.0, 120.0])
+    grid = GridPsf(np.stack([gaussian(3 + v / 40) for v in x])[None], np.array([0.0]), x)
+    varying = CoaddPsf([InputPsf(grid, 1.0, FIELD), source(4, 1.0, FIELD)])
+    lattice = tabulated(varying, FIELD, 32)
+    assert isinstance(lattice, GridPsf)
+    y, x = np.array([3.0, 50, 99]), np.array([7.0, 61, 118])
+    np.testing.assert_allclose(lattice.at_many(y, x), varying.at_many(y, x), atol=2e-4)
+    partial = CoaddPsf([source(3, 1.0, Box(0, 0, 100, 64)), source(5, 1.0, Box(0, 64, 100, 56))])
+    cells = tabulated(partial, FIELD, 60)
+    assert isinstance(cells, CellPsf)
+    np.testing.assert_allclose(cells.at(10, 10), gaussian(3), atol=1e-15)
+    np.testing.assert_allclose(cells.at(90, 119), gaussian(5), atol=1e-15)
+
+
+def test_cells_without_an_input_are_left_out():
+    corner = CoaddPsf([source(3, 1.0, Box(0, 0, 40, 40)), source(4, 1.0, Box(0, 0, 30, 30))])
+    cells = tabulated(corner, FIELD, 20)
+    assert len(cells.stamps) == 4
+
+
+# bad input
+
+
+def test_position_outside_all_inputs():
+    psf = CoaddPsf([source(3, 1.0, Box(0, 0, 10, 10))])
+    with pytest.raises(FormatError, match="no input of the coadd covers x=50, y=5"):
+        psf.at(5, 50)
