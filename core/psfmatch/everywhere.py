@@ -27,6 +27,7 @@ Solver = Callable[[Array, Array], Array]
 NODE_STEPS = (6, 8, 12)
 FIRST_ORDER, LAST_ORDER = 2, 8
 NODES_PER_TERM = 1.5
+CLOSE_TO_BEST = 1.1
 
 
 def fit_everywhere(
@@ -34,9 +35,10 @@ def fit_everywhere(
 ) -> tuple[ChebyshevField | LatticeField, float, list[str]]:
     """Solve at nodes and fit the variation between them.
 
-    The order rises, then the number of nodes, until the residual midway between the nodes is no
-    worse than twice the tolerance or 1.5 times that at the nodes. A PSF that no polynomial
-    follows gets a lattice of kernels with splines between them.
+    For each number of nodes the lowest order is taken whose residual, at the nodes and midway
+    between them, is close to the best of all orders. Nodes are added until it is no worse than
+    twice the tolerance or 1.5 times that of the kernels solved at the nodes. A PSF that no
+    polynomial follows gets a lattice of kernels with splines between them.
 
     Parameters
     ----------
@@ -51,46 +53,42 @@ def fit_everywhere(
     -------
     kernel : Field
     worst : float
-        Largest residual midway between the nodes, over the peak of the reference.
+        Largest residual at the nodes and midway between them, over the peak of the reference.
     warnings : list of str
     """
     domain = domain_of(box)
-    steps = [n for n in NODE_STEPS if n > params.nodes]
-    best: tuple[float, ChebyshevField | LatticeField] | None = None
-    for n in (params.nodes, *steps):
+    for n in (params.nodes, *(n for n in NODE_STEPS if n > params.nodes)):
         counts = node_counts(box, n)
         y, x = chebyshev_nodes(domain, counts)
         source, target = pairs(y, x)
         kernels = _solve_all(solve, source, target)
-        at_nodes = _worst(kernels, source, target)
-        between = between_nodes(domain, counts)
-        source, target = pairs(*between)
-        for order in _orders(counts, params.spatial_order):
-            field = fit_field(
+        solved = _worst(kernels, source, target)
+        test_y, test_x = np.concatenate([(y, x), between_nodes(domain, counts)], axis=1)
+        source, target = pairs(test_y, test_x)
+        fields = [
+            fit_field(
                 kernels, y, x, domain, order, params.rank_tolerance, params.max_rank,
                 unit_sum=True,
-            )  # fmt: skip
-            error = _worst(field.at_many(*between), source, target)
-            if best is None or error < best[0]:
-                best = error, field
-            if error <= max(2 * params.tolerance, 1.5 * at_nodes):
-                return field, error, []
-        if params.spatial_order is not None:
-            break
-    assert best is not None
-    if params.spatial_order is not None:
-        return best[1], best[0], [
-            f"order {params.spatial_order} leaves {best[0]:.1e} of the peak between the nodes, "
-            f"{at_nodes:.1e} at them: leave spatial_order unset or raise it"
+            )
+            for order in _orders(counts, params.spatial_order)
         ]  # fmt: skip
+        errors = np.array([_worst(f.at_many(test_y, test_x), source, target) for f in fields])
+        choice = int(np.flatnonzero(errors <= CLOSE_TO_BEST * errors.min())[0])
+        field, error = fields[choice], float(errors[choice])
+        if error <= max(2 * params.tolerance, 1.5 * solved):
+            return field, error, []
+        if params.spatial_order is not None:
+            return field, error, [
+                f"order {params.spatial_order} leaves {error:.1e} of the peak, solving at the "
+                f"nodes {solved:.1e}: leave spatial_order unset or raise it"
+            ]  # fmt: skip
+    note = (
+        f"the PSF is not smooth: {error:.1e} of the peak remains, {solved:.1e} where kernels were "
+        "solved; if it jumps, give it as cells (PSFINTRP NEAREST)"
+    )
     lattice = _lattice(pairs, box, solve)
-    error = _worst(lattice.at_many(*between), source, target)
-    if error < best[0]:
-        best = error, lattice
-    return best[1], best[0], [
-        f"the PSF is not smooth: {best[0]:.1e} of the peak remains between the nodes, "
-        f"{at_nodes:.1e} at them; if it jumps, give it as cells (PSFINTRP NEAREST)"
-    ]  # fmt: skip
+    between = _worst(lattice.at_many(test_y, test_x), source, target)
+    return (lattice, between, [note]) if between < error else (field, error, [note])
 
 
 def _lattice(pairs: Pairs, box: Box, solve: Solver) -> LatticeField:
