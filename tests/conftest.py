@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -66,6 +68,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/data beside the repository is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenes() -> ModuleType:
+    """The module `model_scenes`: made-up deblended models and exposures of them."""
+    place = Path(__file__).with_name("model_scenes.py")
+    spec = importlib.util.spec_from_file_location("model_scenes", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
