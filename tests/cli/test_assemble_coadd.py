@@ -1,0 +1,302 @@
+"""``coblend assemble-coadd`` on files."""
+
+import json
+from dataclasses import replace
+
+import fitsio
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.exposure import Exposure
+from coblend.core.mask import PLANES
+from coblend.core.psf import StampPsf
+from coblend.io.exposures import read_exposure
+from coblend.io.wcs import tangent_plane
+
+BIT = {name: 1 << bit for name, bit in PLANES.items()}
+SHAPE = (70, 90)
+FIELD = Box(0, 0, *SHAPE)
+SKY = tangent_plane(150.0, 2.0, 0.2, 35, 45)
+
+
+def gaussian(fwhm, side=25):
+    y, x = np.mgrid[:side, :side] - side // 2
+    stamp = np.exp(-(y**2 + x**2) / 2 / (fwhm / 2.3548) ** 2)
+    return stamp / stamp.sum()
+
+
+@pytest.fixture
+def warp(rng):
+    """Make a warp of noise with a star."""
+
+    def make(fwhm=3.0, sigma=5.0, box=FIELD, **changes):
+        image = rng.normal(0, sigma, SHAPE)
+        image[28:53, 33:58] += 1e5 * gaussian(fwhm)
+        cut = box.slices(FIELD)
+        whole = Exposure(
+            image=image[cut].astype(np.float32),
+            mask=np.zeros(box.shape, np.int32),
+            variance=np.full(box.shape, sigma**2, np.float32),
+            box=box,
+            band="g",
+            unit="adu",
+            psf=StampPsf(gaussian(fwhm)),
+            wcs=tuple(tangent_plane(150.0, 2.0, 0.2, 35 - box.y0, 45 - box.x0)),
+            meta={"MAGZERO": 30.0, "EXPTIME": 20.0, "MJD-OBS": 60000.0},
+        )
+        return replace(whole, **changes)
+
+    return make
+
+
+@pytest.fixture
+def warps(warp, write_file, in_folder):
+    """Six warps of different seeing, depth and zero point."""
+    for i in range(6):
+        scale = 10 ** (0.4 * 0.1 * i)
+        made = warp(3 + 0.2 * i, 5 + i, meta={"MAGZERO": 30 + 0.1 * i, "EXPTIME": 20.0})
+        made = made.with_pixels(made.image * scale, made.mask, made.variance * scale**2)
+        write_file(made, f"w{i}.fits")
+    return [f"w{i}.fits" for i in range(6)]
+
+
+def planes(path):
+    with fitsio.FITS(path) as file:
+        return {
+            name: file[name].read() for name in ("IMAGE", "MASK", "VARIANCE", "NIMAGE", "WEIGHT")
+        }
+
+
+def test_coadd_of_calibrated_warps(cli, warps):
+    done = cli("assemble-coadd", *warps, "-o", "c.fits", "--unit", "nJy", "--statistic", "mean")
+    assert done.code == 0, done.err
+    coadd = read_exposure("c.fits")
+    assert (coadd.unit, coadd.band, coadd.box) == ("nJy", "g", Box(0, 0, *SHAPE))
+    assert coadd.wcs == SKY
+    table = fitsio.read("c.fits", ext="INPUTS")
+    scales = [10 ** (0.4 * (1.4 - 0.1 * i)) for i in range(6)]
+    np.testing.assert_allclose(table["scale"], scales, rtol=1e-12)
+    variance = np.array([(5 + i) ** 2 * 10 ** (0.8 * 1.4) for i in range(6)])
+    np.testing.assert_allclose(table["weight"], 1 / variance, rtol=1e-6)
+    np.testing.assert_allclose(coadd.variance, 1 / (1 / variance).sum(), rtol=1e-6)
+    weight = planes("c.fits")["WEIGHT"]
+    np.testing.assert_allclose(weight, (1 / variance).sum(), rtol=1e-6)
+    noise = coadd.image[:25] / np.sqrt(coadd.variance[:25])
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    flux = coadd.image[28:53, 33:58].sum()
+    assert flux == pytest.approx(1e5 * 10 ** (0.4 * 1.4), rel=0.02)
+    w = 1 / variance
+    expected = sum(wi * gaussian(3 + 0.2 * i) for i, wi in enumerate(w)) / w.sum()
+    np.testing.assert_allclose(coadd.psf.at(0, 0), expected, atol=1e-9)
+    header = fitsio.read_header("c.fits", ext="IMAGE")
+    assert (header["NCOMBINE"], header["EXPTIME"], header["MAGZERO"]) == (6, 120, 31.4)
+    assert header["PSFEXACT"]
+
+
+def test_the_zero_point_of_an_input_does_not_matter(cli, warps):
+    first = read_exposure("w3.fits")
+    assert cli("assemble-coadd", *warps, "-o", "a.fits", "--unit", "zp=27").code == 0
+    with fitsio.FITS("w3.fits", "rw") as file:
+        file["IMAGE"].write_key("MAGZERO", first.meta["MAGZERO"] - 2.5)
+    header = fitsio.read_header("w3.fits", ext="IMAGE")
+    assert header["MAGZERO"] == pytest.approx(27.8)
+    with fitsio.FITS("w3.fits", "rw") as file:
+        file["IMAGE"].write(first.image / 10)
+        file["VARIANCE"].write(first.variance / 100)
+    assert cli("assemble-coadd", *warps, "-o", "b.fits", "--unit", "zp=27").code == 0
+    a, b = planes("a.fits"), planes("b.fits")
+    for name in ("IMAGE", "VARIANCE", "WEIGHT"):
+        np.testing.assert_allclose(a[name], b[name], rtol=2e-6, atol=1e-6 * np.abs(a[name]).max())
+    np.testing.assert_array_equal(a["NIMAGE"], b["NIMAGE"])
+
+
+@pytest.mark.parametrize("statistic", ["mean", "meanclip", "median"])
+def test_one_input_comes_back(cli, warp, write_file, in_folder, statistic):
+    write_file(warp(), "w.fits")
+    assert cli("assemble-coadd", "w.fits", "-o", "c.fits", "--statistic", statistic).code == 0
+    before, after = read_exposure("w.fits"), read_exposure("c.fits")
+    np.testing.assert_array_equal(before.image, after.image)
+    np.testing.assert_array_equal(before.variance, after.variance)
+    assert (planes("c.fits")["NIMAGE"] == 1).all()
+    np.testing.assert_allclose(before.psf.at(0, 0), after.psf.at(0, 0), atol=1e-12)
+
+
+def test_warps_that_cover_parts(cli, warp, write_file, in_folder):
+    left, right = Box(0, 0, 70, 50), Box(10, 30, 60, 60)
+    write_file(warp(3, box=left), "left.fits")
+    write_file(warp(5, box=right), "right.fits")
+    assert cli("assemble-coadd", "left.fits", "right.fits", "-o", "c.fits").code == 0
+    coadd = read_exposure("c.fits")
+    assert coadd.box == Box(0, 0, *SHAPE)
+    expected = np.zeros(SHAPE, int)
+    expected[left.slices(coadd.box)] += 1
+    expected[right.slices(coadd.box)] += 1
+    np.testing.assert_array_equal(planes("c.fits")["NIMAGE"], expected)
+    np.testing.assert_array_equal((coadd.mask & BIT["NO_DATA"]) != 0, expected == 0)
+    image = fitsio.read("c.fits", ext="IMAGE")
+    np.testing.assert_array_equal(np.isnan(image), expected == 0)
+
+
+def test_offsets_of_files_of_other_programs(cli, in_folder, rng):
+    sky = rng.normal(size=(60, 60)).astype(np.float32)
+    for name, (y, x) in {"a": (0, 0), "b": (7, 4)}.items():
+        cards = fitsio.FITSHDR([*tangent_plane(150.0, 2.0, 0.2, 20 - y, 20 - x)])
+        fitsio.write(f"{name}.fits", sky[y : y + 40, x : x + 50], header=cards)
+        fitsio.write(f"{name}.weight.fits", np.ones((40, 50), np.float32))
+    done = cli("assemble-coadd", "a.fits", "b.fits", "-o", "c.fits", "--statistic", "mean")
+    assert done.code == 0, done.err
+    image = fitsio.read("c.fits", ext="IMAGE")
+    assert image.shape == (47, 54)
+    good = np.isfinite(image)
+    assert good.sum() == 2 * 40 * 50 - 33 * 46
+    np.testing.assert_allclose(image[good], sky[:47, :54][good], rtol=1e-6)
+
+
+def test_lists_and_dry_run(cli, warps, in_folder):
+    (in_folder / "list.txt").write_text("\n".join([*warps, "# a comment", ""]))
+    common = ("assemble-coadd", "@list.txt", "-o", "c.fits", "--unit", "nJy", "--json")
+    planned = json.loads(cli(*common, "--dry-run").out)
+    assert (planned["n_input"], planned["size"]) == (6, "90x70")
+    assert planned["memory_mib"] > 0
+    assert not (in_folder / "c.fits").exists()
+    done = json.loads(cli(*common).out)
+    assert done["n_input"] == 6
+    assert done["psf"] == "constant"
+    assert [row["warp"] for row in done["table"]] == warps
+
+
+def test_jobs_and_memory_change_no_byte(cli, warps):
+    common = ("assemble-coadd", *warps, "--unit", "nJy")
+    assert cli(*common, "-o", "a.fits").code == 0
+    assert cli(*common, "-o", "b.fits", "-j", "2", "--max-memory", "160MiB").code == 0
+    with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
+        assert a.read() == b.read()
+
+
+def test_an_empty_input_is_left_out(cli, warps):
+    with fitsio.FITS("w2.fits", "rw") as file:
+        file["IMAGE"].write(np.full(SHAPE, np.nan, np.float32))
+    done = cli("assemble-coadd", *warps, "-o", "c.fits", "--unit", "nJy")
+    assert done.code == 0
+    assert "w2.fits: left out: no usable pixel" in done.err
+    table = fitsio.read("c.fits", ext="INPUTS")
+    assert list(table["used"]) == [True, True, False, True, True, True]
+    assert table["reason"][2].strip() in ("EMPTY", b"EMPTY")
+    assert planes("c.fits")["NIMAGE"].max() == 5
+
+
+def test_masks_propagate(cli, warps):
+    for name, row in (("w0.fits", "SAT"), ("w1.fits", "CR")):
+        with fitsio.FITS(name, "rw") as file:
+            mask = file["MASK"].read().astype(np.int32)
+            mask[5, 5] = BIT[row]
+            file["MASK"].write(mask)
+    args = ("-o", "c.fits", "--unit", "nJy", "--statistic", "mean")
+    assert cli("assemble-coadd", *warps, *args).code == 0
+    mask = planes("c.fits")["MASK"]
+    wanted = BIT["SAT"] | BIT["CR"] | BIT["REJECTED"] | BIT["INEXACT_PSF"]
+    assert mask[5, 5] == wanted
+    assert not np.delete(mask.ravel(), 5 * 90 + 5).any()
+
+
+def test_without_psf(cli, warp, write_file, in_folder):
+    write_file(warp(), "a.fits")
+    write_file(warp(psf=None), "b.fits")
+    done = cli("assemble-coadd", "a.fits", "b.fits", "-o", "c.fits")
+    assert done.code == 0
+    assert "b.fits: no PSF, so the coadd has none" in done.err
+    assert read_exposure("c.fits").psf is None
+    assert not fitsio.read_header("c.fits", ext="IMAGE")["HASPSF"]
+
+
+@pytest.mark.slow
+def test_memory_is_bounded(cli, in_folder, rng):
+    """Peak memory of a fresh process stays near the limit for any number of inputs and rows."""
+    import subprocess
+    import sys
+
+    noise = rng.normal(size=(3000, 1024)).astype(np.float32)
+    peaks = {}
+    for n, rows in ((10, 3000), (60, 1000)):
+        names = []
+        for i in range(n):
+            names.append(f"{n}_{i}.fits")
+            fitsio.write(names[-1], noise[:rows])
+            fitsio.write(f"{n}_{i}.weight.fits", np.ones_like(noise[:rows]))
+        command = [
+            "assemble-coadd",
+            *names,
+            "-o",
+            f"c{n}.fits",
+            "--max-memory",
+            "200MiB",
+            "--json",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "coblend", *command], capture_output=True, check=True
+        )
+        peaks[n] = json.loads(done.stdout)["peak_rss_mib"]
+    assert max(peaks.values()) < 300, peaks
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"unit": "electron"}, 65, r"electron.*cannot be compared"),
+        ({"meta": {"MAGZERO": 28.0}}, 65, "choose the coadd's unit: --unit nJy"),
+        ({"band": "r"}, 65, "band r, but a.fits has g"),
+        ({"wcs": tangent_plane(150.0, 2.0, 0.2, 35, 45.4)}, 65, "WCS.*differs by 0.4 pixels"),
+        ({"wcs": tangent_plane(150.0, 2.0, 0.21, 35, 45)}, 65, "WCS.*differs by"),
+        ({"wcs": ()}, 65, "WCS.*missing in one"),
+    ],
+)
+def test_inputs_that_do_not_belong_together(
+    cli, warp, write_file, in_folder, changes, code, message
+):
+    import re
+
+    write_file(warp(), "a.fits")
+    write_file(warp(**changes), "b.fits")
+    done = cli("assemble-coadd", "a.fits", "b.fits", "-o", "c.fits")
+    assert done.code == code
+    assert re.search(message, done.err)
+    assert "b.fits" in done.err
+    assert len(done.err.strip().splitlines()) <= 6
+    assert sorted(p.name for p in in_folder.iterdir()) == ["a.fits", "b.fits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("a.fits", "a.fits"), 2, "a.fits is given twice"),
+        (("a.fits", "gone.fits"), 66, "gone.fits"),
+        (("a.fits", "--statistic", "mode"), 2, "statistic is 'mode'"),
+        (("a.fits", "--sigma-clip", "0"), 2, "sigma_clip is 0"),
+        (("a.fits", "--clip-iter", "0"), 2, "clip_iter is 0"),
+        (("a.fits", "--bad-planes", "BDA"), 2, "no mask plane BDA"),
+        (("a.fits", "--set", "propagate=SAT=2"), 2, "fraction from 0 to 1"),
+        (("a.fits", "--unit", "mag"), 2, "allowed: input, nJy, zp=MAG"),
+        (("a.fits", "--max-memory", "1MiB"), 2, "need at least"),
+        (("@gone.txt",), 66, "gone.txt"),
+        (("@empty.txt",), 2, "the lists are empty"),
+    ],
+)
+def test_bad_arguments(cli, warp, write_file, in_folder, arguments, code, message):
+    write_file(warp(), "a.fits")
+    (in_folder / "empty.txt").write_text("# nothing\n")
+    done = cli("assemble-coadd", *arguments, "-o", "c.fits")
+    assert done.code == code, done.err
+    assert message in done.err
+    assert not (in_folder / "c.fits").exists()
+
+
+def test_nothing_usable(cli, warp, write_file, in_folder):
+    write_file(warp(mask=np.full(SHAPE, BIT["BAD"], np.int32)), "a.fits")
+    done = cli("assemble-coadd", "a.fits", "-o", "c.fits")
+    assert done.code == 65
+    assert "nothing to coadd: none of the 1 inputs has a usable pixel" in done.err
+    assert [p.name for p in in_folder.iterdir()] == ["a.fits"]

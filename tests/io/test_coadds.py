@@ -1,0 +1,195 @@
+"""Reading warps by sections, placing them, and writing coadds plane by plane."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+import fitsio
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
+from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.io.coadds import (
+    INPUT_COLUMNS,
+    PlaneStore,
+    inputs_table,
+    offset_to,
+    open_warp,
+    require_same_band,
+    write_planes,
+)
+from coblend.io.exposures import read_exposure
+from coblend.io.wcs import shift_cards
+from coblend.io.writer import create
+
+
+@pytest.fixture
+def opened():
+    """Open a warp for the length of a test."""
+    with ExitStack() as stack:
+        yield lambda path: open_warp(str(path), stack)
+
+
+@pytest.mark.parametrize("compress", ["auto", "none"])
+def test_sections_equal_the_whole(exposure, write_file, opened, compress):
+    warp = opened(write_file(exposure, compress=compress))
+    box = Box(203, 104, 7, 21)
+    cut = box.slices(exposure.box)
+    image, mask, variance = warp.read(box, STANDARD)
+    good = np.isfinite(exposure.variance[cut])
+    np.testing.assert_array_equal(image[good], exposure.image[cut][good])
+    np.testing.assert_array_equal(variance[good], exposure.variance[cut][good])
+    np.testing.assert_array_equal(mask, exposure.mask[cut])
+    assert np.isnan(image[~good]).all()
+    assert (image.dtype, mask.dtype, variance.dtype) == (np.float32, np.int32, np.float32)
+
+
+def test_what_the_headers_tell(exposure, write_file, opened):
+    warp = opened(write_file(exposure)).info
+    assert (warp.box, warp.unit, warp.band) == (exposure.box, "nJy", "r")
+    assert warp.zero_point == 31.4
+    assert warp.wcs == exposure.wcs
+    assert warp.framed
+    np.testing.assert_array_equal(warp.psf.at(0, 0), exposure.psf.at(0, 0))
+
+
+def test_zero_point_keywords(exposure, write_file, opened):
+    for key in ("MAGZPT", "PHOTZP"):
+        path = write_file(replace(exposure, unit="adu", meta={key: 27.5}), f"{key}.fits")
+        assert opened(path).info.zero_point == 27.5
+    assert opened(write_file(replace(exposure, unit="adu", meta={}))).info.zero_point is None
+
+
+def test_planes_are_moved_by_name(exposure, write_file, opened):
+    named = replace(exposure, planes=MaskPlanes({**STANDARD.bits, "GHOST": 19}))
+    named.mask[0, 0] = 1 << 19
+    warp = opened(write_file(named))
+    target = MaskPlanes({**STANDARD.bits, "GHOST": 22})
+    mask = warp.read(Box(200, 100, 1, 1), target)[1]
+    assert mask[0, 0] == 1 << 22
+
+
+def test_image_with_a_weight_map(tmp_path, opened, rng):
+    image = rng.normal(size=(8, 9)).astype(np.float32)
+    weight = rng.uniform(1, 2, (8, 9)).astype(np.float32)
+    weight[2, 3] = 0
+    fitsio.write(tmp_path / "a.fits", image)
+    fitsio.write(tmp_path / "a.weight.fits", weight)
+    warp = opened(tmp_path / "a.fits")
+    read, mask, variance = warp.read(Box(0, 0, 8, 9), STANDARD)
+    np.testing.assert_array_equal(read, image)
+    assert not mask.any()
+    assert np.isnan(variance[2, 3])
+    variance[2, 3] = 1
+    weight[2, 3] = 1
+    np.testing.assert_allclose(variance, 1 / weight, rtol=1e-6)
+
+
+def test_mask_without_names_means_bad(tmp_path, opened):
+    plane = np.ones((4, 4), np.float32)
+    mask = np.diag([0, 1, 8, 0]).astype(np.int32)
+    with fitsio.FITS(tmp_path / "a.fits", "rw") as out:
+        for name, data in (("IMAGE", plane), ("MASK", mask), ("VARIANCE", plane)):
+            out.write(data, extname=name)
+    read = opened(tmp_path / "a.fits").read(Box(0, 0, 4, 4), STANDARD)[1]
+    np.testing.assert_array_equal(read, (mask != 0) * 1)
+
+
+def unframed(path, image, cards):
+    """Write an image, a weight map and a WCS, without a frame of parent coordinates."""
+    header = fitsio.FITSHDR([*cards])
+    fitsio.write(path, image, header=header)
+    fitsio.write(path.with_suffix(".weight.fits"), np.ones_like(image))
+    return path
+
+
+def test_offsets_from_reference_points(tmp_path, opened, wcs_cards):
+    image = np.zeros((10, 12), np.float32)
+    first = opened(unframed(tmp_path / "a.fits", image, wcs_cards)).info
+    moved = shift_cards(wcs_cards, 3, -2)
+    second = opened(unframed(tmp_path / "b.fits", image, moved)).info
+    assert offset_to(first, first) == (0, 0)
+    assert offset_to(second, first) == (3, -2)
+    fraction = tuple(c.replace("20.5", "20.8") for c in wcs_cards)
+    third = opened(unframed(tmp_path / "c.fits", image, fraction)).info
+    with pytest.raises(WcsMismatchError, match=r"c.fits.*a.fits.*dx=-0.3000, dy=0.0000") as error:
+        offset_to(third, first)
+    assert "coblend warp" in error.value.hint
+
+
+def test_framed_files_need_no_offset(exposure, write_file, opened):
+    first = opened(write_file(exposure, "a.fits")).info
+    moved = replace(exposure, box=exposure.box.shift(5, 6))
+    assert offset_to(opened(write_file(moved, "b.fits")).info, first) == (0, 0)
+
+
+def test_plane_store_round_trip(tmp_path, rng):
+    planes = {"A": rng.normal(size=(600, 7)).astype("f4"), "B": rng.integers(0, 9, (600, 7))}
+    with PlaneStore(str(tmp_path), {"A": "f4", "B": "i2"}, (600, 7)) as store:
+        for rows in (slice(0, 10), slice(10, 599), slice(599, 600)):
+            store.append(**{name: plane[rows] for name, plane in planes.items()})
+        assert not list(tmp_path.iterdir())
+        for name, plane in planes.items():
+            for _ in range(2):
+                blocks = list(store.blocks(name))
+                assert [len(b) for b in blocks] == [256, 256, 88]
+                np.testing.assert_array_equal(np.concatenate(blocks), plane)
+
+
+@pytest.mark.parametrize("compress", ["auto", "none"])
+def test_planes_are_read_back_as_an_exposure(tmp_path, exposure, compress):
+    box = exposure.box
+    dtypes = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2"}
+    n_image = np.arange(box.area).reshape(box.shape)
+    path = str(tmp_path / "coadd.fits")
+    with PlaneStore(str(tmp_path), dtypes, box.shape) as store, create(path, "exposure/1") as out:
+        store.append(
+            IMAGE=exposure.image, MASK=exposure.mask, VARIANCE=exposure.variance, NIMAGE=n_image
+        )
+        write_planes(
+            out, store, box, STANDARD, header={"BUNIT": "nJy", "BAND": "r"}, wcs=exposure.wcs,
+            compress=compress,
+        )  # fmt: skip
+    read = read_exposure(path)
+    np.testing.assert_array_equal(read.image, exposure.image)
+    np.testing.assert_array_equal(read.mask, exposure.mask)
+    np.testing.assert_array_equal(read.variance, exposure.variance)
+    assert (read.box, read.unit, read.band, read.wcs) == (box, "nJy", "r", exposure.wcs)
+    np.testing.assert_array_equal(fitsio.read(path, ext="NIMAGE"), n_image)
+
+
+def test_inputs_table(exposure, write_file, opened):
+    warp = opened(write_file(replace(exposure, meta={"EXPTIME": 30.0, "MJD-OBS": 6e4}))).info
+    table = inputs_table([warp, warp])
+    assert table.dtype.names == tuple(column.name for column in INPUT_COLUMNS)
+    assert list(table["input"]) == [0, 1]
+    assert table["exptime"][0] == 30
+    assert table["mjd"][0] == 6e4
+    assert table["warp"][0] == "exposure.fits"
+    assert not table["used"].any()
+
+
+# bad input
+
+
+def test_planes_of_different_size(tmp_path, opened):
+    fitsio.write(tmp_path / "a.fits", np.zeros((8, 9), np.float32))
+    fitsio.write(tmp_path / "a.weight.fits", np.ones((8, 8), np.float32))
+    with pytest.raises(ShapeMismatchError, match=r"VARIANCE has 8x8 pixels, IMAGE 9x8"):
+        opened(tmp_path / "a.fits")
+
+
+def test_cube_instead_of_an_image(tmp_path, opened):
+    for name in ("a.fits", "a.weight.fits"):
+        fitsio.write(tmp_path / name, np.ones((2, 8, 9), np.float32))
+    with pytest.raises(FormatError, match="9x8x2 pixels, expected two axes"):
+        opened(tmp_path / "a.fits")
+
+
+def test_different_bands(exposure, write_file, opened):
+    first = opened(write_file(exposure, "a.fits")).info
+    second = opened(write_file(replace(exposure, band="i"), "b.fits")).info
+    require_same_band([first, replace(second, band="")])
+    with pytest.raises(FormatError, match=r"b.fits: band i, but .*a.fits has r"):
+        require_same_band([first, second])
