@@ -95,6 +95,8 @@ def _by_name(file: FitsFile, spec: FileSpec) -> Planes | None:
     for convention, image, mask, noise, kind, bits in _NAMED:
         if not (file.has(image) and file.has(noise)):
             continue
+        if noise != "VARIANCE" and file.schema[0] == "exposure":
+            continue  # the WEIGHT of our coadds is no substitute for a lost VARIANCE
         if spec.hdu is not None and file.info(file.index(spec.hdu)).name != image:
             continue
         version = spec.version
