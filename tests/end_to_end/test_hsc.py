@@ -1,0 +1,127 @@
+"""Real images: a Hyper Suprime-Cam COSMOS cut-out with seven sources in five bands.
+
+The likelihood is computed here from the residual images and the input's own planes, so that it
+judges what `reconstruct-footprints` renders, not what `deblend` believes of its fit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coblend.cli.main import run
+from coblend.io.exposures import read_exposure
+from coblend.io.models import read_models
+from coblend.io.reader import open_fits
+
+BANDS = "grizy"
+MOST = 9000.0
+"""Half the weighted sum of squared residuals over the five bands; the peer's fit stops at 8642."""
+
+pytestmark = pytest.mark.slow
+
+
+def call(*arguments: object) -> None:
+    assert run([*map(str, arguments), "-q"]) == 0
+
+
+@pytest.fixture(scope="module")
+def images(shared_data: Path) -> list[str]:
+    return [f"{band}={shared_data / 'hsc_cosmos_35' / f'{band}.fits'}" for band in BANDS]
+
+
+@pytest.fixture(scope="module")
+def from_peaks(
+    shared_data: Path, images: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Deblended from the peak list that comes with the images."""
+    folder = tmp_path_factory.mktemp("peaks")
+    peaks = shared_data / "hsc_cosmos_35" / "peaks.fits"
+    call("deblend", peaks, *images, "-o", folder / "deblended.fits")
+    reconstruct(folder, images)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def from_detect(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Deblended from our own detections."""
+    folder = tmp_path_factory.mktemp("detect")
+    for band, image in zip(BANDS, images, strict=True):
+        call("detect", image, "-o", folder / f"det_{band}.fits")
+    dets = [folder / f"det_{band}.fits" for band in "irzyg"]
+    call("merge-detections", *dets, "-o", folder / "merged.fits")
+    call("deblend", folder / "merged.fits", *images, "-o", folder / "deblended.fits")
+    reconstruct(folder, images)
+    return folder
+
+
+def reconstruct(folder: Path, images: list[str]) -> None:
+    call(
+        "reconstruct-footprints", folder / "deblended.fits", *images,
+        "-o", folder / "footprints.fits", "--residual", folder / "residual_{band}.fits",
+    )  # fmt: skip
+
+
+def half_chi_square(folder: Path, shared_data: Path) -> float:
+    total = 0.0
+    for band in BANDS:
+        residual = read_exposure(str(folder / f"residual_{band}.fits"))
+        original = read_exposure(str(shared_data / "hsc_cosmos_35" / f"{band}.fits"))
+        np.testing.assert_array_equal(residual.variance, original.variance)
+        pull = residual.image.astype(np.float64) ** 2 / original.variance
+        assert pull.size == 58 * 48
+        total += 0.5 * pull.sum()
+    return total
+
+
+def test_fit_from_the_given_peaks(from_peaks: Path, shared_data: Path) -> None:
+    models = read_models(str(from_peaks / "deblended.fits"))
+    assert len(models.objects) == 7
+    assert set(models.bands) == set(BANDS)
+    assert half_chi_square(from_peaks, shared_data) <= MOST
+
+
+def test_fit_from_our_own_detections(from_detect: Path, shared_data: Path) -> None:
+    models = read_models(str(from_detect / "deblended.fits"))
+    assert len(models.objects) >= 5
+    assert half_chi_square(from_detect, shared_data) <= MOST
+
+
+@pytest.mark.parametrize("route", ["from_peaks", "from_detect"])
+def test_light_is_conserved(route: str, shared_data: Path, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(route)
+    models = read_models(str(folder / "deblended.fits"))
+    with open_fits(str(folder / "footprints.fits")) as file:
+        objects: Any = file.table("OBJECTS")
+    for band in BANDS:
+        original = read_exposure(str(shared_data / "hsc_cosmos_35" / f"{band}.fits"))
+        for row, parent in enumerate(models.parents):
+            inside = original.image[models.footprints.mask(row, original.box)].astype(float)
+            shared = objects[f"flux_{band}"][objects["parent"] == parent["id"]].sum()
+            assert shared == pytest.approx(inside.sum(), abs=1e-6 * np.abs(inside).sum())
+
+
+def test_own_detections_find_the_known_sources(from_detect: Path, shared_data: Path) -> None:
+    """All but at most two of the seven peaks lie within 2 pixels of an object of ours."""
+    with open_fits(str(shared_data / "hsc_cosmos_35" / "peaks.fits")) as file:
+        peaks = file.table(1)
+    objects = read_models(str(from_detect / "deblended.fits")).objects
+    distance = np.hypot(
+        peaks["x"][:, None] - objects["x"], peaks["y"][:, None] - objects["y"]
+    ).min(axis=1)
+    assert np.count_nonzero(distance < 2) >= 5
+
+
+def test_same_bytes_for_any_number_of_workers(
+    images: list[str], shared_data: Path, tmp_path: Path
+) -> None:
+    peaks = shared_data / "hsc_cosmos_35" / "peaks.fits"
+    written = []
+    for jobs in ("1", "2"):
+        output = tmp_path / jobs / "deblended.fits"
+        call("deblend", peaks, *images, "-o", output, "-j", jobs)
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
