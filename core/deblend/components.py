@@ -1,0 +1,212 @@
+"""The model of blends: spectra times morphologies, on square stamps about their centres.
+
+Stamps of one radius are stacked, whichever blend they belong to, so that each operator runs once
+per radius and not once per source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Window = tuple[slice, slice]
+
+RADII = (7, 10, 15, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300)
+"""Radii of stamps; larger ones grow by a quarter each."""
+PADDING = 5
+"""Room around the lit pixels of a stamp, to grow into (pixel)."""
+
+
+def stamp_radius(needed: int) -> int:
+    """Smallest radius of the ladder that is at least ``needed``."""
+    for radius in RADII:
+        if radius >= needed:
+            return radius
+    radius = RADII[-1]
+    while radius < needed:
+        radius = radius * 5 // 4
+    return radius
+
+
+@dataclass(frozen=True, slots=True)
+class Centres:
+    """Where components are, and how far their frame reaches.
+
+    Parameters
+    ----------
+    blend : array, shape (k,), int64
+        Row of the blend in the observation.
+    source : array, shape (k,), int64
+        Row of the peak; components of one source share it.
+    y, x : array, shape (k,), int64
+        Centre, frame coordinates.
+    ny, nx : array, shape (k,), int64
+        Rows and columns of the blend's own box.
+    """
+
+    blend: NDArray[np.int64]
+    source: NDArray[np.int64]
+    y: NDArray[np.int64]
+    x: NDArray[np.int64]
+    ny: NDArray[np.int64]
+    nx: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.blend)
+
+    def select(self, rows: NDArray[np.int64]) -> Centres:
+        """Components ``rows``."""
+        return Centres(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    def with_blend(self, blend: NDArray[np.int64]) -> Centres:
+        """Return the same components, in blends of other numbers."""
+        return replace(self, blend=blend)
+
+    @property
+    def reach(self) -> NDArray[np.int64]:
+        """Offset of the farthest pixel of the box, shape (k,)."""
+        return np.maximum.reduce([self.y, self.x, self.ny - 1 - self.y, self.nx - 1 - self.x])
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Stamps of equal radius.
+
+    Parameters
+    ----------
+    radius : int
+    rows : array, shape (m,), int64
+        The components, rows of `Centres`.
+    planes : array, shape (p, m, n, n), float32
+        Morphologies in plane 0, whatever the optimiser keeps per pixel in the others;
+        ``n = 2 radius + 1``.
+    outside : array, shape (m, n, n), bool, or None
+        Pixels outside the blend's box; None when there are none.
+    places : tuple of (row of the blend, window in the frame, window in the stamp)
+    """
+
+    radius: int
+    rows: NDArray[np.int64]
+    planes: Floats
+    outside: NDArray[np.bool_] | None
+    places: tuple[tuple[int, Window, Window], ...]
+
+    @property
+    def morph(self) -> Floats:
+        """Morphologies, shape (m, n, n)."""
+        return self.planes[0]
+
+    @classmethod
+    def empty(cls, radius: int, rows: NDArray[np.int64], centres: Centres, planes: int) -> Stack:
+        """Stack of zeros."""
+        side = 2 * radius + 1
+        own = centres.select(rows)
+        places = []
+        outside = np.ones((len(rows), side, side), bool)
+        for i in range(len(rows)):
+            y, x, ny, nx = int(own.y[i]), int(own.x[i]), int(own.ny[i]), int(own.nx[i])
+            fy = slice(max(0, y - radius), min(ny, y + radius + 1))
+            fx = slice(max(0, x - radius), min(nx, x + radius + 1))
+            sy = slice(fy.start - y + radius, fy.stop - y + radius)
+            sx = slice(fx.start - x + radius, fx.stop - x + radius)
+            places.append((int(own.blend[i]), (fy, fx), (sy, sx)))
+            outside[i, sy, sx] = False
+        return cls(radius, rows, np.zeros((planes, len(rows), side, side), np.float32),
+                   outside if outside.any() else None, tuple(places))  # fmt: skip
+
+    def take(
+        self, members: NDArray[np.int64], rows: NDArray[np.int64], blends: NDArray[np.int64]
+    ) -> Stack:
+        """Some of the stamps, as components ``rows`` of blends ``blends``."""
+        places = ((int(b), *self.places[i][1:]) for b, i in zip(blends, members, strict=True))
+        outside = None if self.outside is None else self.outside[members]
+        return Stack(self.radius, rows, self.planes[:, members], outside, tuple(places))
+
+    def with_planes(self, planes: Floats) -> Stack:
+        """Return the same places with other pixels."""
+        return Stack(self.radius, self.rows, planes, self.outside, self.places)
+
+    def cut(self, images: Floats) -> Floats:
+        """Cut the stamps out of one plane per blend, shape (n, ny, nx); 0 outside the box."""
+        out = np.zeros(self.morph.shape, np.float32)
+        for stamp, (blend, frame, part) in zip(out, self.places, strict=True):
+            stamp[part] = images[blend][frame]
+        return out
+
+
+def stack_stamps(
+    radii: NDArray[np.int64], centres: Centres, old: Sequence[Stack], planes: int = 1
+) -> list[Stack]:
+    """Sort components into stacks by radius and copy what the old stacks hold of them.
+
+    Pixels beyond an old stamp are 0; those beyond a new one are dropped.
+    """
+    home = {int(row): (stack, i) for stack in old for i, row in enumerate(stack.rows)}
+    stacks = []
+    for radius in np.unique(radii):
+        stack = Stack.empty(int(radius), np.flatnonzero(radii == radius), centres, planes)
+        for i, row in enumerate(stack.rows):
+            if int(row) in home:
+                source, j = home[int(row)]
+                small = min(source.radius, stack.radius)
+                here = slice(stack.radius - small, stack.radius + small + 1)
+                there = slice(source.radius - small, source.radius + small + 1)
+                n = min(planes, len(source.planes))
+                stack.planes[:n, i, here, here] = source.planes[:n, j, there, there]
+        if stack.outside is not None:
+            stack.planes[:, stack.outside] = 0
+        stacks.append(stack)
+    return stacks
+
+
+def allowed_radii(needed: NDArray[np.int64], centres: Centres) -> NDArray[np.int64]:
+    """Radii of the ladder that hold what is needed, but not more than the box."""
+    wanted = np.minimum(needed, np.maximum(centres.reach, 1))
+    ladder = {int(r): stamp_radius(int(r)) for r in np.unique(wanted)}
+    return np.array([ladder[int(r)] for r in wanted], np.int64)
+
+
+def support_radius(morph: Floats) -> NDArray[np.int64]:
+    """Largest offset of a positive pixel from the centre along either axis, shape (k,)."""
+    radius = morph.shape[-1] // 2
+    offset = np.abs(np.arange(-radius, radius + 1))
+    lit = morph > 0
+    rows = np.where(lit.any(2), offset, 0).max(1, initial=0)
+    columns = np.where(lit.any(1), offset, 0).max(1, initial=0)
+    return np.maximum(rows, columns)
+
+
+def radii_of(stacks: Sequence[Stack], n_component: int) -> NDArray[np.int64]:
+    """Radius of every component's stamp, shape (n_component,)."""
+    radii = np.zeros(n_component, np.int64)
+    for stack in stacks:
+        radii[stack.rows] = stack.radius
+    return radii
+
+
+def assemble(stacks: Sequence[Stack], spectra: Floats, shape: tuple[int, ...]) -> Floats:
+    """Sum the components into unconvolved models.
+
+    Parameters
+    ----------
+    stacks : sequence of Stack
+    spectra : array, shape (k, n_band), float32
+    shape : (n, n_band, ny, nx)
+
+    Returns
+    -------
+    array, shape ``shape``, float32
+    """
+    model = np.zeros(shape, np.float32)
+    for stack in stacks:
+        columns = spectra[stack.rows][:, :, None, None]
+        for (blend, frame, part), morph, column in zip(
+            stack.places, stack.morph, columns, strict=True
+        ):
+            window = model[(blend, slice(None), *frame)]
+            window += column * morph[part]
+    return model

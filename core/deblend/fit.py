@@ -1,0 +1,223 @@
+"""The iteration: render, compare, move morphologies and spectra; all blends in lock step.
+
+Blends of one observation advance together, each with its own momentum, damping and test of
+convergence; finished ones leave. The result of a blend does not depend on its company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.deblend.components import (
+    PADDING,
+    Centres,
+    Floats,
+    Stack,
+    allowed_radii,
+    assemble,
+    radii_of,
+    stack_stamps,
+    support_radius,
+)
+from coblend.core.deblend.majorize import extrapolate, step
+from coblend.core.deblend.observation import Observation
+from coblend.core.deblend.spectra import normal_equations, solve
+from coblend.core.params.deblend import DeblendParams
+
+_TINY = np.float32(1e-20)
+_SPECTRA_EVERY = 3
+_SHRINK = 0.7
+"""Stamps shrink when less than this fraction of their radius is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Fitted components of all blends of one observation.
+
+    Parameters
+    ----------
+    centres : Centres
+    stacks : list of Stack
+    spectra : array, shape (k, n_band), float32
+        In units of the noise.
+    n_iter : array, shape (n,), int64
+    converged, diverged : array, shape (n,), bool
+    """
+
+    centres: Centres
+    stacks: list[Stack]
+    spectra: Floats
+    n_iter: NDArray[np.int64]
+    converged: NDArray[np.bool_]
+    diverged: NDArray[np.bool_]
+
+
+def fit(
+    observation: Observation, centres: Centres, stacks: Sequence[Stack], params: DeblendParams
+) -> Fit:
+    """Fit spectra and morphologies, starting from the given morphologies.
+
+    Parameters
+    ----------
+    observation : Observation
+        n blends.
+    centres : Centres
+        k components.
+    stacks : sequence of Stack
+        Their morphologies, of maximum 1.
+    params : DeblendParams
+    """
+    n = len(observation)
+    spectra = solve_spectra(observation, stacks, len(centres))
+    n_iter, damping = np.zeros(n, np.int64), np.ones(n)
+    converged = np.zeros(n, bool)
+    done: list[Stack] = []
+    live = _Live.begin(observation, centres, stacks, spectra)
+    for it in range(params.max_iter):
+        live.advance(params.relative_error)
+        if (it + 1) % _SPECTRA_EVERY == 0:
+            live.spectra = solve_spectra(live.observation, live.stacks, len(live.centres))
+        if params.resize_every and it and it % params.resize_every == 0:
+            live.resize(params.background_thresh)
+        n_iter[live.blends] = it + 1
+        damping[live.blends] = live.damping
+        finished = (live.calm >= params.patience) & (it >= params.min_iter)
+        if finished.any():
+            converged[live.blends[finished]] = True
+            spectra[live.rows] = live.spectra
+            done += live.retire(finished)
+        if not len(live.blends):
+            break
+    spectra[live.rows] = live.spectra
+    done += live.retire(np.ones(len(live.blends), bool))
+    final = stack_stamps(radii_of(done, len(centres)), centres, done)
+    for stack in final:
+        limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), _TINY)
+        stack.morph[stack.morph < np.minimum(limit, 1)[:, None, None]] = 0
+    if params.final_spectra:
+        spectra = solve_spectra(observation, final, len(centres))
+    return Fit(centres, final, spectra, n_iter, converged, damping > 8)
+
+
+def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:
+    """Non-negative spectra at fixed morphologies, shape (n_component, n_band), float32."""
+    spectra = solve(normal_equations(observation, stacks), n_component)
+    return np.maximum(spectra, _TINY).astype(np.float32)
+
+
+@dataclass(slots=True)
+class _Live:
+    """The blends that are still moving, and what the iteration remembers of them.
+
+    ``blends`` and ``rows`` tell which blends and components of the whole they are.
+    """
+
+    observation: Observation
+    centres: Centres
+    stacks: list[Stack]
+    spectra: Floats
+    blends: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    correlated: Floats
+    nesterov: NDArray[np.float64]
+    damping: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    calm: NDArray[np.int64]
+
+    @classmethod
+    def begin(
+        cls, observation: Observation, centres: Centres, stacks: Sequence[Stack], spectra: Floats
+    ) -> _Live:
+        """Start with everything live."""
+        n = len(observation)
+        stacks = stack_stamps(radii_of(stacks, len(centres)), centres, stacks, 2)
+        for stack in stacks:
+            stack.planes[1] = stack.planes[0]
+        correlated = observation.correlate(observation.weight * observation.data)
+        return cls(observation, centres, stacks, spectra, np.arange(n), np.arange(len(centres)),
+                   correlated, np.ones(n), np.ones(n), np.full(n, np.inf), np.zeros(n, np.int64))  # fmt: skip
+
+    def advance(self, relative_error: float) -> None:
+        """One iteration: morphologies move, spectra are rescaled with them."""
+        t = (1 + np.sqrt(1 + 4 * self.nesterov**2)) / 2
+        momentum = ((self.nesterov - 1) / t).astype(np.float32)
+        blend = self.centres.blend
+        points = [extrapolate(s, momentum[blend[s.rows]]) for s in self.stacks]
+        observation = self.observation
+        model = assemble(points, self.spectra, observation.data.shape)
+        residual = observation.convolve(model)
+        residual -= observation.data
+        weighted = observation.weight * residual
+        loss = 0.5 * np.einsum("nbyx,nbyx->n", weighted, residual, dtype=np.float64)
+        self._settle(loss, momentum > 0, t, relative_error)
+        gradient = observation.correlate(weighted)
+        images = np.concatenate([gradient, gradient + self.correlated], axis=1)
+        top = observation.weight.max((-2, -1))[blend]
+        stiffness = np.einsum("kb,kb,kb->k", self.spectra, self.spectra, top)
+        damping = self.damping[blend]
+        scale = np.ones(len(self.spectra), np.float32)
+        for i, (stack, point) in enumerate(zip(self.stacks, points, strict=True)):
+            rows = stack.rows
+            self.stacks[i], scale[rows] = step(
+                stack, point, self.spectra[rows], images, stiffness[rows], damping[rows]
+            )
+        self.spectra = self.spectra * scale[:, None]
+
+    def _settle(
+        self,
+        loss: NDArray[np.float64],
+        moving: NDArray[np.bool_],
+        t: NDArray[np.float64],
+        relative_error: float,
+    ) -> None:
+        """Restart the momentum where the loss rose, shorten steps where that did not help."""
+        rose = loss > self.loss
+        self.nesterov = np.where(rose, 1.0, t)
+        self.damping = np.where(rose & ~moving, 2 * self.damping, self.damping)
+        still = np.abs(loss - self.loss) < relative_error * np.abs(loss)
+        self.calm = np.where(still, self.calm + 1, 0)
+        self.loss = loss
+
+    def resize(self, threshold: float) -> None:
+        """Adapt the stamps to the lit pixels."""
+        needed = np.zeros(len(self.centres), np.int64)
+        for stack in self.stacks:
+            top = np.maximum(self.spectra[stack.rows].max(1), _TINY)
+            lit = stack.morph * top[:, None, None] >= threshold
+            needed[stack.rows] = support_radius(lit) + PADDING
+        now = radii_of(self.stacks, len(self.centres))
+        new = allowed_radii(needed, self.centres)
+        new = np.where((new < now) & (new > _SHRINK * now), now, new)
+        if (new != now).any():
+            self.stacks = stack_stamps(new, self.centres, self.stacks, 2)
+
+    def retire(self, finished: NDArray[np.bool_]) -> list[Stack]:
+        """Remove finished blends; return their stamps as components of the whole."""
+        gone = finished[self.centres.blend]
+        kept_blends, kept_rows = np.flatnonzero(~finished), np.flatnonzero(~gone)
+        blend_now, row_now = np.cumsum(~finished) - 1, np.cumsum(~gone) - 1
+        out, stay = [], []
+        for stack in self.stacks:
+            leaving = np.flatnonzero(gone[stack.rows])
+            staying = np.flatnonzero(~gone[stack.rows])
+            if len(leaving):
+                rows = stack.rows[leaving]
+                blends = self.blends[self.centres.blend[rows]]
+                out.append(stack.take(leaving, self.rows[rows], blends))
+            if len(staying):
+                rows = stack.rows[staying]
+                blends = blend_now[self.centres.blend[rows]]
+                stay.append(stack.take(staying, row_now[rows], blends))
+        self.stacks = stay
+        self.centres = self.centres.select(kept_rows).with_blend(
+            blend_now[self.centres.blend[kept_rows]]
+        )
+        self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
+        self.observation = self.observation.select(kept_blends)
+        for name in ("blends", "correlated", "nesterov", "damping", "loss", "calm"):
+            setattr(self, name, getattr(self, name)[kept_blends])
+        return out

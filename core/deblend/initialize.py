@@ -1,0 +1,199 @@
+"""Where a fit starts: morphologies from a deconvolved detection image, made symmetric.
+
+The better the start, the fewer iterations: the detection image is sharpened to the resolution of
+the model first, and symmetry is taken about the half pixel nearest to the true centre, because a
+source reflected about the wrong pixel leaves a dipole that takes dozens of iterations to repair.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from coblend.core.deblend.components import (
+    PADDING,
+    Centres,
+    Floats,
+    Stack,
+    allowed_radii,
+    stack_stamps,
+    support_radius,
+)
+from coblend.core.deblend.monotonic import project
+from coblend.core.deblend.observation import Observation
+
+N_SHARPEN = 10
+DISK_FRACTION = 0.25
+_FIRST_RADIUS = 50
+
+
+def detection_images(observation: Observation, n_iter: int = N_SHARPEN) -> Floats:
+    """Sum of the bands deconvolved to the resolution of the model, shape (n, ny, nx), float32.
+
+    Multiplicative (Richardson-Lucy like) steps ``x <- x D'(w y) / D'(w D x)`` on the sum of the
+    bands in noise units, with D the mean kernel weighted by each band's flux.
+    """
+    data, usable = observation.data, (observation.weight > 0).astype(np.float32)
+    flux = np.maximum(data.sum((-2, -1)), 1e-3 * np.abs(data).sum((-2, -1)) + 1e-6)
+    share = (flux / flux.sum(1, keepdims=True)).astype(np.float32)
+    coverage = np.einsum("nb,nbyx->nyx", share, usable)
+    image = np.maximum(data.sum(1), 0) / np.maximum(coverage, 0.05)
+    weight = (coverage > 0.05).astype(np.float32)
+    transfer = np.einsum("nb,nbyx->nyx", share, np.broadcast_to(
+        observation.kernel_ft, (len(data), *observation.kernel_ft.shape[1:])))  # fmt: skip
+
+    def convolve(x: Floats, kernel: NDArray[np.complexfloating]) -> Floats:
+        ny, nx = observation.shape
+        product = fft.rfft2(x, s=observation.fft_shape) * kernel
+        return fft.irfft2(product, s=observation.fft_shape)[..., :ny, :nx]
+
+    adjoint = np.conj(transfer)
+    image *= weight
+    target = np.maximum(convolve(image, adjoint), 0)
+    x = image + np.float32(1e-3)
+    for _ in range(n_iter):
+        model = convolve(x * weight, transfer) * weight
+        x *= target / np.maximum(convolve(model, adjoint), 1e-6)
+    return x * weight
+
+
+def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) -> Floats:
+    """Signal-to-noise ratio of a PSF-weighted sum over all bands at each centre, shape (k,).
+
+    Parameters
+    ----------
+    observation : Observation
+    psfs : array, shape (1 or n, n_band, p, p)
+        Observed PSFs of each blend.
+    centres : Centres
+    """
+    half = psfs.shape[-1] // 2
+    ratio = np.zeros(len(centres))
+    for i in range(len(centres)):
+        blend, y, x = int(centres.blend[i]), int(centres.y[i]), int(centres.x[i])
+        ny, nx = int(centres.ny[i]), int(centres.nx[i])
+        fy, fx = (
+            slice(max(0, y - half), min(ny, y + half + 1)),
+            slice(max(0, x - half), min(nx, x + half + 1)),
+        )
+        psf = psfs[blend if len(psfs) > 1 else 0][
+            :, fy.start - y + half : fy.stop - y + half, fx.start - x + half : fx.stop - x + half
+        ]
+        w = observation.weight[blend][:, fy, fx]
+        variance = np.divide(1, w, out=np.zeros_like(w), where=w > 0)
+        noise = float(np.vdot(psf * psf, variance))
+        if noise > 0:
+            ratio[i] = (
+                float(np.vdot(psf * (w > 0), observation.data[blend][:, fy, fx])) / noise**0.5
+            )
+    return ratio
+
+
+def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
+    """Offset of the half pixel nearest to the centroid, in half pixels, shape (k, 2).
+
+    The centroid of the central 3x3 pixels above their smallest value.
+    """
+    r = stamps.shape[-1] // 2
+    core = stamps[:, r - 1 : r + 2, r - 1 : r + 2].astype(np.float64)
+    core = core - core.min((1, 2), keepdims=True)
+    total = np.maximum(core.sum((1, 2)), 1e-30)
+    dy = (core[:, 2].sum(1) - core[:, 0].sum(1)) / total
+    dx = (core[:, :, 2].sum(1) - core[:, :, 0].sum(1)) / total
+    return np.clip(np.rint(2 * np.stack([dy, dx], 1)), -1, 1).astype(np.int64)
+
+
+def symmetrize(stamps: Floats, shift: NDArray[np.int64]) -> Floats:
+    """Smaller of each pixel and its reflection about ``centre + shift / 2``.
+
+    Pixels whose reflection falls outside the stamp keep their value.
+    """
+    out = stamps.copy()
+    n = stamps.shape[-1]
+    for dy, dx in np.unique(shift, axis=0):
+        rows = np.flatnonzero((shift == (dy, dx)).all(1))
+        # pixel i is reflected to n - 1 + d - i
+        ys, xs = slice(max(0, dy), n + min(0, dy)), slice(max(0, dx), n + min(0, dx))
+        part = stamps[rows, ys, xs]
+        out[rows, ys, xs] = np.minimum(part, part[:, ::-1, ::-1])
+    return out
+
+
+def initial_components(
+    observation: Observation,
+    psfs: Floats,
+    centres: Centres,
+    *,
+    threshold: float,
+    min_snr: float,
+    psf_morph: Floats,
+) -> tuple[Centres, list[Stack], NDArray[np.bool_]]:
+    """Components of every peak, with morphologies of maximum 1.
+
+    Returns
+    -------
+    centres : Centres
+        Of the components: a source of high signal-to-noise ratio has two.
+    stacks : list of Stack
+    point : array, shape (k,), bool
+        Components that start as the model PSF.
+    """
+    images = detection_images(observation)
+    noise = np.float32(threshold * np.sqrt(observation.data.shape[1]))
+    radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
+    stacks = stack_stamps(radii, centres, [])
+    n_source = len(centres)
+    point = np.zeros(n_source, bool)
+    for stack in stacks:
+        morph = stack.cut(images)
+        morph = symmetrize(morph, half_pixel_shift(morph))
+        morph = project(np.maximum(morph, 0), stack.outside)
+        morph[morph <= noise] = 0
+        top = morph.max((1, 2))
+        empty = top <= 0
+        morph /= np.where(empty, 1, top)[:, None, None]
+        morph[empty] = embed(psf_morph, morph.shape[-1])
+        point[stack.rows[empty]] = True
+        stack.planes[0] = morph
+    double = signal_to_noise(observation, psfs, centres) >= 2 * min_snr
+    double &= ~point
+    rows = np.repeat(np.arange(n_source), 1 + double)
+    is_bulge = np.concatenate([[False], rows[1:] == rows[:-1]])
+    own = centres.select(rows)
+    parts = [_split(stack, own, rows, is_bulge, double) for stack in stacks]
+    needed = np.zeros(len(rows), np.int64)
+    for part in parts:
+        needed[part.rows] = support_radius(part.morph) + PADDING
+    return own, stack_stamps(allowed_radii(needed, own), own, parts), point[rows]
+
+
+def _split(
+    stack: Stack,
+    own: Centres,
+    rows: NDArray[np.int64],
+    is_bulge: NDArray[np.bool_],
+    double: NDArray[np.bool_],
+) -> Stack:
+    """Components of one stack of sources: the whole, or a disk and the bulge on top of it."""
+    position = np.full(len(double), -1)
+    position[stack.rows] = np.arange(len(stack.rows))
+    members = np.flatnonzero(position[rows] >= 0)
+    out = Stack.empty(stack.radius, members, own, 1)
+    whole = stack.morph[position[rows[members]]]
+    bulge = is_bulge[members][:, None, None]
+    disk = (double[rows[members]] & ~is_bulge[members])[:, None, None]
+    level = np.float32(DISK_FRACTION)
+    morph = np.where(disk, np.minimum(whole, level) / level, whole)
+    out.planes[0] = np.where(bulge, np.maximum(whole - level, 0) / (1 - level), morph)
+    return out
+
+
+def embed(stamp: Floats, side: int) -> Floats:
+    """Cut or pad a square stamp about its centre, scaled to maximum 1, shape (side, side)."""
+    out = np.zeros((side, side), np.float32)
+    r, own = min(side, stamp.shape[-1]) // 2, stamp.shape[-1] // 2
+    out[side // 2 - r : side // 2 + r + 1, side // 2 - r : side // 2 + r + 1] = stamp[
+        own - r : own + r + 1, own - r : own + r + 1
+    ]
+    return out / out.max()

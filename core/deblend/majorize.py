@@ -1,0 +1,108 @@
+"""Accelerated steps for morphologies, each pixel scaled by its own majoriser of the curvature.
+
+For non-negative kernels and morphologies the loss is majorised by a separable parabola with
+curvature ``s K'(w K M) / m``, M the model of all components: a step is then multiplicative, large
+where a component is bright and dominates, small where others do. A small constant added to m lets
+dark pixels come back. Nesterov's extrapolation, restarted where the loss rises, does the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coblend.core.deblend.components import Floats, Stack
+from coblend.core.deblend.monotonic import pool_gradient
+from coblend.core.deblend.operators import constrain
+
+_FLOOR = np.float32(0.02)
+"""Added to morphologies (of maximum 1), so that pixels at 0 can rise again."""
+_CROWD = 4.0
+"""Components whose floors overlap; exact only for equal ones, but the loss decides."""
+_RELAX = np.float32(1.5)
+"""Over-relaxation of the step."""
+
+
+def extrapolate(stack: Stack, momentum: Floats) -> Stack:
+    """Continue the last step by ``momentum`` of its length.
+
+    Parameters
+    ----------
+    stack : Stack
+        Plane 0 holds the morphologies, plane 1 the previous ones.
+    momentum : array, shape (m,), float32
+    """
+    now, before = stack.planes
+    ahead = now - before
+    ahead *= momentum[:, None, None]
+    ahead += now
+    np.maximum(ahead, 0, out=ahead)
+    return stack.with_planes(ahead[None])
+
+
+def project_images(stack: Stack, spectra: Floats, images: Floats) -> tuple[Floats, Floats]:
+    """Sum pairs of images over bands, weighted by each component's spectrum.
+
+    Parameters
+    ----------
+    stack : Stack
+    spectra : array, shape (m, n_band), float32
+    images : array, shape (n, 2 n_band, ny, nx), float32
+
+    Returns
+    -------
+    first, second : array, shape (m, side, side), float32
+        0 outside the box.
+    """
+    n_band = spectra.shape[1]
+    both = np.zeros((2, *stack.morph.shape), np.float32)
+    mix = np.zeros((len(spectra), 2, 2 * n_band), np.float32)
+    mix[:, 0, :n_band] = spectra
+    mix[:, 1, n_band:] = spectra
+    for i, (blend, frame, part) in enumerate(stack.places):
+        window = images[(blend, slice(None), *frame)]
+        _, ny, nx = window.shape
+        both[(slice(None), i, *part)] = (mix[i] @ window.reshape(2 * n_band, -1)).reshape(
+            2, ny, nx
+        )
+    return both[0], both[1]
+
+
+def step(
+    stack: Stack,
+    point: Stack,
+    spectra: Floats,
+    images: Floats,
+    stiffness: Floats,
+    damping: Floats,
+) -> tuple[Stack, Floats]:
+    """Move morphologies one step down the loss.
+
+    Parameters
+    ----------
+    stack, point : Stack
+        Where the morphologies are, and where the loss was evaluated.
+    spectra : array, shape (m, n_band), float32
+    images : array, shape (n, 2 n_band, ny, nx), float32
+        ``K'(w (K M - d))`` and ``K'(w K M)`` at the point.
+    stiffness : array, shape (m,), float32
+        Curvature of the loss for all pixels of a component together.
+    damping : array, shape (m,)
+        What to divide steps by.
+
+    Returns
+    -------
+    stack : Stack
+        Plane 0 new, plane 1 the old plane 0 in the new normalisation.
+    scale : array, shape (m,), float32
+        Factor for the spectra.
+    """
+    pull, load = project_images(stack, spectra, images)
+    pull = pool_gradient(point.morph, pull)
+    curvature = np.maximum(load, 0)
+    curvature += (_FLOOR * _CROWD * stiffness).astype(np.float32)[:, None, None]
+    curvature /= point.morph + _FLOOR
+    pull *= (_RELAX / damping).astype(np.float32)[:, None, None]
+    pull /= np.maximum(curvature, np.float32(1e-30))
+    morph, scale = constrain(point.morph - pull, stack.outside)
+    before = stack.morph / scale[:, None, None]
+    return stack.with_planes(np.stack([morph, before])), scale

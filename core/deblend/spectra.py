@@ -1,0 +1,231 @@
+"""Spectra by weighted non-negative least squares at fixed morphologies, with covariances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from coblend.core.deblend.components import Floats, Stack, Window
+from coblend.core.deblend.observation import Observation, fft_period, kernel_transform
+
+_MIN_COVERAGE = 0.1
+"""Bands that see less than this fraction of a component's light do not constrain it."""
+_SAME = 0.9999
+"""Cosine between two rendered morphologies above which they cannot be told apart."""
+_RIDGE = 1e-9
+_CHUNK = 1 << 20
+"""Most pixels rendered at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalEquations:
+    """Normal equations of the spectra of one blend's components, one system per band.
+
+    Parameters
+    ----------
+    rows : array, shape (k,), int64
+        The components.
+    gram : array, shape (n_band, k, k), float64
+        ``sum(w a_i a_j)`` with a the rendered morphologies.
+    rhs : array, shape (n_band, k), float64
+        ``sum(w a_i d)``.
+    seen : array, shape (n_band, k), bool
+        Whether the band constrains the component.
+    """
+
+    rows: NDArray[np.int64]
+    gram: NDArray[np.float64]
+    rhs: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+
+
+def render_each(
+    observation: Observation, stacks: Sequence[Stack]
+) -> Iterator[tuple[int, int, Window, Floats]]:
+    """Convolve every morphology with the kernels of all bands.
+
+    Yields
+    ------
+    row, blend, window, images
+        Component, its blend, where in the frame, and the images there, shape (n_band, ...).
+    """
+    half, n_band = observation.half, observation.data.shape[1]
+    ny, nx = observation.shape
+    for stack in stacks:
+        side = 2 * stack.radius + 1
+        local = side + 2 * half < min(ny, nx)
+        frame = (side + 2 * half,) * 2 if local else observation.shape
+        period = fft_period(frame, half)
+        transfer = kernel_transform(observation.kernels, period, frame)
+        chunk = max(1, _CHUNK // (n_band * period[0] * period[1]))
+        for first in range(0, len(stack.rows), chunk):
+            part = slice(first, first + chunk)
+            places, morphs = stack.places[part], stack.morph[part]
+            blends = [blend for blend, _, _ in places]
+            if local:
+                planes = morphs
+            else:
+                planes = np.zeros((len(places), ny, nx), np.float32)
+                for plane, morph, (_, frame, own) in zip(planes, morphs, places, strict=True):
+                    plane[frame] = morph[own]
+            product = fft.rfft2(planes, s=period)[:, None] * (
+                transfer if len(transfer) == 1 else transfer[blends]
+            )
+            images = fft.irfft2(product, s=period, overwrite_x=True)
+            for i, (blend, frame, own) in enumerate(places):
+                row = int(stack.rows[first + i])
+                if local:
+                    # the stamp's first pixel is at frame[.].start - own[.].start
+                    y0, x0 = (f.start - o.start - half for f, o in zip(frame, own, strict=True))
+                    rolled = np.roll(images[i], (half, half), (-2, -1))
+                    wy = slice(max(0, y0), min(ny, y0 + side + 2 * half))
+                    wx = slice(max(0, x0), min(nx, x0 + side + 2 * half))
+                    cut = rolled[:, wy.start - y0 : wy.stop - y0, wx.start - x0 : wx.stop - x0]
+                    yield row, blend, (wy, wx), cut
+                else:
+                    yield row, blend, (slice(0, ny), slice(0, nx)), images[i, :, :ny, :nx]
+
+
+def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
+    """Normal equations of every blend of the observation."""
+    rendered: list[list[tuple[int, Window, Floats]]] = [[] for _ in range(len(observation))]
+    for row, blend, window, images in render_each(observation, stacks):
+        rendered[blend].append((row, window, images))
+    return [
+        _blend_equations(sorted(own, key=lambda item: item[0]), weight, data)
+        for own, weight, data in zip(rendered, observation.weight, observation.data, strict=True)
+    ]
+
+
+def _blend_equations(
+    rendered: Sequence[tuple[int, Window, Floats]], weight: Floats, data: Floats
+) -> NormalEquations:
+    """Normal equations of one blend."""
+    n_band, k = len(data), len(rendered)
+    gram = np.zeros((n_band, k, k))
+    rhs = np.zeros((n_band, k))
+    seen = np.zeros((n_band, k), bool)
+    for i, (_, (ya, xa), image) in enumerate(rendered):
+        w = weight[:, ya, xa]
+        weighted = w * image
+        rhs[:, i] = _dot(weighted, data[:, ya, xa])
+        light = np.maximum(image, 0)
+        covered = np.einsum("byx,byx->b", light, w > 0, dtype=np.float32)
+        seen[:, i] = covered > _MIN_COVERAGE * np.maximum(light.sum((1, 2)), 1e-30)
+        for j in range(i + 1):
+            _, (yb, xb), other = rendered[j]
+            y, x = _meet(ya, yb), _meet(xa, xb)
+            if y.start < y.stop and x.start < x.stop:
+                gram[:, i, j] = gram[:, j, i] = _dot(
+                    weighted[:, _within(y, ya), _within(x, xa)],
+                    other[:, _within(y, yb), _within(x, xb)],
+                )
+    rows = np.array([row for row, _, _ in rendered], np.int64)
+    return NormalEquations(rows, gram, rhs, seen)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Sum of products over pixels, per band."""
+    total: Floats = np.einsum("byx,byx->b", a, b)
+    return total
+
+
+def _meet(a: slice, b: slice) -> slice:
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
+
+
+def solve(systems: Sequence[NormalEquations], n_component: int) -> NDArray[np.float64]:
+    """Non-negative spectra of all components, shape (n_component, n_band).
+
+    Systems of equal size are solved together. Components whose rendered morphologies cannot be
+    told apart share their flux equally.
+    """
+    n_band = systems[0].gram.shape[0] if systems else 0
+    spectra = np.zeros((n_component, n_band))
+    sizes = np.array([len(s.rows) for s in systems])
+    for k in np.unique(sizes[sizes > 0]):
+        same = [s for s in systems if len(s.rows) == k]
+        twins = [_twins(s.gram) for s in same]
+        free = np.stack([s.seen & (t == np.arange(k)) for s, t in zip(same, twins, strict=True)])
+        solution = nnls(np.stack([s.gram for s in same]), np.stack([s.rhs for s in same]), free)
+        for system, twin, values in zip(same, twins, solution, strict=True):
+            share = 1 / np.bincount(twin, minlength=int(k))[twin]
+            spectra[system.rows] = (values[:, twin] * share).T
+    return spectra
+
+
+def _twins(gram: NDArray[np.float64]) -> NDArray[np.int64]:
+    """First component with the same rendered morphology as each, shape (k,)."""
+    total = gram.sum(0)
+    scale = np.sqrt(np.maximum(np.diag(total), 1e-300))
+    same = total > _SAME * scale[:, None] * scale
+    np.fill_diagonal(same, True)
+    first: NDArray[np.int64] = np.argmax(same, axis=1)
+    return first[first]
+
+
+def nnls(
+    gram: NDArray[np.float64], rhs: NDArray[np.float64], free: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Minimise ``x G x / 2 - y x`` over ``x >= 0`` by block principal pivoting.
+
+    Parameters
+    ----------
+    gram : array, shape (..., k, k), float64
+        Positive semi-definite.
+    rhs : array, shape (..., k), float64
+    free : array, shape (..., k), bool
+        Unknowns that may differ from 0.
+
+    Returns
+    -------
+    array, shape (..., k), float64
+
+    Notes
+    -----
+    Kim & Park (2011, SIAM J. Sci. Comput. 33, 3261), all systems at once.
+    """
+    shape, k = rhs.shape, rhs.shape[-1]
+    gram, rhs, free = gram.reshape(-1, k, k), rhs.reshape(-1, k), free.reshape(-1, k)
+    diagonal = np.einsum("sii->si", gram)
+    free = free & (diagonal > 1e-12 * diagonal.max(1, initial=0)[:, None])
+    scale = np.where(free, 1 / np.sqrt(np.where(free, diagonal, 1)), 0)
+    gram = gram * scale[:, :, None] * scale[:, None, :] + _RIDGE * np.eye(k)
+    rhs = rhs * scale
+    tolerance = 1e-9 * (np.abs(rhs).max(1, initial=0)[:, None] + 1e-300)
+    active = free & (rhs > 0)
+    fewest = np.full(len(rhs), k + 1)
+    spare = np.full(len(rhs), 3)
+    x = np.zeros_like(rhs)
+    for _ in range(5 * k + 10):
+        x = _solve_active(gram, rhs, active)
+        dual = rhs - np.einsum("sij,sj->si", gram, x)
+        wrong = (active & (x < -tolerance)) | (free & ~active & (dual > tolerance))
+        count = wrong.sum(1)
+        if not count.any():
+            break
+        better = count < fewest
+        fewest = np.where(better, count, fewest)
+        spare = np.where(better, 3, spare - 1)
+        # when exchanging all wrong unknowns stops helping, exchange the last one only
+        last = k - 1 - np.argmax(wrong[:, ::-1], axis=1)
+        single = wrong & (np.arange(k) == last[:, None])
+        active ^= np.where((spare >= 0)[:, None], wrong, single)
+    return np.asarray((np.maximum(x, 0) * scale).reshape(shape), np.float64)
+
+
+def _solve_active(
+    gram: NDArray[np.float64], rhs: NDArray[np.float64], active: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Solve for the active unknowns, the others being 0."""
+    both = active[:, :, None] & active[:, None, :]
+    matrix = np.where(both, gram, np.eye(gram.shape[-1]))
+    return np.linalg.solve(matrix, np.where(active, rhs, 0)[..., None])[..., 0]

@@ -1,0 +1,65 @@
+"""Options of `coblend deblend`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from coblend.core.params.field import Checked, option
+
+
+@dataclass(frozen=True, slots=True)
+class DeblendParams(Checked):
+    """How parents are split into their sources."""
+
+    # fmt: off
+    max_iter: int = option(300, "Most iterations per blend; 0: the initial model", minimum=0,
+                           shown=True, alias="maxIter")
+    min_iter: int = option(10, "Fewest iterations per blend", minimum=0, alias="minIter")
+    relative_error: float = option(1e-3, "Stop when the log-likelihood changes by less than this "
+                                   "fraction", minimum=0, shown=True, alias="relativeError")
+    background_thresh: float = option(0.25, "Model pixels below this are dropped", unit="sigma",
+                                      minimum=0, shown=True, alias="backgroundThresh")
+    min_snr: float = option(50.0, "Signal-to-noise ratio per component; twice this gives two",
+                            minimum=0, shown=True, alias="minSNR")
+    process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
+                                   alias="processSingles")
+    max_number_of_peaks: int = option(600, "Skip parents with more peaks; 0: no limit", minimum=0,
+                                      shown=True, alias="maxNumberOfPeaks")
+    max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
+                                     "0: no limit", unit="pixel**2", minimum=0, shown=True,
+                                     alias="maxFootprintArea")
+    max_footprint_size: int = option(0, "Skip parents with a longer side; 0: no limit",
+                                     unit="pixel", minimum=0, alias="maxFootprintSize")
+    min_footprint_axis_ratio: float = option(0.0, "Skip parents more elongated than this; 0: no "
+                                             "limit", minimum=0, maximum=1,
+                                             alias="minFootprintAxisRatio")
+    max_area_times_peaks: int = option(1_000_000_000, "Skip parents whose box area times peaks "
+                                       "is larger; 0: no limit", minimum=0,
+                                       alias="maxAreaTimesPeaks")
+    mask_limits: tuple[str, ...] = option((), "Skip parents with a larger fraction of pixels in a "
+                                          "mask plane: PLANE=FRACTION", alias="maskLimits")
+    bad_mask: tuple[str, ...] = option(("BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"),
+                                       "Mask planes whose pixels have no weight", shown=True,
+                                       alias="badMask")
+    use_weights: bool = option(True, "Weight pixels by their inverse variance; otherwise by the "
+                               "noise of the band", alias="useWeights")
+    set_spectra: bool = option(True, "Solve for the spectra before the first iteration",
+                               alias="setSpectra")
+    final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
+    resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
+                               minimum=0, alias="resizeFrequency")
+    patience: int = option(2, "Iterations in a row that must satisfy relative_error", minimum=1)
+    kernel_reg: float = option(0.01, "Regularisation of the difference kernels; 0: none",
+                               minimum=0)
+    psf_grid: int = option(64, "Parents in one cell of this size share a PSF", unit="pixel",
+                           minimum=1)
+    flux_err_floor: float = option(0.005, "Fraction of the flux added to its error in quadrature",
+                                   minimum=0)
+    # fmt: on
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "standard": {},
+        "model": {"relative_error": 1e-4, "background_thresh": 0.25, "max_iter": 600},
+    }
