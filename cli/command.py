@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import Field
 from typing import Any, get_type_hints
 
@@ -141,19 +142,23 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
         quiet=verbosity < 0,
         json=values.pop("json"),
     )
-    if run.output:
-        _check_output(run)
-    callback(run, options.params, **values)
+    with _reserved(run):
+        callback(run, options.params, **values)
     run.finish()
 
 
-def _check_output(run: Run) -> None:
-    """Refuse at once what could not be written at the end."""
-    if "{" in run.output:
+@contextmanager
+def _reserved(run: Run) -> Iterator[None]:
+    """Refuse at once what could not be written at the end, and keep other writers away."""
+    if not run.output or "{" in run.output:
+        yield
         return
+    from coblend.io.lock import exclusive
     from coblend.io.writer import check_output
 
     check_output(run.output, overwrite=run.overwrite or run.dry_run)
+    with exclusive(run.output) if not run.dry_run else nullcontext():
+        yield
 
 
 def _shown(cls: type) -> list[Field[Any]]:

@@ -7,10 +7,13 @@ and then renamed. Compression is lossless unless a caller asks otherwise.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -32,6 +35,10 @@ from coblend.io.checksum import PLACEHOLDERS, seal
 from coblend.io.provenance import Provenance, creation_date
 from coblend.io.structure import scan
 
+log = logging.getLogger("coblend")
+
+_TEMPORARY = re.compile(r"\.coblend-\d+-[0-9a-f]{8}\.fits(\.gz)?")
+_STALE = 86400.0  # seconds
 _TILE = 256
 _PLIO_LIMIT = 1 << 24
 _INTEGER_CODECS = ("RICE_1", "PLIO_1")
@@ -277,6 +284,7 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
     """
     check_output(path, overwrite=overwrite)
     folder = os.path.dirname(os.path.abspath(path))
+    _remove_stale(folder)
     suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
     hidden = f".coblend-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
     temporary = os.path.join(folder, hidden)
@@ -300,6 +308,16 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         shutil.rmtree(alias, ignore_errors=True)
+
+
+def _remove_stale(folder: str) -> None:
+    """Remove what a killed process left in a folder more than a day ago."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(name) and time.time() - os.path.getmtime(path) > _STALE:
+                os.unlink(path)
+                log.warning("%s: removed, left by a killed process", path)
 
 
 def check_output(path: str, *, overwrite: bool = False) -> None:

@@ -260,6 +260,16 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, number: int) -> Non
         assert os.listdir(tmp_path) == ["a.fits"]
 
 
+def test_old_leftovers_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
+    old, young = (tmp_path / f".coblend-1-0000000{i}.fits" for i in (1, 2))
+    for leftover in (old, young):
+        leftover.write_text("x")
+    os.utime(old, (0, 0))
+    write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
+    assert not old.exists()
+    assert young.exists()
+
+
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     path = write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
     with pytest.raises(OutputExistsError, match=r"a\.fits: exists"), create(str(path), "x/1"):
