@@ -40,13 +40,15 @@ def detect(run: Run, params: DetectParams, exposure: str, psf: str | None) -> No
     before growth), for merge-detections or, for a single band, for deblend.
     """
     from coblend.core.detect.search import detect as search
-    from coblend.io.exposures import read_exposure, require_band
+    from coblend.io.exposures import read_exposure, require_band, require_psf
     from coblend.io.specs import parse_band_spec
 
     band, spec = parse_band_spec(exposure)
     run.add_input("exposure", spec.path)
     image = read_exposure(spec, band=band, psf=psf)
     require_band(image, spec.path)
+    if params.psf_sigma is None:
+        require_psf(image, spec.path)
     found = search(image, params, threads=run.jobs)
     for warning in found.warnings:
         log.warning("%s: %s", spec.path, warning)
