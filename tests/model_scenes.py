@@ -25,7 +25,7 @@ def ringing_psf(fwhm: float, side: int = 33) -> np.ndarray:
     """A PSF with a dark ring, whose difference kernel has negative lobes as real ones have."""
     r = np.arange(side) - side // 2
     radius = np.hypot(r[None, :], r[:, None])
-    psf = moffat(fwhm, side) * (1 - 1.5 * np.exp(-(((radius - fwhm) / 1.3) ** 2)))
+    psf = moffat(fwhm, side) * (1 - 0.9 * np.exp(-(((radius - 1.2 * fwhm) / 1.3) ** 2)))
     return psf / psf.sum()
 
 
@@ -90,9 +90,7 @@ def make_models(
             objects[2] = _with(objects[2])
         if len(objects) == 1:
             lone = NestedObject(objects[0].id, objects[0].peak, flags=("isolated",))
-            parents.append(
-                NestedParent(p + 1, y0, x0, mask, objects=[lone], flags=("isolated",))
-            )
+            parents.append(NestedParent(p + 1, y0, x0, mask, objects=[lone], flags=("isolated",)))
         else:
             box = Box(y0, x0, inner, inner)
             values = {f"sigma_{b}": 1.0 for b in bands}
