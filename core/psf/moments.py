@@ -70,6 +70,8 @@ def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:
         form = _column(cxx / det) * dy**2 + _column(cyy / det) * dx**2
         form -= _column(2 * cxy / det) * dy * dx
         power = np.einsum("ay,nyx,bx->nab", sums, np.exp(-0.5 * form) * stamps, sums)
+        if not np.all(power[:, 0, 0] > 0):
+            raise _no_moments(power[:, 0, 0] > 0)
         power /= power[:, :1, :1]
         cy, cx = power[:, 1, 0], power[:, 0, 1]
         old = np.stack([cyy, cxx, cxy])
@@ -77,12 +79,9 @@ def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:
         cxx = 2 * (power[:, 0, 2] - cx**2)
         cxy = 2 * (power[:, 1, 1] - cy * cx)
         trace = cyy + cxx
-        sane = (cyy * cxx > cxy**2) & (trace > 0) & (trace < side**2)
+        sane = (cyy * cxx > cxy**2) & (trace > 0) & (trace < 2 * (side / 3) ** 2)
         if not sane.all():
-            raise FormatError(
-                f"PSF stamp {int(np.argmin(sane))} has no adaptive moments: "
-                "it is not a single peak near its centre"
-            )
+            raise _no_moments(sane)
         if np.all(np.abs(np.stack([cyy, cxx, cxy]) - old) <= TOLERANCE * trace):
             break
     return Moments(
@@ -91,6 +90,13 @@ def adaptive_moments(stamps: NDArray[np.float64]) -> Moments:
         e2=2 * cxy / trace,
         dy=cy,
         dx=cx,
+    )
+
+
+def _no_moments(sane: NDArray[np.bool_]) -> FormatError:
+    return FormatError(
+        f"PSF stamp {int(np.argmin(sane))} has no adaptive moments: "
+        "it is not a single peak near its centre"
     )
 
 

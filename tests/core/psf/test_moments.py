@@ -1,0 +1,48 @@
+"""Adaptive moments of Gaussians are their parameters; of real PSFs, the published widths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coblend.core.errors import FormatError
+from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
+
+
+def gaussian(cyy: float, cxx: float, cxy: float, y: float, x: float) -> np.ndarray:
+    axis = np.arange(61) - 30
+    dy, dx = axis[:, None] - y, axis[None, :] - x
+    det = cyy * cxx - cxy**2
+    return np.exp(-0.5 * (cxx * dy**2 + cyy * dx**2 - 2 * cxy * dy * dx) / det)
+
+
+def test_moments_of_gaussians_are_exact():
+    stamps = np.stack([gaussian(4, 9, 1.5, 0, 0), gaussian(6, 5, -2, 0.4, -0.7)])
+    moments = adaptive_moments(stamps)
+    np.testing.assert_allclose(moments.sigma, [33.75**0.25, 26**0.25], rtol=1e-6)
+    np.testing.assert_allclose(moments.e1, [5 / 13, -1 / 11], atol=1e-6)
+    np.testing.assert_allclose(moments.e2, [3 / 13, -4 / 11], atol=1e-6)
+    np.testing.assert_allclose(moments.dy, [0, 0.4], atol=1e-6)
+    np.testing.assert_allclose(moments.dx, [0, -0.7], atol=1e-6)
+    np.testing.assert_allclose(moments.fwhm, FWHM_PER_SIGMA * moments.sigma)
+
+
+def test_widths_of_the_real_psfs(shared_data):
+    """Widths measured for the design from the same five stamps."""
+    from coblend.io.psfs import parse_psf_spec
+
+    folder = shared_data / "hsc_cosmos_35"
+    stamps = np.stack([parse_psf_spec(f"{folder}/{band}.fits").at(0, 0) for band in "grizy"])
+    moments = adaptive_moments(stamps)
+    np.testing.assert_allclose(moments.sigma, [2.074, 1.396, 1.606, 1.464, 1.889], atol=1e-3)
+    np.testing.assert_allclose(
+        np.hypot(moments.e1, moments.e2), [0.019, 0.017, 0.035, 0.060, 0.023], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "stamp", [np.ones((31, 31)), -gaussian(4, 4, 0, 0, 0), np.eye(31) - 1 / 31, np.zeros((9, 9))]
+)
+def test_stamps_without_a_single_peak_are_refused(stamp):
+    with pytest.raises(FormatError, match="no adaptive moments"):
+        adaptive_moments(stamp)
