@@ -30,6 +30,8 @@ from coblend.core.params.deblend import DeblendParams
 
 _TINY = np.float32(1e-20)
 _SPECTRA_EVERY = 3
+_DIVERGED = 8
+"""Damping beyond which a fit counts as having diverged."""
 _SHRINK = 0.7
 """Stamps shrink when less than this fraction of their radius is needed."""
 
@@ -44,6 +46,8 @@ class Fit:
     stacks : list of Stack
     spectra : array, shape (k, n_band), float32
         In units of the noise.
+    loss_init : array, shape (n,), float64
+        Half the weighted sum of squared residuals at the start.
     n_iter : array, shape (n,), int64
     converged, diverged : array, shape (n,), bool
     """
@@ -51,6 +55,7 @@ class Fit:
     centres: Centres
     stacks: list[Stack]
     spectra: Floats
+    loss_init: NDArray[np.float64]
     n_iter: NDArray[np.int64]
     converged: NDArray[np.bool_]
     diverged: NDArray[np.bool_]
@@ -75,10 +80,13 @@ def fit(
     spectra = solve_spectra(observation, stacks, len(centres))
     n_iter, damping = np.zeros(n, np.int64), np.ones(n)
     converged = np.zeros(n, bool)
+    loss_init = np.full(n, np.nan)
     done: list[Stack] = []
     live = _Live.begin(observation, centres, stacks, spectra)
     for it in range(params.max_iter):
         live.advance(params.relative_error)
+        if it == 0:
+            loss_init = live.loss
         if (it + 1) % _SPECTRA_EVERY == 0:
             live.spectra = solve_spectra(live.observation, live.stacks, len(live.centres))
         if params.resize_every and it and it % params.resize_every == 0:
@@ -98,9 +106,7 @@ def fit(
     for stack in final:
         limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), _TINY)
         stack.morph[stack.morph < np.minimum(limit, 1)[:, None, None]] = 0
-    if params.final_spectra:
-        spectra = solve_spectra(observation, final, len(centres))
-    return Fit(centres, final, spectra, n_iter, converged, damping > 8)
+    return Fit(centres, final, spectra, loss_init, n_iter, converged, damping > _DIVERGED)
 
 
 def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:

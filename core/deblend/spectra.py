@@ -17,8 +17,14 @@ _MIN_COVERAGE = 0.1
 _SAME = 0.9999
 """Cosine between two rendered morphologies above which they cannot be told apart."""
 _RIDGE = 1e-9
+_TINY = 1e-19
+"""Spectra below this are 0."""
 _CHUNK = 1 << 20
 """Most pixels rendered at once."""
+
+
+Rendered = tuple[int, Window, Floats]
+"""A component, its window in the frame, and its images there in all bands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +96,32 @@ def render_each(
                     yield row, blend, (slice(0, ny), slice(0, nx)), images[i, :, :ny, :nx]
 
 
-def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
-    """Normal equations of every blend of the observation."""
-    rendered: list[list[tuple[int, Window, Floats]]] = [[] for _ in range(len(observation))]
+def render_blends(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
+    """Convolve every morphology, sorted by blend and component; see `render_each`."""
+    rendered: list[list[Rendered]] = [[] for _ in range(len(observation))]
     for row, blend, window, images in render_each(observation, stacks):
         rendered[blend].append((row, window, images))
+    return [sorted(own, key=lambda item: item[0]) for own in rendered]
+
+
+def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
+    """Set up the normal equations of every blend of the observation."""
+    rendered = render_blends(observation, stacks)
     return [
-        _blend_equations(sorted(own, key=lambda item: item[0]), weight, data)
+        blend_equations(own, weight, data)
         for own, weight, data in zip(rendered, observation.weight, observation.data, strict=True)
     ]
 
 
-def _blend_equations(
-    rendered: Sequence[tuple[int, Window, Floats]], weight: Floats, data: Floats
-) -> NormalEquations:
-    """Normal equations of one blend."""
+def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) -> NormalEquations:
+    """Set up the normal equations of one blend.
+
+    Parameters
+    ----------
+    rendered : sequence of (row, window, images)
+        See `render_each`.
+    weight, data : array, shape (n_band, ny, nx), float32
+    """
     n_band, k = len(data), len(rendered)
     gram = np.zeros((n_band, k, k))
     rhs = np.zeros((n_band, k))
@@ -153,7 +170,7 @@ def solve(systems: Sequence[NormalEquations], n_component: int) -> NDArray[np.fl
     sizes = np.array([len(s.rows) for s in systems])
     for k in np.unique(sizes[sizes > 0]):
         same = [s for s in systems if len(s.rows) == k]
-        twins = [_twins(s.gram) for s in same]
+        twins = [same_light(s.gram) for s in same]
         free = np.stack([s.seen & (t == np.arange(k)) for s, t in zip(same, twins, strict=True)])
         solution = nnls(np.stack([s.gram for s in same]), np.stack([s.rhs for s in same]), free)
         for system, twin, values in zip(same, twins, solution, strict=True):
@@ -162,14 +179,29 @@ def solve(systems: Sequence[NormalEquations], n_component: int) -> NDArray[np.fl
     return spectra
 
 
-def _twins(gram: NDArray[np.float64]) -> NDArray[np.int64]:
-    """First component with the same rendered morphology as each, shape (k,)."""
+def same_light(gram: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Find the first component with the same rendered morphology as each, shape (k,)."""
     total = gram.sum(0)
     scale = np.sqrt(np.maximum(np.diag(total), 1e-300))
     same = total > _SAME * scale[:, None] * scale
     np.fill_diagonal(same, True)
     first: NDArray[np.int64] = np.argmax(same, axis=1)
     return first[first]
+
+
+def covariance(system: NormalEquations, spectra: Floats) -> NDArray[np.float64]:
+    """Covariance of the positive spectra at fixed morphologies, shape (n_band, k, k).
+
+    Components that are 0 or share their light with a twin have no variance of their own.
+    """
+    k = len(system.rows)
+    active = system.seen & (spectra.T > _TINY) & (same_light(system.gram) == np.arange(k))
+    both = active[:, :, None] & active[:, None, :]
+    diagonal = np.einsum("bkk->bk", system.gram)
+    scale = np.where(active, 1 / np.sqrt(np.where(active, diagonal, 1)), 1)
+    unit = system.gram * scale[:, :, None] * scale[:, None, :] + _RIDGE * np.eye(k)
+    inverse = np.linalg.inv(np.where(both, unit, np.eye(k)))
+    return np.where(both, inverse * scale[:, :, None] * scale[:, None, :], 0)
 
 
 def nnls(

@@ -57,6 +57,8 @@ class DeblendParams(Checked):
                            minimum=1)
     flux_err_floor: float = option(0.005, "Fraction of the flux added to its error in quadrature",
                                    minimum=0)
+    model_error: float = option(0.005, "Largest error of a stored model in a rendered pixel; 0: "
+                                "lossless", unit="sigma", minimum=0)
     # fmt: on
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

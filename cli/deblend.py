@@ -1,0 +1,83 @@
+"""``coblend deblend``: split parents into their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from coblend.cli.command import command
+from coblend.cli.run import Run
+from coblend.core.params.deblend import DeblendParams
+
+if TYPE_CHECKING:
+    from coblend.core.deblend.report import BlendResult
+    from coblend.core.model import ModelSet
+
+
+@command(
+    "deblend",
+    DeblendParams,
+    examples=(
+        "coblend deblend merged.fits coadd_*.fits -o deblended.fits",
+        "coblend deblend merged.fits g=coadd_g.fits r=coadd_r.fits -o deblended.fits -j 4",
+        "coblend deblend merged.fits coadd_*.fits -o deblended.fits --preset model",
+    ),
+)
+@click.argument("merged", metavar="MERGED")
+@click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
+def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, ...]) -> None:
+    """Split the parents of MERGED into their sources.
+
+    Every source is a spectrum times a shape that falls off monotonically from its peak (or two
+    of them, bulge and disk, where it is bright enough), at the resolution of a narrow model PSF.
+    All sources of a parent are fitted together to all bands, with each band's own PSF. Writes
+    the catalogue (OBJECTS, one row per peak) and the models in one file.
+    """
+    from coblend.core.deblend.blend import deblend_batch
+    from coblend.core.deblend.collect import collect
+    from coblend.core.deblend.task import batches, plan
+    from coblend.core.reconstruct.precision import storage_steps
+    from coblend.io.detections import read_detections
+    from coblend.io.exposures import read_cube
+    from coblend.io.models import write_models
+    from coblend.io.specs import parse_band_spec, parse_spec
+
+    run.add_input("merged", parse_spec(merged).path)
+    for exposure in exposures:
+        run.add_input("exposure", parse_band_spec(exposure)[1].path)
+    detections = read_detections(merged)
+    cube = read_cube(exposures)
+    work = plan(detections, cube, params)
+    summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
+               "n_fitted": len(work.fitted)}  # fmt: skip
+    run.report(summary)
+    if run.dry_run:
+        return
+    results = []
+    with run.progress("deblending", len(work.fitted)) as advance:
+        for batch in run.map(partial(deblend_batch, params=params),
+                             batches(detections, cube, work)):  # fmt: skip
+            results += batch
+            advance(len(batch))
+    models = collect(detections, cube, work, results, params)
+    with run.create("deblended/1") as out:
+        write_models(out, models, storage_steps(models, params.model_error))
+    run.report(_summary(models, results))
+    run.check_failures(sum(bool(result.error) for result in results), len(work.fitted))
+
+
+def _summary(models: ModelSet, results: Sequence[BlendResult]) -> dict[str, int]:
+    """Numbers to show at the end; skipped parents by reason."""
+    from coblend.core.model import FLAGS
+
+    counts = {
+        "n_failed": sum(bool(result.error) for result in results),
+        "n_not_converged": sum(bool(r.flags & FLAGS["not_converged"]) for r in results),
+    }
+    for name, bit in FLAGS.items():
+        if name == "isolated" or name.startswith("skipped"):
+            counts[f"n_{name}"] = int(((models.parents["flags"] & bit) != 0).sum())
+    return {name: n for name, n in counts.items() if n or name == "n_failed"}

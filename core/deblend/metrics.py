@@ -1,0 +1,92 @@
+"""How good a fit is and how much its sources overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.deblend.components import Floats
+
+_FAINT = 0.1
+"""Rendered models below this do not count as covering a pixel (units of the noise)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Overlap of each source with the others, on unconvolved models; shape (k, n_band) each.
+
+    Parameters
+    ----------
+    flux : array
+        Sum of the source's model.
+    max_overlap : array
+        Largest light of others in one pixel of the source's model.
+    flux_overlap : array
+        Their light summed over its pixels.
+    flux_overlap_frac : array
+        The same over its own flux; 0 for a source without flux.
+    blendedness : array
+        ``1 - S.S / (S.T)`` with S its model and T that of all; NaN in a band without light.
+    """
+
+    flux: NDArray[np.float64]
+    max_overlap: NDArray[np.float64]
+    flux_overlap: NDArray[np.float64]
+    flux_overlap_frac: NDArray[np.float64]
+    blendedness: NDArray[np.float64]
+
+
+def overlap(models: Floats) -> Overlap:
+    """Overlap of sources with each other.
+
+    Parameters
+    ----------
+    models : array, shape (k, n_band, ny, nx)
+        Unconvolved models of all sources of a parent, non-negative.
+
+    Notes
+    -----
+    The quantities of ``setDeblenderMetrics`` of the Rubin pipelines; the pixels of a source are
+    those where its model is positive in any band.
+    """
+    k, n_band = models.shape[:2]
+    total = models.sum(0, dtype=np.float64)
+    out = np.zeros((5, k, n_band))
+    for i, model in enumerate(models):
+        lit = (model > 0).any(0)
+        own = model[:, lit].astype(np.float64)
+        everything = total[:, lit]
+        others = everything - own
+        flux = own.sum(1)
+        shared = np.einsum("bp,bp->b", everything, own)
+        out[0, i] = flux
+        out[1, i] = others.max(1, initial=0)
+        out[2, i] = others.sum(1)
+        out[3, i] = np.divide(out[2, i], flux, out=np.zeros(n_band), where=flux > 0)
+        purity = np.divide(np.einsum("bp,bp->b", own, own), shared,
+                           out=np.full(n_band, np.nan), where=shared > 0)  # fmt: skip
+        out[4, i] = 1 - purity
+    return Overlap(*out)
+
+
+def reduced_chi2(chi2: Floats, usable: NDArray[np.bool_], rendered: Floats) -> float:
+    """Mean of ``w (d - R)^2`` over the usable pixels that a model covers; expected 1.
+
+    Parameters
+    ----------
+    chi2 : array, shape (n_band, ny, nx)
+        ``w (d - R)^2`` of the whole blend.
+    usable : array, shape (n_band, ny, nx), bool
+    rendered : array, shape (n_band, ny, nx)
+        The rendered model, in units of the noise.
+
+    Returns
+    -------
+    float
+        NaN when no usable pixel is covered.
+    """
+    covered = (rendered > _FAINT).any(0)
+    n = np.count_nonzero(usable & covered)
+    return float(chi2[:, covered].sum(dtype=np.float64) / n) if n else float("nan")

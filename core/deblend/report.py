@@ -1,0 +1,240 @@
+"""From a fitted batch to the numbers of each blend and each of its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.deblend.batch import Batch
+from coblend.core.deblend.components import Floats, Stack
+from coblend.core.deblend.fit import Fit
+from coblend.core.deblend.metrics import overlap, reduced_chi2
+from coblend.core.deblend.observation import Observation
+from coblend.core.deblend.operators import brightest
+from coblend.core.deblend.spectra import (
+    NormalEquations,
+    Rendered,
+    blend_equations,
+    covariance,
+    render_blends,
+    same_light,
+    solve,
+)
+from coblend.core.errors import FormatError
+from coblend.core.model import FLAGS
+from coblend.core.params.deblend import DeblendParams
+
+Morph = tuple[int, int, Floats]
+"""First row, first column (frame coordinates) and pixels of a trimmed morphology."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlendResult:
+    """What the fit of one blend leaves behind; fluxes in image units, parent coordinates.
+
+    Parameters
+    ----------
+    parent : int
+        Row of the parent.
+    error : str
+        Why it failed, "" if it did not.
+    n_iter, flags : int
+    chi2, loss, loss_init : float
+    source : array, shape (k,), int64
+        Peak of each component, counted within the blend.
+    boxes : array, shape (k, 4), int64
+        ``y0, x0, ny, nx`` of the components' lit pixels.
+    centres : array, shape (k, 2), int64
+        ``y, x``.
+    spectra : array, shape (k, n_band), float32
+    morphs : tuple of array, each shape (ny, nx), float32
+    objects : mapping of str to array
+        ``n_peak`` rows of the OBJECTS columns that the fit determines; per band two-dimensional.
+    object_flags : array, shape (n_peak,), int64
+    """
+
+    parent: int
+    error: str = ""
+    n_iter: int = 0
+    flags: int = 0
+    chi2: float = float("nan")
+    loss: float = float("nan")
+    loss_init: float = float("nan")
+    source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    centres: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    spectra: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    morphs: tuple[Floats, ...] = ()
+    objects: Mapping[str, Floats] = field(default_factory=dict)
+    object_flags: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def report(
+    batch: Batch,
+    observation: Observation,
+    fitted: Fit,
+    point: NDArray[np.bool_],
+    params: DeblendParams,
+) -> list[BlendResult]:
+    """Solve for the final spectra and describe every blend of a batch.
+
+    Parameters
+    ----------
+    batch : Batch
+    observation : Observation
+    fitted : Fit
+    point : array, shape (k,), bool
+        Components that started as the model PSF.
+    params : DeblendParams
+
+    Raises
+    ------
+    FormatError
+        The fit is not finite.
+    """
+    rendered = render_blends(observation, fitted.stacks)
+    systems = [
+        blend_equations(own, weight, data)
+        for own, weight, data in zip(rendered, observation.weight, observation.data, strict=True)
+    ]
+    spectra = fitted.spectra
+    if params.final_spectra:
+        spectra = solve(systems, len(fitted.centres)).astype(np.float32)
+    if not np.isfinite(spectra).all():
+        raise FormatError("NonFinite")
+    morphs, recentred = _trimmed(fitted.stacks, len(fitted.centres))
+    return [
+        _blend_result(batch, i, observation, fitted, spectra, morphs, rendered[i], systems[i],
+                      {"psf_init": point, "recentred": recentred}, params)
+        for i in range(len(observation))
+    ]  # fmt: skip
+
+
+def _blend_result(
+    batch: Batch,
+    i: int,
+    observation: Observation,
+    fitted: Fit,
+    spectra: Floats,
+    morphs: Sequence[Morph],
+    rendered: Sequence[Rendered],
+    system: NormalEquations,
+    marks: Mapping[str, NDArray[np.bool_]],
+    params: DeblendParams,
+) -> BlendResult:
+    """Describe blend ``i`` of a batch."""
+    rows, box = system.rows, batch.boxes[i]
+    ny, nx = observation.shape
+    first = int(np.flatnonzero(batch.blend == i)[0])
+    source = fitted.centres.source[rows] - first
+    n_source = int(np.count_nonzero(batch.blend == i))
+    n_band = len(batch.sigma)
+    own = spectra[rows]
+    models = np.zeros((n_source, n_band, ny, nx), np.float32)
+    for k, row in enumerate(rows):
+        y, x, morph = morphs[row]
+        models[source[k], :, y : y + morph.shape[0], x : x + morph.shape[1]] += (
+            own[k][:, None, None] * morph
+        )
+    images = np.zeros((n_source, n_band, ny, nx), np.float32)
+    for k, (_, window, image) in enumerate(rendered):
+        images[(source[k], slice(None), *window)] += own[k][:, None, None] * image
+    weight = observation.weight[i]
+    total = images.sum(0)
+    chi2 = weight * (observation.data[i] - total) ** 2
+    usable = weight > 0
+    objects = _measure(models, images, chi2, usable, batch.sigma)
+    light = np.array([morphs[row][2].sum(dtype=np.float64) for row in rows])
+    objects["model_flux_err"] = _errors(
+        covariance(system, own), light, source, objects["model_flux"], batch.sigma, params
+    )
+    flags = np.zeros(n_source, np.int64)
+    for name, mark in marks.items():
+        flags[np.unique(source[mark[rows]])] |= FLAGS[name]
+    seen = np.zeros((n_source, n_band), bool)
+    np.logical_or.at(seen, source, system.seen.T)
+    flags[~seen.all(1)] |= FLAGS["no_data"]
+    flags[~(models > 0).any((1, 2, 3))] |= FLAGS["null"]
+    flags[np.unique(source[same_light(system.gram) != np.arange(len(rows))])] |= FLAGS["degenerate"]
+    border = _border(batch.footprint[i])
+    flags[(models[:, :, border] > params.background_thresh).any((1, 2))] |= FLAGS["edge"]
+    blend_flags = FLAGS["not_converged"] * (not fitted.converged[i] and params.max_iter > 0)
+    blend_flags |= FLAGS["diverged"] * bool(fitted.diverged[i])
+    blend_flags |= FLAGS["bands_missing"] * bool(not usable.any((1, 2)).all())
+    return BlendResult(
+        parent=int(batch.parents[i]),
+        n_iter=int(fitted.n_iter[i]),
+        flags=int(blend_flags),
+        chi2=reduced_chi2(chi2, usable, total),
+        loss=0.5 * float(chi2.sum(dtype=np.float64)),
+        loss_init=float(fitted.loss_init[i]),
+        source=source,
+        boxes=np.array([(y + box.y0, x + box.x0, *m.shape)
+                        for y, x, m in (morphs[row] for row in rows)], np.int64),
+        centres=np.stack([fitted.centres.y[rows] + box.y0, fitted.centres.x[rows] + box.x0], 1),
+        spectra=(own * batch.sigma).astype(np.float32),
+        morphs=tuple(morphs[row][2] for row in rows),
+        objects=objects,
+        object_flags=flags,
+    )  # fmt: skip
+
+
+def _measure(
+    models: Floats,
+    images: Floats,
+    chi2: Floats,
+    usable: NDArray[np.bool_],
+    sigma: NDArray[np.float64],
+) -> dict[str, Floats]:
+    """Fluxes, overlap metrics and chi-square of the sources of a blend."""
+    metrics = overlap(models)
+    return {
+        "model_flux": metrics.flux * sigma,
+        "max_overlap": metrics.max_overlap * sigma,
+        "flux_overlap": metrics.flux_overlap * sigma,
+        "flux_overlap_frac": metrics.flux_overlap_frac,
+        "blendedness": metrics.blendedness,
+        "chi2": np.array([reduced_chi2(chi2, usable, image) for image in images]),
+    }  # fmt: skip
+
+
+def _errors(
+    cov: NDArray[np.float64],
+    light: NDArray[np.float64],
+    source: NDArray[np.int64],
+    flux: Floats,
+    sigma: NDArray[np.float64],
+    params: DeblendParams,
+) -> NDArray[np.float64]:
+    """Errors of the fluxes at fixed morphologies, with the floor, shape (n_source, n_band)."""
+    share = (source == np.arange(len(flux))[:, None]) * light
+    variance = np.einsum("sk,bkl,sl->sb", share, cov, share)
+    return np.sqrt(variance * sigma**2 + (params.flux_err_floor * flux) ** 2)
+
+
+def _border(footprint: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a footprint with a 4-neighbour outside it."""
+    padded = np.pad(footprint, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return footprint & ~inside
+
+
+def _trimmed(stacks: Sequence[Stack], n: int) -> tuple[list[Morph], NDArray[np.bool_]]:
+    """Morphologies of all components cut to their lit pixels, and whether they moved."""
+    morphs: list[Morph] = [(0, 0, np.zeros((1, 1), np.float32))] * n
+    recentred = np.zeros(n, bool)
+    for stack in stacks:
+        recentred[stack.rows] = brightest(stack.morph).any(1)
+        for row, morph, (_, frame, part) in zip(
+            stack.rows, stack.morph, stack.places, strict=True
+        ):
+            own = morph[part]
+            rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
+            y, x = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            morphs[int(row)] = (
+                frame[0].start + int(rows[0]), frame[1].start + int(columns[0]), own[y, x].copy()
+            )  # fmt: skip
+    return morphs, recentred
