@@ -16,8 +16,8 @@ from coblend.core.errors import CorruptFileError, FormatError
 from coblend.core.footprint import FootprintSet, expand_runs
 
 _LONGEST = 32767
-MAX_CODE = 1 << 24
-"""Codes stay below the resolution of float32 and inside what RICE_1 takes."""
+MAX_CODE = (1 << 31) - 1
+"""Codes are stored as int32."""
 
 
 def encode_runs(
@@ -45,7 +45,8 @@ def encode_runs(
     breaks[1:] = np.diff(pixels) != 1
     breaks[first_of_box[first_of_box < len(pixels)]] = True
     first = np.flatnonzero(breaks)
-    start, stop = pixels[first], pixels[np.append(first[1:], len(pixels)) - 1] + 1
+    last = np.append(first[1:], len(pixels))[: len(first)] - 1
+    start, stop = pixels[first], pixels[last] + 1
     box = np.searchsorted(offsets, start, side="right") - 1
     count = np.bincount(box, minlength=n)
     # Edges of every box: its start, then start and stop of each run, then its end.
