@@ -51,8 +51,10 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     from coblend.io.specs import expand_lists
 
     with ExitStack() as stack:
-        field = _Field.of(_open(expand_lists(warps), stack), params, run)
-        plan = plan_slabs(field.box, len(field.inputs), run.max_memory, threads=run.jobs)
+        field = _Field.of(_open(expand_lists(warps)), params, run)
+        plan = plan_slabs(
+            field.box, len(field.inputs), run.max_memory, threads=run.jobs, tiles=field.tiled
+        )
         if run.dry_run:
             run.report(_plan_summary(field, plan))
             return
@@ -133,6 +135,11 @@ class _Field:
             )  # fmt: skip
         return cls(inputs, box, rules, calibration.unit, calibration.zero_point, wcs)
 
+    @property
+    def tiled(self) -> bool:
+        """Whether reading few rows costs as much as reading a tile of them."""
+        return not all(entry.file.straight for entry in self.inputs)
+
     def weigh(self, params: CoaddParams) -> NDArray[Any]:
         """Make the INPUTS table with weights; warn of inputs that cannot be used."""
         import numpy as np
@@ -163,17 +170,17 @@ class _Field:
     def _mean_variance(self, entry: _Input, params: CoaddParams) -> float:
         import numpy as np
 
-        from coblend.core.coadd.weights import mean_variance, sample_boxes
+        from coblend.core.coadd.plan import TILE
+        from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
 
-        blocks = sample_boxes(entry.box)
+        blocks = sample_boxes(entry.box, 1 if entry.file.straight else TILE)
         for boxes in (blocks, [entry.box]) if blocks != [entry.box] else (blocks,):
             parts = [entry.part(0, box, self.rules) for box in boxes]
-            value = mean_variance(
-                np.concatenate([p.image for p in parts]),
-                np.concatenate([p.mask for p in parts]),
-                np.concatenate([p.variance for p in parts]),
-                self.rules.bad, params.sigma_clip, params.clip_iter,
-            )  # fmt: skip
+            usable = [
+                usable_variance(part.image, part.mask, part.variance, self.rules.bad)
+                for part in parts
+            ]
+            value = clipped_mean(np.concatenate(usable), params.sigma_clip, params.clip_iter)
             if np.isfinite(value):
                 break
         return value * entry.scale**2
@@ -208,8 +215,8 @@ class _Field:
         return tabulated(CoaddPsf(sources), self.box, step)
 
 
-def _open(arguments: Sequence[str], stack: ExitStack) -> list[WarpFile]:
-    """Open all inputs; the same file twice is an error."""
+def _open(arguments: Sequence[str]) -> list[WarpFile]:
+    """Read what the headers of all inputs tell; the same file twice is an error."""
     from coblend.core.errors import ParameterError
     from coblend.io.coadds import open_warp
 
@@ -221,7 +228,7 @@ def _open(arguments: Sequence[str], stack: ExitStack) -> list[WarpFile]:
         if key in seen:
             raise ParameterError(f"input {argument} is given twice")
         seen[key] = argument
-    return [open_warp(argument, stack) for argument in arguments]
+    return [open_warp(argument) for argument in arguments]
 
 
 def _fill(store: PlaneStore, field: _Field, plan: SlabPlan, table: NDArray[Any], run: Run) -> None:

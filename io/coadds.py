@@ -22,6 +22,7 @@ from coblend.io.dialects import RMS, WEIGHT, Planes, find_planes, only_image
 from coblend.io.exposures import frame_header, frame_origin
 from coblend.io.psfs import read_psf
 from coblend.io.reader import FitsFile, open_fits
+from coblend.io.rows import RowReader
 from coblend.io.specs import FileSpec, parse_band_spec
 from coblend.io.wcs import wcs_cards
 from coblend.io.writer import FitsWriter
@@ -32,7 +33,7 @@ ZERO_POINT_KEYS = ("MAGZERO", "MAGZP", "MAGZPT", "PHOTZP", "ZP", "PHOTZPT")
 _FRACTION = 1e-3  # pixel; larger fractional shifts need resampling
 _NANOJANSKY_ZERO_POINT = 31.4
 
-Pixels = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+Pixels = tuple[NDArray[np.float32], NDArray[np.int32] | None, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,52 +72,69 @@ class Warp:
 
 
 class WarpFile:
-    """An open input, read by sections; use `open_warp`.
+    """An input, read by sections; use `open_warp`.
 
     Parameters
     ----------
-    file : FitsFile
-    planes : Planes
-    noise : FitsFile
-        Where the noise plane is; often the same file.
     info : Warp
+    image, noise : RowReader
+    mask : RowReader or None
+    noise_kind : str
+        What the noise plane holds (`coblend.io.dialects`).
     """
 
-    def __init__(self, file: FitsFile, planes: Planes, noise: FitsFile, info: Warp) -> None:
+    def __init__(
+        self,
+        info: Warp,
+        image: RowReader,
+        noise: RowReader,
+        mask: RowReader | None,
+        noise_kind: str,
+    ) -> None:
         self.info = info
-        self._file, self._noise, self._planes = file, noise, planes
-        self._noise_hdu = only_image(noise) if planes.noise.hdu < 0 else planes.noise.hdu
+        self._image, self._noise, self._mask = image, noise, mask
+        self._noise_kind = noise_kind
+
+    @property
+    def straight(self) -> bool:
+        """Whether a few rows cost no more than their bytes: nothing is compressed."""
+        planes = (self._image, self._noise, self._mask)
+        return all(plane is None or plane.straight for plane in planes)
 
     def read(self, box: Box, target: MaskPlanes) -> Pixels:
-        """Image, mask and variance of ``box`` (parent coordinates of the file).
+        """Image, mask (None if there is none) and variance of a section.
 
         Parameters
         ----------
         box : Box
+            Parent coordinates of the file.
         target : MaskPlanes
-            Where the planes go in the mask.
+            Where the planes go in the mask; bits without a name are dropped.
         """
         section = box.slices(self.info.box)
-        image = self._file.image(self._planes.image.hdu, section).astype(np.float32, copy=False)
-        noise = self._noise.image(self._noise_hdu, section).astype(np.float32, copy=False)
-        variance = _variance(noise, self._planes.noise_kind)
-        if self._planes.mask is None:
-            return image, np.zeros(box.shape, np.int32), variance
-        mask = self._file.image(self._planes.mask.hdu, section).astype(np.int32, copy=False)
-        if not self.info.planes.bits:
-            return image, (mask != 0) * np.int32(1 << target.bits["BAD"]), variance
-        return image, self.info.planes.remap(mask, target), variance
+        image = self._image.read(*section).astype(np.float32, copy=False)
+        noise = self._noise.read(*section).astype(np.float32, copy=False)
+        mask = None
+        if self._mask is not None:
+            mask = self._remap(self._mask.read(*section).astype(np.int32, copy=False), target)
+        return image, mask, _variance(noise, self._noise_kind)
+
+    def _remap(self, mask: NDArray[np.int32], target: MaskPlanes) -> NDArray[np.int32]:
+        own = self.info.planes
+        if not own.bits:
+            return np.where(mask != 0, np.int32(1 << target.bits["BAD"]), np.int32(0))
+        fixed = sum(1 << bit for name, bit in own.bits.items() if target.bits[name] == bit)
+        found = int(np.bitwise_or.reduce(mask, axis=None))
+        return mask if found & ~fixed == 0 else own.remap(mask, target)
 
 
-def open_warp(argument: str, stack: ExitStack) -> WarpFile:
-    """Open an input of a coadd.
+def open_warp(argument: str) -> WarpFile:
+    """Read everything but the pixels of an input of a coadd.
 
     Parameters
     ----------
     argument : str
         ``[BAND=]FILE[HDU]``.
-    stack : ExitStack
-        Closes the files.
 
     Raises
     ------
@@ -124,21 +142,22 @@ def open_warp(argument: str, stack: ExitStack) -> WarpFile:
         The file cannot be used, with file and HDU.
     """
     band, spec = parse_band_spec(argument)
-    file = stack.enter_context(open_fits(spec.path))
-    planes = find_planes(file, spec)
-    other = planes.noise.path != spec.path
-    noise = stack.enter_context(open_fits(planes.noise.path)) if other else file
-    info = _describe(file, spec, planes, band)
-    opened = WarpFile(file, planes, noise, info)
-    shapes = {"VARIANCE": noise.hdus[opened._noise_hdu].shape}
-    if planes.mask is not None:
-        shapes["MASK"] = file.hdus[planes.mask.hdu].shape
-    for name, shape in shapes.items():
-        if shape != info.box.shape:
+    with open_fits(spec.path) as file:
+        planes = find_planes(file, spec)
+        image = _plane(file, planes.image.hdu, "IMAGE")
+        mask = None if planes.mask is None else _plane(file, planes.mask.hdu, "MASK")
+        if planes.noise.path == spec.path:
+            noise = _plane(file, planes.noise.hdu, "VARIANCE")
+        else:
+            with open_fits(planes.noise.path) as other:
+                noise = _plane(other, only_image(other), "VARIANCE")
+        info = _describe(file, spec, planes, band)
+    for name, plane in (("VARIANCE", noise), ("MASK", mask)):
+        if plane is not None and plane.shape != image.shape:
             raise ShapeMismatchError(
-                f"{name} has {_size(shape)} pixels, IMAGE {_size(info.box.shape)}", spec.path
+                f"{name} has {_size(plane.shape)} pixels, IMAGE {_size(image.shape)}", spec.path
             )
-    return opened
+    return WarpFile(info, image, noise, mask, planes.noise_kind)
 
 
 def require_same_band(warps: Sequence[Warp]) -> None:
@@ -302,13 +321,10 @@ def write_planes(
 
 def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) -> Warp:
     index = planes.image.hdu
-    shape = file.hdus[index].shape
-    if len(shape) != 2:
-        raise FormatError(f"IMAGE has {_size(shape)} pixels, expected two axes", spec.path)
     own = file.header(index)
     header = {**file.header(0), **own}
     y0, x0 = frame_origin(own, spec.path)
-    box = Box(y0, x0, *shape)
+    box = Box(y0, x0, *file.hdus[index].shape)
     unit = str(header.get("BUNIT", "")).strip()
     named = dict(STANDARD.bits)
     if planes.mask is not None:
@@ -327,6 +343,13 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         header=header,
         framed="LTV1" in own or "CRVAL1A" in own,
     )
+
+
+def _plane(file: FitsFile, index: int, name: str) -> RowReader:
+    shape = file.hdus[index].shape
+    if len(shape) != 2:
+        raise FormatError(f"{name} has {_size(shape)} pixels, expected two axes", file.path)
+    return RowReader.of(file, index)
 
 
 def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.coadd.moments import Plane, accumulate
-from coblend.core.coadd.samples import Strip
+from coblend.core.coadd.samples import Strip, count
 from coblend.core.coadd.sorting import LARGEST, quantiles, sort_samples
 
 IQR_TO_SIGMA = 0.741301109252802
@@ -27,18 +27,15 @@ class Window:
     low: Plane
     high: Plane
 
-    def choose(self, strip: Strip) -> list[NDArray[np.bool_]]:
-        """For each sample of the strip, which of its pixels lie inside."""
+    def choose(self, strip: Strip) -> NDArray[np.bool_]:
+        """Which samples lie inside, shape (n_sample, ny, nx)."""
         low, high = _inward(self.low, self.high)
-        used = []
-        for sample in strip.samples:
-            inside = sample.values >= low[sample.view]
-            inside &= sample.values <= high[sample.view]
-            used.append(inside)
-        return used
+        inside = strip.values >= low
+        inside &= strip.values <= high
+        return inside
 
 
-def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[np.bool_]], Plane]:
+def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[NDArray[np.bool_], Plane]:
     """Find the samples that survive clipping.
 
     Parameters
@@ -51,8 +48,8 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[
 
     Returns
     -------
-    used : list of array
-        For each sample, which of its pixels survive the last iteration.
+    used : array, shape (n_sample, ny, nx), bool
+        Samples that survive the last iteration.
     centre : array, shape (ny, nx), float64
         Median of the available samples.
 
@@ -61,7 +58,7 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[
     afw ``Statistics`` MEANCLIP. Where fewer than two of several samples would survive, those of
     the previous iteration are kept and the pixel is done; the original returns NaN there.
     """
-    rows = sort_samples(strip.cube)
+    rows = sort_samples(strip.values)
     lower, median, upper = quantiles(rows, strip.n_available, (0.25, 0.5, 0.75))
     del rows
     half = sigma_clip * IQR_TO_SIGMA * (upper - lower)
@@ -71,7 +68,7 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[
     previous, done = everything, np.zeros(strip.shape, bool)
     for iteration in range(1, clip_iter + 1):
         used = window.choose(strip)
-        lonely = several & (_count(strip, used) < 2)
+        lonely = several & (count(used) < 2)
         if lonely.any():
             window = _where(lonely, previous, window)
             done |= lonely
@@ -84,13 +81,6 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[list[NDArray[
             previous = window
             window = _where(done, previous, Window(mean - half, mean + half))
     return used, median
-
-
-def _count(strip: Strip, used: list[NDArray[np.bool_]]) -> NDArray[np.uint16]:
-    n = np.zeros(strip.shape, np.uint16)
-    for sample, use in zip(strip.samples, used, strict=True):
-        n[sample.view] += use
-    return n
 
 
 def _where(condition: NDArray[np.bool_], yes: Window, no: Window) -> Window:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.coadd.moments import Plane
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Strip
 
 
 def final_mask(
-    strip: Strip, used: list[NDArray[np.bool_]], n_used: NDArray[np.uint16], rules: StackRules
+    strip: Strip, used: NDArray[np.bool_], n_used: NDArray[np.uint16], rules: StackRules
 ) -> NDArray[np.int32]:
     """Combine the masks of all samples of a strip.
 
@@ -26,8 +25,8 @@ def final_mask(
     Parameters
     ----------
     strip : Strip
-    used : list of array
-        For each sample, which of its pixels count.
+    used : array, shape (n_sample, ny, nx), bool
+        Which samples count.
     n_used : array, shape (ny, nx)
     rules : StackRules
 
@@ -45,7 +44,7 @@ def final_mask(
     mask = _bits_of_used(strip, used)
     rejected = _bits_of_rejected(strip)
     if rejected is not None:
-        for plane in _propagated(strip, rules):
+        for plane in _propagated(strip, rules, rejected):
             mask |= plane
     mask &= np.int32(~rules.ignored)
     empty = n_used == 0
@@ -69,48 +68,51 @@ def final_mask(
 _NAMES = ("NO_DATA", "EDGE", "CLIPPED", "REJECTED", "SENSOR_EDGE", "INEXACT_PSF")
 
 
-def _bits_of_used(strip: Strip, used: list[NDArray[np.bool_]]) -> NDArray[np.int32]:
+def _bits_of_used(strip: Strip, used: NDArray[np.bool_]) -> NDArray[np.int32]:
     mask = np.zeros(strip.shape, np.int32)
-    for sample, use in zip(strip.samples, used, strict=True):
-        if sample.mask.any():
+    for k, sample in enumerate(strip.samples):
+        if sample.mask is not None and sample.mask.any():
             part = mask[sample.view]
-            np.bitwise_or(part, sample.mask, out=part, where=use)
+            np.bitwise_or(part, sample.mask, out=part, where=used[k][sample.view])
     return mask
 
 
 def _bits_of_rejected(strip: Strip) -> NDArray[np.int32] | None:
     """OR of the masks of the samples that are not available; None without such a sample."""
-    if all(sample.n_available == sample.available.size for sample in strip.samples):
+    if all(sample.complete for sample in strip.samples):
         return None
     mask = np.zeros(strip.shape, np.int32)
-    for sample in strip.samples:
-        if sample.n_available < sample.available.size:
+    for k, sample in enumerate(strip.samples):
+        if sample.mask is not None and not sample.complete:
             part = mask[sample.view]
-            np.bitwise_or(part, sample.mask, out=part, where=~sample.available)
+            absent = ~strip.available[k][sample.view]
+            np.bitwise_or(part, sample.mask, out=part, where=absent)
     return mask
 
 
-def _propagated(strip: Strip, rules: StackRules) -> list[NDArray[np.int32]]:
+def _propagated(
+    strip: Strip, rules: StackRules, rejected: NDArray[np.int32]
+) -> list[NDArray[np.int32]]:
     """For each plane with a threshold, its bit where rejected samples outweigh it."""
     planes = []
-    available: Plane | None = None
     for bit, threshold in rules.thresholds:
-        weight = np.zeros(strip.shape)
-        for sample in strip.samples:
-            if sample.n_available < sample.available.size:
-                hit = (sample.mask & np.int32(bit)) != 0
-                hit &= ~sample.available
-                weight[sample.view] += hit * sample.weight
-        if weight.any():
-            available = _weight_of_available(strip) if available is None else available
-            share = np.divide(weight, available + weight, out=np.zeros_like(weight),
-                              where=weight > 0)  # fmt: skip
-            planes.append(np.where(share > threshold, np.int32(bit), np.int32(0)))
+        y, x = np.nonzero(rejected & np.int32(bit))
+        if not y.size:
+            continue
+        hit, available = np.zeros(y.size), np.zeros(y.size)
+        for k, sample in enumerate(strip.samples):
+            rows, columns = sample.view
+            inside = (y >= rows.start) & (y < rows.stop) & (x >= columns.start)
+            inside &= x < columns.stop
+            pixel = y[inside] - rows.start, x[inside] - columns.start
+            weight = sample.weight if isinstance(sample.weight, float) else sample.weight[pixel]
+            usable = strip.available[k][y[inside], x[inside]]
+            available[inside] += usable * weight
+            if sample.mask is not None:
+                flagged = (sample.mask[pixel] & np.int32(bit)) != 0
+                hit[inside] += (flagged & ~usable) * weight
+        plane = np.zeros(strip.shape, np.int32)
+        over = hit > threshold * (available + hit)
+        plane[y[over], x[over]] = bit
+        planes.append(plane)
     return planes
-
-
-def _weight_of_available(strip: Strip) -> Plane:
-    weight = np.zeros(strip.shape)
-    for sample in strip.samples:
-        weight[sample.view] += sample.available * sample.weight
-    return weight

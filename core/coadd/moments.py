@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.coadd.samples import Sample, Strip
+from coblend.core.coadd.samples import Sample, Strip, count
 
 Plane = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Moments:
 
 def accumulate(
     strip: Strip,
-    used: list[NDArray[np.bool_]],
+    used: NDArray[np.bool_],
     *,
     centre: Plane | None = None,
     scatter: bool = False,
@@ -71,8 +71,8 @@ def accumulate(
     Parameters
     ----------
     strip : Strip
-    used : list of array
-        For each sample of the strip, which of its pixels count.
+    used : array, shape (n_sample, ny, nx), bool
+        Which samples count, all of them available.
     centre : array, shape (ny, nx), optional
         Subtracted before squaring: near the values, so that nothing is lost in the scatter.
     scatter : bool
@@ -80,15 +80,14 @@ def accumulate(
     error : str
         ``input``: sum ``w**2 v``; ``mosaic``: sum ``w v``; "": neither.
     """
-    n = np.zeros(strip.shape, np.uint16)
     w, s1, w2, s2, errors = (np.zeros(strip.shape) for _ in range(5))
     spare = np.empty(strip.shape)
-    for sample, use in zip(strip.samples, used, strict=True):
-        view, term = sample.view, spare[sample.view]
+    for k, sample in enumerate(strip.samples):
+        view, term, use = sample.view, spare[sample.view], used[k][sample.view]
+        values = strip.values[k][view]
         g = _used_weight(sample, use)
-        n[view] += use
         w[view] += g
-        deviation = sample.values if centre is None else sample.values - centre[view]
+        deviation = values if centre is None else values - centre[view]
         np.multiply(deviation, g, out=term)
         s1[view] += term
         if scatter:
@@ -101,10 +100,10 @@ def accumulate(
                 term *= sample.weight
             errors[view] += term
     return Moments(
-        n,
-        np.zeros(()) if centre is None else centre,
-        w,
-        s1,
+        n=count(used),
+        centre=np.zeros(()) if centre is None else centre,
+        w=w,
+        s1=s1,
         w2=w2 if scatter else _NOT_SUMMED,
         s2=s2 if scatter else _NOT_SUMMED,
         error=errors if error == "input" else _NOT_SUMMED,

@@ -9,13 +9,14 @@ from coblend.core.coadd.stack import map_planes, strip_rows
 from coblend.core.errors import ParameterError
 
 TILE = 256
-"""Rows of a compression tile: slabs are whole tiles where memory allows, so that none is read or
-written twice."""
+"""Rows of a compression tile."""
+
+_CACHE_BYTES = 1 << 23  # a slab that has just been read should still be in the cache
 
 _SAMPLE_BYTES = 12
 _OUTPUT_BYTES = 18
 _STRIP_BYTES = 160
-_FILE_BYTES = 300_000
+_FILE_BYTES = 100_000
 _PROGRAM_BYTES = 130_000_000
 
 
@@ -53,6 +54,7 @@ def plan_slabs(
     *,
     threads: int = 1,
     input_map: bool = False,
+    tiles: bool = False,
 ) -> SlabPlan:
     """Choose the height of the slabs.
 
@@ -68,6 +70,8 @@ def plan_slabs(
         Byte.
     threads : int
     input_map : bool
+    tiles : bool
+        Whether the inputs are compressed in tiles, so that slabs should be whole tiles.
 
     Raises
     ------
@@ -90,12 +94,6 @@ def plan_slabs(
             f"need at least {needed / 2**20:.0f} MiB",
             hint=f"pass --max-memory {-(-needed // 2**20)}MiB, or use fewer --jobs",
         )
-    rows = min(rows, box.ny, _enough(per_row))
-    if rows >= TILE:
-        rows -= rows % TILE
+    best = TILE if tiles else max(_CACHE_BYTES // per_row, strip)
+    rows = min(rows, box.ny, best)
     return SlabPlan(box, int(rows), int(fixed + rows * per_row))
-
-
-def _enough(per_row: int) -> int:
-    """Rows beyond which larger slabs gain nothing: 256 MiB, or one tile."""
-    return max((1 << 28) // per_row, TILE)

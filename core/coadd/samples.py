@@ -28,7 +28,8 @@ class WarpPart:
         Pixels covered, coadd coordinates.
     image, variance : array, shape (ny, nx), float32
         Before scaling.
-    mask : array, shape (ny, nx), int32
+    mask : array, shape (ny, nx), int32, or None
+        None: no bit is set.
     weight : float
         Weight of the input.
     scale : float or array, shape (ny, nx), float32
@@ -38,7 +39,7 @@ class WarpPart:
     index: int
     box: Box
     image: NDArray[np.float32]
-    mask: NDArray[np.int32]
+    mask: NDArray[np.int32] | None
     variance: NDArray[np.float32]
     weight: float = 1.0
     scale: Scale = 1.0
@@ -48,34 +49,46 @@ class WarpPart:
 class Sample:
     """What one input contributes to a strip.
 
-    ``view`` indexes the strip; all arrays have the shape of that part of it.
+    ``view`` indexes the strip; ``variance`` (0 where the sample is not available), ``mask`` and
+    a ``weight`` per pixel have the shape of that part of it.
     """
 
     index: int
     view: tuple[slice, slice]
-    values: NDArray[np.float32]
     variance: NDArray[np.float32]
-    mask: NDArray[np.int32]
-    available: NDArray[np.bool_]
-    n_available: int
+    mask: NDArray[np.int32] | None
     weight: Weight
+    n_pixels: int
+    n_available: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sample is available in all of its part of the strip."""
+        return self.n_available == self.n_pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
     """All samples of a strip.
 
-    ``cube`` has shape (n_sample, ny, nx) and holds `ABSENT` where a sample is not available.
+    Parameters
+    ----------
+    samples : tuple of Sample
+    values : array, shape (n_sample, ny, nx), float32
+        Scaled; `ABSENT` where a sample is not available.
+    available : array, shape (n_sample, ny, nx), bool
+    n_available : array, shape (ny, nx), uint16
     """
 
     samples: tuple[Sample, ...]
-    cube: NDArray[np.float32]
+    values: NDArray[np.float32]
+    available: NDArray[np.bool_]
     n_available: NDArray[np.uint16]
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(ny, nx)``."""
-        return self.cube.shape[1], self.cube.shape[2]
+        return self.values.shape[1], self.values.shape[2]
 
 
 def gather(warps: Sequence[WarpPart], box: Box, rules: StackRules) -> Strip:
@@ -86,16 +99,21 @@ def gather(warps: Sequence[WarpPart], box: Box, rules: StackRules) -> Strip:
     """
     parts = [(warp, warp.box & box) for warp in warps]
     parts = [(warp, common) for warp, common in parts if common.area]
-    cube = np.empty((len(parts), *box.shape), np.float32)
-    n_available = np.zeros(box.shape, np.uint16)
+    values = np.empty((len(parts), *box.shape), np.float32)
+    available = np.empty(values.shape, bool)
     samples = []
-    for layer, (warp, common) in zip(cube, parts, strict=True):
-        view = common.slices(box)
+    for k, (warp, common) in enumerate(parts):
         if common != box:
-            layer.fill(ABSENT)
-        samples.append(_sample(warp, common, view, layer[view], rules))
-        n_available[view] += samples[-1].available
-    return Strip(tuple(samples), cube, n_available)
+            values[k], available[k] = ABSENT, False
+        view = common.slices(box)
+        samples.append(_sample(warp, common, view, values[k][view], available[k][view], rules))
+    return Strip(tuple(samples), values, available, count(available))
+
+
+def count(used: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Count the samples of each pixel in an array of shape (n_sample, ny, nx)."""
+    dtype = np.uint8 if len(used) < 256 else np.uint16
+    return np.asarray(np.add.reduce(used.view(np.uint8), axis=0, dtype=dtype), np.uint16)
 
 
 def _sample(
@@ -103,28 +121,31 @@ def _sample(
     box: Box,
     view: tuple[slice, slice],
     values: NDArray[np.float32],
+    available: NDArray[np.bool_],
     rules: StackRules,
 ) -> Sample:
+    """Fill the sample's values and availability, and return the rest of it."""
     cut = box.slices(warp.box)
-    image, mask, variance = warp.image[cut], warp.mask[cut], warp.variance[cut]
-    available = (mask & np.int32(rules.bad)) == 0
-    available &= np.isfinite(image)
+    image, variance = warp.image[cut], warp.variance[cut]
+    mask = None if warp.mask is None else warp.mask[cut]
+    np.isfinite(image, out=available)
     available &= variance > 0
     available &= variance < np.inf
-    n_available = int(np.count_nonzero(available))
+    if mask is not None:
+        available &= (mask & np.int32(rules.bad)) == 0
     scale = warp.scale if isinstance(warp.scale, float) else warp.scale[cut]
-    scaled = isinstance(scale, np.ndarray) or scale != 1
-    if scaled:
+    if isinstance(scale, float) and scale == 1:
+        np.copyto(values, image)
+    else:
         np.multiply(image, scale, out=values, dtype=np.float32)
         variance = np.multiply(variance, np.square(scale), dtype=np.float32)
-    else:
-        np.copyto(values, image)
     weight: Weight = warp.weight
     if rules.pixel_weights:
         known = (variance > 0) & (variance < np.inf)
         weight = np.divide(1, variance, out=np.zeros(box.shape), where=known)
+    n_available = int(np.count_nonzero(available))
     if n_available < available.size:
         absent = ~available
         np.copyto(values, ABSENT, where=absent)
         variance = np.where(absent, np.float32(0), variance)
-    return Sample(warp.index, view, values, variance, mask, available, n_available, weight)
+    return Sample(warp.index, view, variance, mask, weight, available.size, n_available)

@@ -135,8 +135,7 @@ def _stack_strip(
 ) -> NDArray[np.int64]:
     """Fill one strip of ``out``; return the counts of its inputs."""
     strip = gather(warps, box, rules)
-    centre = None
-    used = [sample.available for sample in strip.samples]
+    used, centre = strip.available, None
     if rules.clips:
         used, centre = clip(strip, rules.sigma_clip, rules.clip_iter)
     value, variance, sums = combine(strip, used, rules, centre)
@@ -149,10 +148,9 @@ def _stack_strip(
     counts = np.zeros_like(out.counts)
     for sample, use in zip(strip.samples, used, strict=True):
         n_used = int(np.count_nonzero(use))
-        n_rejected = sample.available.size - sample.n_available
+        n_rejected = sample.n_pixels - sample.n_available
         counts[sample.index] += n_used, sample.n_available - n_used, n_rejected
         if out.input_map is not None:
             plane, bit = divmod(sample.index, 31)
-            part = out.input_map[plane][cut][sample.view]
-            part |= use.astype(np.int32) << np.int32(bit)
+            out.input_map[plane][cut] |= use.astype(np.int32) << np.int32(bit)
     return counts

@@ -14,7 +14,7 @@ from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Strip
 from coblend.core.coadd.sorting import quantiles, ranks, sort_samples
 
-Used = list[NDArray[np.bool_]]
+Used = NDArray[np.bool_]
 
 
 def combine(
@@ -25,8 +25,8 @@ def combine(
     Parameters
     ----------
     strip : Strip
-    used : list of array
-        For each sample, which of its pixels count.
+    used : array, shape (n_sample, ny, nx), bool
+        Which samples count.
     rules : StackRules
     centre : array, optional
         A value near the samples, when known.
@@ -55,15 +55,15 @@ def _mean(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[P
 
 def _median(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
     n = strip.n_available
-    complete = int(n.min(initial=0xFFFF)) == len(strip.cube)
-    wanted = ranks(len(strip.cube), (0.5,)) if complete else ()
-    (value,) = quantiles(sort_samples(strip.cube, wanted), n, (0.5,))
+    complete = int(n.min(initial=0xFFFF)) == len(strip.values)
+    wanted = ranks(len(strip.values), (0.5,)) if complete else ()
+    (value,) = quantiles(sort_samples(strip.values, wanted), n, (0.5,))
     if rules.variance == "scatter":
         return value, np.pi / 2 * sums.scatter() / n
-    return value, _median_variance(strip, used, n.astype(np.float64))
+    return value, _median_variance(strip, n.astype(np.float64))
 
 
-def _median_variance(strip: Strip, used: Used, n: Plane) -> Plane:
+def _median_variance(strip: Strip, n: Plane) -> Plane:
     """Variance of the median of samples of unequal variance.
 
     ``pi n**2 / (2 (sum 1/sigma)**2 (n + a))`` with a = pi/2 - 1 for odd n, pi - 2 for even n
@@ -71,10 +71,10 @@ def _median_variance(strip: Strip, used: Used, n: Plane) -> Plane:
     the mean.
     """
     inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
-    for sample, use in zip(strip.samples, used, strict=True):
+    for sample in strip.samples:
         sigma = np.sqrt(sample.variance, dtype=np.float64)
-        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=use)
-        total[sample.view] += np.where(use, sample.variance, 0)
+        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > 0)
+        total[sample.view] += sample.variance
     bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
     many = np.pi * np.square(n) / (2 * np.square(inverse) * (n + bias))
     return np.where(n > 2, many, total / np.square(n))
@@ -104,20 +104,18 @@ def _error_of_scatter(scatter: Plane, n: NDArray[np.uint16]) -> Plane:
 
 
 def _iqrange(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
-    rows = sort_samples(strip.cube)
+    rows = sort_samples(strip.values)
     lower, upper = quantiles(rows, strip.n_available, (0.25, 0.75))
     return upper - lower, np.full(strip.shape, np.nan)
 
 
 def _min(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
-    return strip.cube.min(axis=0).astype(np.float64), np.zeros(strip.shape)
+    return strip.values.min(axis=0).astype(np.float64), np.zeros(strip.shape)
 
 
 def _max(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
-    value = np.full(strip.shape, -np.inf)
-    for sample, use in zip(strip.samples, used, strict=True):
-        np.maximum(value[sample.view], sample.values, out=value[sample.view], where=use)
-    return value, np.zeros(strip.shape)
+    value = np.max(strip.values, axis=0, where=used, initial=-np.inf)
+    return value.astype(np.float64), np.zeros(strip.shape)
 
 
 def _sum(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
@@ -142,8 +140,8 @@ def _nclipped(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tup
 def _first(strip: Strip) -> Plane:
     """First available sample of every pixel."""
     value = np.full(strip.shape, np.nan)
-    for sample in reversed(strip.samples):
-        np.copyto(value[sample.view], sample.values, where=sample.available)
+    for values, available in zip(strip.values[::-1], strip.available[::-1], strict=True):
+        np.copyto(value, values, where=available)
     return value
 
 

@@ -22,7 +22,12 @@ def test_slabs_tile_the_coadd_below_the_limit(n_input, shape, limit, threads):
     assert sum(s.area for s in slabs) == box.area
     assert all(a.y1 == b.y0 for a, b in pairwise(slabs))
     assert plan.n_bytes <= limit * MIB
-    assert plan.rows % TILE == 0 or plan.rows < TILE
+
+
+def test_compressed_inputs_are_read_by_tiles():
+    box = Box(0, 0, 2000, 2000)
+    assert plan_slabs(box, 20, 4096 * MIB, tiles=True).rows == TILE
+    assert plan_slabs(box, 20, 4096 * MIB).rows < TILE
 
 
 def test_height_does_not_change_the_memory():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.coadd.weights import clipped_mean, mean_variance, sample_boxes
+from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
 
 
 def test_clipped_mean_by_hand():
@@ -19,23 +19,29 @@ def test_bad_pixels_do_not_count(rng):
     variance = rng.normal(25, 1, (64, 64)).astype(np.float32)
     image = np.zeros_like(variance)
     mask = np.zeros(variance.shape, np.int32)
-    clean = mean_variance(image, mask, variance, 2)
     variance[:20], mask[:20] = 1000, 2
     image[20:30], variance[20:30] = np.nan, 1000
     variance[30], variance[31], variance[32] = -1, np.nan, np.inf
-    assert mean_variance(image, mask, variance, 2) == pytest.approx(clean, rel=5e-3)
+    found = usable_variance(image, mask, variance, 2)
+    np.testing.assert_array_equal(found, variance[33:].ravel())
+    assert usable_variance(image, None, variance, 2).size == found.size + 20 * 64
 
 
-def test_unusable_input():
-    plane = np.zeros((3, 3), np.float32)
-    assert np.isnan(mean_variance(plane, plane.astype(np.int32), plane, 0))
-
-
+@pytest.mark.parametrize("tile", [1, 256])
 @pytest.mark.parametrize("shape", [(10, 10), (2048, 2048), (4000, 9000), (5, 10**6)])
-def test_sample_boxes_lie_apart_and_inside(shape):
+def test_sample_boxes_lie_apart_and_inside(shape, tile):
     box = Box(7, 3, *shape)
-    blocks = sample_boxes(box)
-    assert sum(b.area for b in blocks) <= max(1 << 20, box.nx)
+    blocks = sample_boxes(box, tile)
+    assert sum(b.area for b in blocks) <= max(1 << 18, 3 * tile * box.nx, box.nx * 5)
     assert all(box.contains(b) and b.nx == box.nx and b.area for b in blocks)
     assert all(a.y1 <= b.y0 for a, b in pairwise(blocks))
-    assert blocks[-1].y1 == box.y1 or len(blocks) == 1
+    assert all((b.y0 - 7) % tile == 0 for b in blocks)
+
+
+def test_sample_stands_for_all_pixels(rng):
+    y, x = np.mgrid[:2048, :1024].astype(np.float32)
+    variance = 25 * (1 + 0.3 * (x / 1024 - 0.5) ** 2 + 0.2 * np.sin(y / 300))
+    variance *= rng.normal(1, 0.05, variance.shape)
+    some = [variance[b.slices(Box(0, 0, 2048, 1024))] for b in sample_boxes(Box(0, 0, 2048, 1024))]
+    found = clipped_mean(np.concatenate(some).ravel(), 3, 2)
+    assert found == pytest.approx(clipped_mean(variance.ravel(), 3, 2), rel=1e-3)
