@@ -171,16 +171,19 @@ def check_detections(detections: Detections, path: str) -> None:
 
 def with_sky_positions(detections: Detections) -> Detections:
     """Fill ``ra, dec`` of parents, peaks and culled peaks from the WCS; NaN without one."""
-    tables: dict[str, NDArray[Any]] = {}
-    for name in ("parents", "peaks", "culled"):
-        table = getattr(detections, name)
-        if table is None:
-            continue
+
+    def placed(table: NDArray[Any]) -> NDArray[Any]:
         table = table.copy()
         ra, dec = pixel_to_sky(detections.wcs, detections.box, table["x"], table["y"])
         table["ra"], table["dec"] = ra, dec
-        tables[name] = table
-    return replace(detections, **tables)
+        return table
+
+    return replace(
+        detections,
+        parents=placed(detections.parents),
+        peaks=placed(detections.peaks),
+        culled=None if detections.culled is None else placed(detections.culled),
+    )
 
 
 def _span_table(footprints: FootprintSet, columns: tuple[Column, ...]) -> NDArray[Any]:

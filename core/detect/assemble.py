@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coblend.core.catalog import empty_table
 from coblend.core.detect import identifiers
+from coblend.core.detect.splitting import Parents
 from coblend.core.detection import PARENT_FLAGS, parent_columns, peak_columns
 from coblend.core.footprint import FootprintSet
 
@@ -109,3 +110,21 @@ def set_parent_flag(
     """Set one flag of some parents: its column and its bit."""
     parents[f"flag_{name}"][rows] = True
     parents["flags"][rows] |= 1 << PARENT_FLAGS[name]
+
+
+def brightest_of_uncut(rows: NDArray[Any], parents: Parents) -> NDArray[np.int64]:
+    """Find the brightest peak of the footprint that each parent was cut from.
+
+    Returns
+    -------
+    array, shape (n,), int64
+        Its identifier; 0 for parents that are no pieces.
+    """
+    blob = np.zeros(len(rows), np.int64)
+    cut = np.flatnonzero(parents.cut)
+    if len(cut):
+        order = cut[np.lexsort((-rows["peak_snr"][cut], parents.origin[cut]))]
+        _, first, group = np.unique(parents.origin[order], return_index=True, return_inverse=True)
+        peak_bit = np.int64((identifiers.PEAK ^ identifiers.PARENT) << 31)
+        blob[order] = (rows["id"][order[first]] | peak_bit)[group]
+    return blob

@@ -61,7 +61,7 @@ def regional_maxima(
         tied = (tied | (neighbour == value))[keep]
         candidate, value = candidate[keep], value[keep]
     if every or not tied.any():
-        return candidate
+        return np.asarray(candidate)
     members = pixels[np.isin(flat[pixels], value[tied])]
     return np.asarray(np.union1d(candidate[~tied], _plateau_centres(image, members)))
 

@@ -191,8 +191,8 @@ def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -
     core_parent = labels[SpanIndex.build(grown).find(first[:, 0], first[:, 1])]
     parents = Parents.whole(group_spans(grown, labels, n), core_parent)
     if params.grow_merge == "voronoi":
-        cut = np.ones(n, bool)
+        seeds = np.ones(cores.n, bool)
     else:
         n_peak = np.bincount(core_parent[peaks.core], minlength=n)
-        cut = (n_peak > params.max_peaks) if params.max_peaks else np.zeros(n, bool)
-    return cut_footprints(parents, footprints, cut, shape, work.half_widths)
+        seeds = (n_peak > (params.max_peaks or np.inf))[core_parent]
+    return cut_footprints(parents, footprints, seeds, shape, work.half_widths)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coblend.core.detect.components import group_spans
 from coblend.core.detect.growth import share_growth
-from coblend.core.footprint import FootprintSet, raster_order
+from coblend.core.footprint import FootprintSet, SpanIndex, raster_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,81 +23,95 @@ class Parents:
     Parameters
     ----------
     footprints : FootprintSet
-        n parents in raster order of their first pixel, array coordinates.
+        n parents, array coordinates.
     core_parent : array, shape (n_core,), int64
         Parent of each core.
     origin : array, shape (n,), int64
-        For a footprint that was cut from another, that one's number before the cut; else -1.
+        Number of the parent before any cut.
+    cut : array, shape (n,), bool
+        Whether it is a piece of that one.
     """
 
     footprints: FootprintSet
     core_parent: NDArray[np.int64]
     origin: NDArray[np.int64]
+    cut: NDArray[np.bool_]
 
     @classmethod
     def whole(cls, footprints: FootprintSet, core_parent: NDArray[np.int64]) -> Parents:
         """Parents of which none is cut."""
-        return cls(footprints, core_parent, np.full(len(footprints), -1, np.int64))
+        n = len(footprints)
+        return cls(footprints, core_parent, np.arange(n), np.zeros(n, bool))
 
 
 def cut_footprints(
     parents: Parents,
     cores: FootprintSet,
-    cut: NDArray[np.bool_],
+    seeds: NDArray[np.bool_],
     shape: tuple[int, int],
     half_widths: NDArray[np.int64],
 ) -> Parents:
-    """Replace the parents ``cut`` by one parent per core; each pixel goes to the nearest core.
+    """Replace parents by one parent per core; each pixel goes to the nearest core.
 
     Parameters
     ----------
     parents : Parents
+        Whole ones, in raster order of their first pixel.
     cores : FootprintSet
-        Array coordinates; every pixel of the parents to cut lies within the stencil of a core.
-    cut : array, shape (n,), bool
+        Array coordinates.
+    seeds : array, shape (n_core,), bool
+        Cores that become parents: those with peaks, of the parents to cut. Other cores there go
+        to the nearest of them.
     shape : tuple of int
         Rows and columns of the image.
     half_widths : array
-        Stencil of the growth, from `stencil`.
+        Stencil of the growth, from `stencil`; pixels farther from a core than it reaches are
+        given away in further rounds.
     """
-    if not cut.any():
-        return parents
-    footprints = parents.footprints
-    old_spans, old_owner = footprints.spans, footprints.owner
-    own_core = cut[parents.core_parent]
-    core_spans, core_owner = cores.spans, cores.owner
-    mine = own_core[core_owner]
-    grown = cut[old_owner]
-    order, grown_order = (
-        np.flatnonzero(rows)[raster_order(spans[rows])]
-        for rows, spans in ((mine, core_spans), (grown, old_spans))
-    )
-    part, part_core = share_growth(
-        core_spans[order], core_owner[order], old_spans[grown_order], shape, half_widths
-    )
-    n_old = len(footprints)
-    spans = np.concatenate([old_spans[~grown], part])
-    owner = np.concatenate([old_owner[~grown], n_old + part_core])  # cores as n_old + core
-    return _in_raster_order(spans, owner, np.where(own_core, n_old, 0), parents)
-
-
-def _in_raster_order(
-    spans: NDArray[np.int32],
-    owner: NDArray[np.int64],
-    moved: NDArray[np.int64],
-    parents: Parents,
-) -> Parents:
-    """Renumber footprints by first pixel; ``moved`` > 0 marks cores that are parents now."""
-    order = raster_order(spans)
-    spans, owner = spans[order], owner[order]
-    names, first, inverse = np.unique(owner, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    names_by_rank = names[np.argsort(first)]
     n_old = len(parents.footprints)
-    new_name = np.where(moved > 0, n_old + np.arange(len(moved)), parents.core_parent)
-    core_parent = rank[np.searchsorted(names, new_name)]
-    is_cut = names_by_rank >= n_old
-    origin = np.full(len(names), -1, np.int64)
-    origin[is_cut] = parents.core_parent[names_by_rank[is_cut] - n_old]
-    origin[~is_cut] = parents.origin[names_by_rank[~is_cut]]
-    return Parents(group_spans(spans, rank[inverse], len(names)), core_parent, origin)
+    doomed = np.zeros(n_old, bool)
+    doomed[parents.core_parent[seeds]] = True
+    if not doomed.any():
+        return parents
+    old_spans, old_owner = parents.footprints.spans, parents.footprints.owner
+    gone = doomed[old_owner]
+    mine = seeds[cores.owner]
+    part, part_core = cores.spans[mine], cores.owner[mine]
+    order = raster_order(part)
+    part, part_core = part[order], part_core[order]
+    grown = old_spans[gone]
+    grown = grown[raster_order(grown)]
+    area, reached = _area(grown), -1
+    while reached < _area(part) < area or reached < 0:
+        reached = _area(part)
+        part, part_core = share_growth(part, part_core, grown, shape, half_widths)
+    spans = np.concatenate([old_spans[~gone], part])
+    name = np.concatenate([old_owner[~gone], n_old + part_core])  # cores as n_old + core
+    return _numbered(spans, name, parents, cores)
+
+
+def _numbered(
+    spans: NDArray[np.int32],
+    name: NDArray[np.int64],
+    parents: Parents,
+    cores: FootprintSet,
+) -> Parents:
+    """Renumber footprints by first pixel; names from n_old on are cores that are parents now."""
+    n_old = len(parents.footprints)
+    order = raster_order(spans)
+    spans, name = spans[order], name[order]
+    names, first, inverse = np.unique(name, return_index=True, return_inverse=True)
+    by_pixel = np.argsort(first)
+    rank = np.argsort(by_pixel)
+    names = names[by_pixel]
+    cut = names >= n_old
+    origin = names.copy()
+    origin[cut] = parents.core_parent[names[cut] - n_old]
+    owner = rank[inverse]
+    first_pixel = cores.spans[cores.offsets[:-1]]
+    inside = SpanIndex.build(spans).find(first_pixel[:, 0], first_pixel[:, 1])
+    return Parents(group_spans(spans, owner, len(names)), owner[inside], origin, cut)
+
+
+def _area(spans: NDArray[np.int32]) -> int:
+    return int(np.sum(spans[:, 2].astype(np.int64) - spans[:, 1] + 1))

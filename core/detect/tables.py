@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from coblend.core.catalog import column_suffix
 from coblend.core.detect import identifiers
-from coblend.core.detect.assemble import assemble, blank_peaks, set_parent_flag
+from coblend.core.detect.assemble import (
+    assemble,
+    blank_peaks,
+    brightest_of_uncut,
+    set_parent_flag,
+)
 from coblend.core.detect.locate import Peaks
 from coblend.core.detect.prepare import Work
 from coblend.core.detect.splitting import Parents
@@ -56,7 +61,7 @@ def tables(work: Work, cores: FootprintSet, parents: Parents, peaks: Peaks) -> D
             "VARSCAL1": work.scale.variance,
             "GROWRAD1": len(work.half_widths) - 1,
             "MAXPEAKS": params.max_peaks,
-            "NSPLIT": len(np.unique(parents.origin[parents.origin >= 0])),
+            "NSPLIT": len(np.unique(parents.origin[parents.cut])),
         },
     )
 
@@ -100,23 +105,10 @@ def _flag_parents(
     set_parent_flag(rows, "partial", any_peak(peaks.flux_err > _partial_error(work)))
     set_parent_flag(rows, "nopeak_fallback", any_peak(peaks.flags & PEAK_FLAGS["fallback"] > 0))
     set_parent_flag(rows, "negative", np.full(n, work.sign < 0))
-    cut = parents.origin >= 0
-    set_parent_flag(rows, "split", cut)
+    set_parent_flag(rows, "split", parents.cut)
     if work.params.max_peaks:
         set_parent_flag(rows, "crowded", rows["npeak"] > work.params.max_peaks)
-    if cut.any():
-        rows["blob"] = _blobs(rows, parents)
-
-
-def _blobs(rows: NDArray[Any], parents: Parents) -> NDArray[np.int64]:
-    """Find the brightest peak of the footprint that each parent was cut from."""
-    blob = np.zeros(len(rows), np.int64)
-    cut = np.flatnonzero(parents.origin >= 0)
-    order = cut[np.lexsort((-rows["peak_snr"][cut], parents.origin[cut]))]
-    _, first, inverse = np.unique(parents.origin[order], return_index=True, return_inverse=True)
-    peak_bit = np.int64((identifiers.PEAK ^ identifiers.PARENT) << 31)
-    blob[order] = (rows["id"][order[first]] | peak_bit)[inverse]
-    return blob
+    rows["blob"] = brightest_of_uncut(rows, parents)
 
 
 def _partial_error(work: Work) -> float:

@@ -1,0 +1,112 @@
+"""Parents of a merged catalogue: cores, cut of crowded ones, flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.catalog import column_suffix
+from coblend.core.detect.assemble import brightest_of_uncut, set_parent_flag
+from coblend.core.detect.components import group_spans, label_spans
+from coblend.core.detect.growth import stencil
+from coblend.core.detect.splitting import Parents, cut_footprints
+from coblend.core.detection import PARENT_FLAGS, Detections
+from coblend.core.footprint import FootprintSet, SpanIndex, raster_order
+from coblend.core.merge.overlap import SortedSpans, union_footprints
+
+
+def union_cores(
+    catalogues: Sequence[Detections],
+) -> tuple[FootprintSet, NDArray[np.bool_]]:
+    """Find the connected components of all cores, and which bands contribute to each.
+
+    Catalogues without cores count with their footprints.
+    """
+    sets = [c.footprints if c.cores is None else c.cores for c in catalogues]
+    spans = np.concatenate([np.empty((0, 3), np.int32), *(s.spans for s in sets)])
+    together = SortedSpans.build(spans, np.zeros(len(spans), np.int64))
+    merged, _ = union_footprints(together, np.zeros(1, np.int64))
+    labels, n = label_spans(merged.spans)
+    index = SpanIndex.build(merged.spans)
+    has_band = np.zeros((n, len(catalogues)), bool)
+    for band, own in enumerate(sets):
+        has_band[labels[index.find(own.spans[:, 0], own.spans[:, 1])], band] = True
+    return group_spans(merged.spans, labels, n), has_band
+
+
+def cut(
+    catalogues: Sequence[Detections],
+    footprints: FootprintSet,
+    cores: FootprintSet,
+    peaks: NDArray[Any],
+    box: Box,
+    max_peaks: int,
+) -> Parents:
+    """Cut parents of too many peaks into one per core with peaks; parent coordinates."""
+    first = cores.spans[cores.offsets[:-1]]
+    core_parent = containing(footprints, first[:, 0], first[:, 1])
+    parents = Parents.whole(footprints, core_parent)
+    peaks_in_core = np.bincount(peaks["core"], minlength=len(cores))
+    n_peak = np.bincount(core_parent, weights=peaks_in_core, minlength=len(footprints))
+    crowded = n_peak > (max_peaks or np.inf)
+    if not crowded.any():
+        return parents
+    radius = max(2, *(int(c.meta.get("GROWRAD1", 4)) for c in catalogues))
+    corner = np.array([box.y0, box.x0, box.x0], np.int32)
+    local = Parents.whole(FootprintSet(footprints.spans - corner, footprints.offsets), core_parent)
+    cut = cut_footprints(
+        local,
+        FootprintSet(cores.spans - corner, cores.offsets),
+        crowded[core_parent] & (peaks_in_core > 0),
+        box.shape,
+        stencil(radius),
+    )
+    moved = FootprintSet(cut.footprints.spans + corner, cut.footprints.offsets)
+    return Parents(moved, cut.core_parent, cut.origin, cut.cut)
+
+
+def flag_parents(
+    rows: NDArray[Any],
+    catalogues: Sequence[Detections],
+    bands: tuple[str, ...],
+    parents: Parents,
+    parent_of: NDArray[np.int64],
+    core_bands: NDArray[np.bool_],
+    max_peaks: int,
+) -> None:
+    """Set the bands of each parent, and the flags that any of its footprints has."""
+    n_old = int(parent_of.max(initial=-1)) + 1
+    first = 0
+    has = np.zeros((n_old, len(bands)), bool)
+    for i, catalogue in enumerate(catalogues):
+        mine = parent_of[first : first + len(catalogue.parents)]
+        first += len(catalogue.parents)
+        has[mine, i] = True
+        for name in PARENT_FLAGS:
+            flagged = np.bincount(mine[catalogue.parents[f"flag_{name}"]], minlength=n_old).astype(
+                bool
+            )
+            set_parent_flag(rows, name, flagged[parents.origin])
+    own = np.zeros((len(rows), len(bands)), bool)
+    np.logical_or.at(own, parents.core_parent, core_bands)
+    has = np.where(parents.cut[:, None], own, has[parents.origin])
+    for i, band in enumerate(bands):
+        rows[f"merge_footprint_{column_suffix(band)}"] = has[:, i]
+    set_parent_flag(rows, "split", parents.cut)
+    rows["blob"] = brightest_of_uncut(rows, parents)
+    if max_peaks:
+        set_parent_flag(rows, "crowded", rows["npeak"] > max_peaks)
+
+
+def containing(
+    footprints: FootprintSet, y: NDArray[np.int32], x: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Find the footprint that holds each pixel, -1 if none does."""
+    order = raster_order(footprints.spans)
+    span = SpanIndex.build(footprints.spans[order]).find(y, x)
+    owner = np.append(footprints.owner[order], -1)
+    return np.asarray(owner[span])
