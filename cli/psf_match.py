@@ -5,93 +5,268 @@ from __future__ import annotations
 import logging
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
-from coblend.core.errors import ParameterError
+from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.match import MatchParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from coblend.core.exposure import Exposure, HeaderValue
     from coblend.core.psf import Psf
-    from coblend.core.psfmatch.apply import Applied
+    from coblend.core.psfmatch.apply import Applied, Kernel
     from coblend.core.psfmatch.match import Match
+    from coblend.io.specs import FileSpec
 
 log = logging.getLogger("coblend")
+
+_MATCH_CARDS = ("PSFMATCH", "PSFMMETH", "PSFMRES", "PSFMSUM", "PSFMK2", "PSFMLAM", "PSFMVER")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A kernel, solved now or read from a file, and what it makes of the PSF."""
+
+    kernel: Kernel
+    reference: Psf
+    achieved: Psf
+    cards: Mapping[str, HeaderValue]
+    summary: Mapping[str, Any]
+    nodes: NDArray[Any] | None = None
 
 
 @command(
     "psf-match",
     MatchParams,
     examples=(
-        "coblend psf-match coadd_i.fits -o matched_i.fits --reference coadd_g.fits[PSF]",
+        "coblend psf-match coadd_i.fits -o matched_i.fits --reference 'coadd_g.fits[PSF]'",
         "coblend psf-match warp.fits -o matched.fits --reference moffat:fwhm=5.2,beta=3",
+        "coblend psf-match coadd_?.fits -o 'matched_{band}.fits' --reference auto",
     ),
 )
-@click.argument("exposure")
-def psf_match(run: Run, params: MatchParams, exposure: str) -> None:
-    """Match the PSF of EXPOSURE to a reference, both given as models.
+@click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
+def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None:
+    """Match the PSF of each EXPOSURE to a reference, both given as models.
 
     The kernel is solved at as many places as the variation of the PSF needs, its noise kept as
     low as the tolerance allows; variance and mask follow the image. The output holds the
     reference as PSF, what was reached as PSF_ACHIEVED and the correlation of the noise as
-    NOISE_ACF.
+    NOISE_ACF. With several exposures the output's name holds {band} or {name}; --reference auto
+    then finds one reference for all.
     """
-    from coblend.core.psfmatch.apply import apply_kernel
+    from coblend.io.specs import expand_lists, parse_band_spec
+
+    if bool(params.reference) == bool(params.apply_kernel):
+        raise ParameterError(
+            "give either --reference or --apply-kernel",
+            hint="a reference is a PSF: file.fits[PSF], moffat:fwhm=5.2,beta=3, auto",
+        )
+    specs = [parse_band_spec(text) for text in expand_lists(exposures)]
+    if len(specs) > 1:
+        _require_templates(run, params)
+    reference = None if params.apply_kernel else _reference(run, params, specs)
+    rows = []
+    with run.progress("psf-match", len(specs)) as advance:
+        for band, spec in specs:
+            science = _read(spec, band, params)
+            run.add_input("image", spec.path)
+            rows.append(_one(run, params, science, spec, reference))
+            advance(1)
+    run.report(rows[0] if len(rows) == 1 else {"n_exposure": len(rows)},
+               table=rows if len(rows) > 1 else None)  # fmt: skip
+
+
+def _one(
+    run: Run, params: MatchParams, science: Exposure, spec: FileSpec, reference: Psf | None
+) -> dict[str, Any]:
+    """Match one exposure; returns its line of the report."""
+    names = {
+        option: _filled(text, science, spec)
+        for option, text in (("output", run.output), ("kernel", params.save_kernel),
+                             ("nodes", params.save_nodes))
+    }  # fmt: skip
+    _check_outputs(run, names)
+    noise = _noise(params)
+    if reference is None:
+        prepared = _from_file(params.apply_kernel, science)
+    else:
+        prepared = _solved(science, reference, params, noise, spec)
+    if not run.dry_run:
+        _convolve_and_write(run, params, science, prepared, noise, names)
+    return {"output": names["output"], **prepared.summary}
+
+
+def _solved(
+    science: Exposure,
+    reference: Psf,
+    params: MatchParams,
+    noise: NDArray[np.float64] | None,
+    spec: FileSpec,
+) -> Prepared:
     from coblend.core.psfmatch.match import match_models
-    from coblend.io.exposures import read_exposure, require_psf
-    from coblend.io.psfs import parse_psf_spec
-    from coblend.io.specs import parse_band_spec
 
-    if not params.reference:
-        raise ParameterError("option reference is missing", hint="give a PSF with --reference")
-    band, spec = parse_band_spec(exposure)
-    run.add_input("image", spec.path)
-    science = read_exposure(spec, band=band, psf=params.psf or None)
-    require_psf(science, spec.path)
-    assert science.psf is not None
-    reference = parse_psf_spec(params.reference)
-    match = match_models(science.psf, reference, science.box, params)
+    match = match_models(cast("Psf", science.psf), reference, science.box, params, noise)
     for warning in match.warnings:
-        log.warning("%s: %s", os.path.basename(spec.path), warning)
-    run.report(_summary(match))
-    if run.dry_run:
-        return
-    applied = apply_kernel(science, match.kernel, params, run.jobs)
-    _write(run, params, match, applied, reference)
+        log.warning("%s: %s", spec.path, warning)
+    cards: dict[str, HeaderValue] = {
+        "PSFMATCH": match.status,
+        "PSFMMETH": params.method,
+        "PSFMRES": match.worst,
+        "PSFMSUM": float(match.nodes["sum_residual"].max()),
+        "PSFMK2": float(match.nodes["noise_gain"].mean()),
+        "PSFMLAM": match.strength,
+        "PSFMVER": 1,
+    }
+    return Prepared(match.kernel, reference, match.achieved, cards, _summary(match), match.nodes)
 
 
-def _write(run: Run, params: MatchParams, match: Match, applied: Applied, reference: Psf) -> None:
-    """Write the matched exposure and what was asked for besides."""
-    from dataclasses import replace
+def _from_file(path: str, science: Exposure) -> Prepared:
+    """Kernel that an earlier run saved, with the PSFs it leads to."""
+    from coblend.io.kernels import read_kernel
+    from coblend.io.psfs import read_psf
+    from coblend.io.reader import open_fits
 
+    with open_fits(path) as file:
+        kernel = read_kernel(file, science.box)
+        psf, achieved = read_psf(file, None), read_psf(file, None, "PSF_ACHIEVED")
+        if psf is None or achieved is None:
+            raise FormatError("has no PSF and PSF_ACHIEVED", path)
+        header = file.header("KERNEL_BASIS")
+    cards = {key: header[key] for key in _MATCH_CARDS if key in header}
+    summary = {"kernel_size": kernel.side, "status": str(cards.get("PSFMATCH", "")).lower()}
+    return Prepared(kernel, psf, achieved, cards, summary)
+
+
+def _convolve_and_write(
+    run: Run,
+    params: MatchParams,
+    science: Exposure,
+    prepared: Prepared,
+    noise: NDArray[np.float64] | None,
+    names: Mapping[str, str],
+) -> None:
     import numpy as np
 
+    from coblend.core.psfmatch.apply import apply_kernel
     from coblend.core.psfmatch.diagnose import NODE_COLUMNS
     from coblend.core.psfmatch.noise import autocorrelation, flux_noise_factor
     from coblend.io.exposures import write_exposure
     from coblend.io.kernels import write_kernel
     from coblend.io.psfs import write_psf
 
-    box = applied.exposure.box
+    box, kernel = science.box, prepared.kernel
+    if params.region_map:
+        applied = _by_region(run, params, science, prepared)
+    else:
+        applied = apply_kernel(science, kernel, params, run.jobs)
     centre = (box.y0 + (box.ny - 1) / 2, box.x0 + (box.nx - 1) / 2)
-    correlation = autocorrelation(match.kernel.at_many(*centre)[0])
-    cards = _cards(match, params, applied.radius)
-    cards["NCORPSF"] = flux_noise_factor(correlation, reference.at(*centre))
-    matched = _rescaled(replace(applied.exposure, psf=reference), params.kernel_sum)
-    with run.create("exposure/1") as out:
+    middle = kernel.at_many(*centre)[0]
+    correlation = autocorrelation(middle, noise)
+    factor = float(middle.sum())
+    cards: dict[str, HeaderValue] = {
+        **prepared.cards,
+        "KRNSIZE": kernel.side,
+        "KRNSUM": factor,
+        "KRNRAD": applied.radius,
+        "NCORPSF": flux_noise_factor(correlation, prepared.reference.at(*centre)),
+        "NCORSUM": float(correlation.sum()),
+    }
+    matched = replace(
+        applied.exposure, psf=prepared.reference, meta=_rescaled(science.meta, factor)
+    )
+    with run.create("exposure/1", path=names["output"]) as out:
         write_exposure(out, matched, header=cards)
-        write_psf(out, match.achieved, "PSF_ACHIEVED")
+        write_psf(out, prepared.achieved, "PSF_ACHIEVED")
         out.image("NOISE_ACF", correlation.astype(np.float32))
-    if params.save_kernel:
-        with run.create("kernel/1", path=params.save_kernel) as out:
-            write_kernel(out, match.kernel, {"KRNMETH": params.method, **cards})
-    if params.save_nodes:
-        with run.create("nodes/1", path=params.save_nodes) as out:
-            out.table("MATCH_NODES", match.nodes, columns=NODE_COLUMNS)
+    if names["kernel"]:
+        with run.create("kernel/1", path=names["kernel"]) as out:
+            write_kernel(out, kernel, prepared.cards)
+            write_psf(out, prepared.reference)
+            write_psf(out, prepared.achieved, "PSF_ACHIEVED")
+    if names["nodes"] and prepared.nodes is not None:
+        with run.create("nodes/1", path=names["nodes"]) as out:
+            out.table("MATCH_NODES", prepared.nodes, columns=NODE_COLUMNS)
+
+
+def _by_region(run: Run, params: MatchParams, science: Exposure, prepared: Prepared) -> Applied:
+    """Convolve each region of a map with the kernel of the cell that stands for it."""
+    from coblend.core.psf import CellPsf
+    from coblend.core.psf.fields import CellField, ChebyshevField
+    from coblend.core.psfmatch.regions import apply_by_region
+    from coblend.io.reader import open_fits
+    from coblend.io.specs import parse_spec
+
+    spec = parse_spec(params.region_map)
+    run.add_input("regions", spec.path)
+    psf, kernel = science.psf, prepared.kernel
+    if not isinstance(psf, CellPsf) or psf.regions is None or not isinstance(kernel, CellField):
+        raise FormatError(
+            "a region map needs a PSF with one cell per region",
+            spec.path,
+            hint="the table PSF_CELLS needs a column region with the numbers of the map",
+        )
+    with open_fits(spec.path) as file:
+        regions = file.image(1 if spec.hdu is None and len(file.hdus) > 1 else spec.hdu or 0)
+    kernels = {
+        int(region): ChebyshevField.of_constant(image)
+        for region, image in zip(psf.regions, kernel.images, strict=True)
+    }
+    return apply_by_region(science, kernels, regions.astype("i4"), params, run.jobs)
+
+
+def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
+    from coblend.io.exposures import read_exposure, require_psf
+
+    science = read_exposure(spec, band=band, psf=params.psf or None)
+    require_psf(science, spec.path)
+    return science
+
+
+def _reference(run: Run, params: MatchParams, specs: Sequence[tuple[str | None, FileSpec]]) -> Psf:
+    """Read the reference asked for, or find the narrowest that all exposures reach."""
+    from coblend.io.psfs import parse_psf_spec
+    from coblend.io.specs import parse_spec
+
+    if params.reference != "auto":
+        psf = parse_psf_spec(params.reference)
+        path = parse_spec(params.reference).path
+        if os.path.exists(path):
+            run.add_input("reference", path)
+        return psf
+    from coblend.core.psfmatch.common import common_reference, text_form
+
+    exposures = (_read(spec, band, params) for band, spec in specs)
+    common = common_reference([(cast("Psf", e.psf), e.box) for e in exposures], params.tolerance)
+    log.warning("reference auto is %s", text_form(common))
+    run.report({"reference": text_form(common)})
+    return common
+
+
+def _noise(params: MatchParams) -> NDArray[np.float64] | None:
+    """Autocorrelation of the input noise, if given."""
+    if not params.noise_acf:
+        return None
+    import numpy as np
+
+    from coblend.io.reader import open_fits
+    from coblend.io.specs import parse_spec
+
+    spec = parse_spec(params.noise_acf)
+    with open_fits(spec.path) as file:
+        name = spec.hdu if spec.hdu is not None else "NOISE_ACF"
+        data = file.image(name).astype(np.float64)
+        if data.ndim != 2 or data.shape[0] != data.shape[1] or data.shape[0] % 2 == 0:
+            raise FormatError(f"a noise autocorrelation of shape {data.shape}, expected a square "
+                              "of odd side", spec.path, str(name))  # fmt: skip
+        return np.asarray(data / data[data.shape[0] // 2, data.shape[1] // 2])
 
 
 def _summary(match: Match) -> dict[str, Any]:
@@ -108,28 +283,34 @@ def _summary(match: Match) -> dict[str, Any]:
     }
 
 
-def _cards(match: Match, params: MatchParams, radius: int) -> dict[str, HeaderValue]:
-    return {
-        "PSFMATCH": match.status,
-        "PSFMMETH": params.method,
-        "PSFMRES": match.worst,
-        "PSFMSUM": float(match.nodes["sum_residual"].max()),
-        "PSFMK2": float(match.nodes["noise_gain"].mean()),
-        "PSFMLAM": match.strength,
-        "PSFMVER": 1,
-        "KRNSIZE": match.kernel.side,
-        "KRNSUM": params.kernel_sum,
-        "KRNRAD": radius,
-    }
-
-
-def _rescaled(exposure: Exposure, factor: float) -> Exposure:
+def _rescaled(meta: Mapping[str, HeaderValue], factor: float) -> dict[str, HeaderValue]:
     """Zero points that follow the scale of the image."""
-    from dataclasses import replace
-
-    meta = dict(exposure.meta)
+    out = dict(meta)
     for key in ("PHOTZP", "MAGZERO"):
-        if factor != 1 and key in meta:
-            meta[key] = float(meta[key]) + 2.5 * math.log10(factor)
-            log.info("%s is now %.5f", key, meta[key])
-    return replace(exposure, meta=meta)
+        if abs(factor - 1) > 1e-9 and key in out:
+            out[key] = float(out[key]) + 2.5 * math.log10(factor)
+            log.info("%s is now %.5f", key, out[key])
+    return out
+
+
+def _filled(template: str, science: Exposure, spec: FileSpec) -> str:
+    """Output name of one exposure."""
+    stem = os.path.basename(spec.path).split(".fit")[0]
+    return template.replace("{band}", science.band).replace("{name}", stem)
+
+
+def _require_templates(run: Run, params: MatchParams) -> None:
+    for text in (run.output, params.save_kernel, params.save_nodes):
+        if text and "{band}" not in text and "{name}" not in text:
+            raise ParameterError(
+                f"several exposures cannot all be written to {text}",
+                hint="write {band} or {name} where the band's or file's name belongs",
+            )
+
+
+def _check_outputs(run: Run, names: Mapping[str, str]) -> None:
+    """Refuse at once what could not be written at the end."""
+    from coblend.io.writer import check_output
+
+    for name in filter(None, names.values()):
+        check_output(name, overwrite=run.overwrite or run.dry_run)

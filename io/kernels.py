@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from coblend.core.box import Box
 from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
@@ -60,20 +61,22 @@ def write_kernel(
         out.table("KERNEL_CELLS", rows, columns=_CELLS)
 
 
-def read_kernel(file: FitsFile) -> Kernel:
-    """Read the kernel of a file of schema ``kernel/1``.
+def read_kernel(file: FitsFile, box: Box) -> Kernel:
+    """Read the kernel of a file of schema ``kernel/1``, to be used on ``box``.
 
     Raises
     ------
     SchemaError, FormatError
-        When it is another kind of file, or the kernel is damaged.
+        When it is another kind of file, the kernel is damaged, or was made for other pixels.
     """
     file.require_schema("kernel")
     header = file.header("KERNEL_BASIS")
     model = str(header.get("KRNSPMOD", "")).strip().upper()
     try:
         if model == "CHEBYSHEV1":
-            return read_field(file, "KERNEL_BASIS", "KERNEL_COEF", "KRN")
+            field = read_field(file, "KERNEL_BASIS", "KERNEL_COEF", "KRN")
+            _check_covers(field, box)
+            return field
         images = file.image("KERNEL_BASIS").astype(np.float64)
         if model == "GRID":
             how = str(header.get("KRNINTRP", "CUBIC")).strip().lower()
@@ -87,3 +90,14 @@ def read_kernel(file: FitsFile) -> Kernel:
     raise FormatError(
         f"KRNSPMOD is {model!r}; known: CHEBYSHEV1, GRID, CELLS", file.path, "KERNEL_BASIS"
     )
+
+
+def _check_covers(field: ChebyshevField, box: Box) -> None:
+    """Refuse to extrapolate a polynomial."""
+    x_min, x_max, y_min, y_max = field.domain
+    inside = x_min <= box.x0 and box.x1 <= x_max + 1 and y_min <= box.y0 and box.y1 <= y_max + 1
+    if not field.constant and not inside:
+        raise FormatError(
+            f"the kernel was made for x {x_min:g} to {x_max:g}, y {y_min:g} to {y_max:g}; "
+            f"the image covers {box}"
+        )

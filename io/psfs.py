@@ -64,6 +64,7 @@ _CELL_COLUMNS = (
     Column("xc", "f8", "column of the centre", "pixel"),
     Column("yc", "f8", "row of the centre", "pixel"),
     Column("valid", "?", "whether the cell has a PSF"),
+    Column("region", "i4", "region of a map that the cell stands for, -1: none"),
 )
 
 
@@ -250,7 +251,8 @@ def _read_cells(file: FitsFile, table: str, stamps: NDArray[np.float64], how: st
         raise FormatError("no cell has a PSF", file.path, table)
     boxes = np.stack([columns[c][use] for c in ("y0", "x0", "y1", "x1")], axis=1)
     centres = (columns["yc"][use], columns["xc"][use])
-    return CellPsf(stamps[plane[use]], *centres, how, boxes.astype(np.int64))
+    regions = columns["region"][use].astype(np.int64) if "region" in columns else None
+    return CellPsf(stamps[plane[use]], *centres, how, boxes.astype(np.int64), regions)
 
 
 def _read_gridded(stamps: NDArray[np.float64], header: Mapping[str, HeaderValue]) -> Psf:
@@ -283,6 +285,7 @@ def _cell_table(psf: CellPsf) -> NDArray[Any]:
         for i, column in enumerate(("y0", "x0", "y1", "x1")):
             rows[column] = psf.boxes[:, i]
     rows["valid"] = True
+    rows["region"] = -1 if psf.regions is None else psf.regions
     return rows
 
 

@@ -47,7 +47,7 @@ class MatchParams(Checked):
     alpha: float = option(30.0, "Growth of the ridge towards the kernel's border.", minimum=0)
     spatial_order: int | None = option(
         None,
-        "Order of the spatial variation; unset: as high as the PSF needs (2 for al).",
+        "Order of the spatial variation; unset: as high as the PSF needs.",
         minimum=0,
         maximum=8,
         shown=True,

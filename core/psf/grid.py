@@ -85,6 +85,8 @@ class CellPsf:
     boxes : array, shape (n_cell, 4), int, optional
         ``y0, x0, y1, x1`` of the cells (upper bounds exclusive), kept for files; evaluation uses
         the centres only.
+    regions : array, shape (n_cell,), int, optional
+        Number of the region of a map that each cell stands for.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class CellPsf:
     x: NDArray[np.float64]
     interpolation: str = "nearest"
     boxes: NDArray[np.int64] | None = None
+    regions: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         field = CellField(normalized(self.stamps), self.y, self.x)

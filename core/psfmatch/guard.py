@@ -18,7 +18,9 @@ SAFE_RATIO, SMALLEST_RATIO = 1.0, 0.95
 BROADEN_STEP = 0.02
 
 
-def gains(source: Array, target: Array, broadened: float = 0.0) -> Array:
+def gains(
+    source: Array, target: Array, broadened: float = 0.0, strength: float = STRENGTH
+) -> Array:
     """Largest gain over all frequencies of the kernel from source to target.
 
     ``max_f |T S*| / (|S|^2 + lam E_s)`` with the target broadened by a Gaussian.
@@ -28,6 +30,8 @@ def gains(source: Array, target: Array, broadened: float = 0.0) -> Array:
     source, target : array, shape (n, side, side)
     broadened : float
         Sigma of that Gaussian, pixel.
+    strength : float
+        Of the ridge.
 
     Returns
     -------
@@ -37,7 +41,7 @@ def gains(source: Array, target: Array, broadened: float = 0.0) -> Array:
     s, t = transformed(source, period), transformed(target, period)
     fy, fx = fft.fftfreq(period)[:, None], fft.rfftfreq(period)[None, :]
     t = t * np.exp(-2 * (np.pi * broadened) ** 2 * (fy**2 + fx**2))
-    ridge = STRENGTH * np.sum(source**2, axis=(1, 2))[:, None, None]
+    ridge = strength * np.sum(source**2, axis=(1, 2))[:, None, None]
     return np.asarray((np.abs(t * s) / (np.abs(s) ** 2 + ridge)).max(axis=(1, 2)))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import ParameterError
 from coblend.core.params.match import MatchParams
-from coblend.core.psf import CellPsf, PolyPsf, Psf, StampPsf
+from coblend.core.psf import AnalyticPsf, CellPsf, PolyPsf, Psf, StampPsf
 from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized, shifted
@@ -21,6 +21,7 @@ from coblend.core.psfmatch.convolve import label_cells
 from coblend.core.psfmatch.diagnose import DECONVOLUTION, beyond_kernel, node_table, truncated
 from coblend.core.psfmatch.everywhere import Pairs, fit_everywhere
 from coblend.core.psfmatch.guard import adequate_fwhm, is_deconvolution
+from coblend.core.psfmatch.reference import DEFAULT_SIDE, fit_reference
 from coblend.core.psfmatch.solver import Solver, make_solver
 from coblend.core.psfmatch.spatial import chebyshev_nodes, domain_of, fit_field, node_counts
 from coblend.core.psfmatch.transform import convolved
@@ -88,7 +89,7 @@ def match_models(
     ParameterError
         For a kernel that does not fit the stamps or the image, and for a refused deconvolution.
     """
-    pairs = _pairs_of(source, target, params.recenter_psf)
+    pairs = _pairs_of(source, target, params)
     cells = _cells(source, box)
     constant = source.constant and target.constant
     if cells is not None:
@@ -97,14 +98,17 @@ def match_models(
         counts = (1, 1) if constant else node_counts(box, params.nodes)
         y, x = chebyshev_nodes(domain_of(box), counts)
     s, t = pairs(y, x)
-    if np.all(np.abs(s - t).max(axis=(1, 2)) <= params.tolerance * t.max(axis=(1, 2))):
+    if not params.reference_fit and _identical(s, t, params.tolerance):
         return _identity(y, x, s, t, source, params)
     side = _kernel_side(s, t, box, params)
-    warnings = [*_guard(s, t, params), *_stamp_warnings(s, t, side)]
-    solver = make_solver(s, t, side, params, noise)
+    warnings = _guard(s, t, params)
+    warnings += _stamp_warnings(resized(s, source.side), resized(t, target.side), params)
     worst, limit = 0.0, params.tolerance
-    if cells is not None:
-        kernel: Kernel = CellField(_solve_distinct(solver, s, t), y, x)
+    solver = make_solver(s, t, side, params, noise)
+    if params.reference_fit:
+        kernel: Kernel = fit_reference(pairs, box, params, constant=constant)
+    elif cells is not None:
+        kernel = CellField(_solve_distinct(solver, s, t), y, x)
     elif constant:
         kernel = ChebyshevField.of_constant(solver(s[0], t[0]))
     else:
@@ -112,6 +116,8 @@ def match_models(
         warnings += notes
         limit *= 2
     nodes = _table(kernel, y, x, s, t, solver.strength, limit)
+    if isinstance(source, CellPsf) and source.regions is not None:
+        nodes["region"] = source.regions
     worst = max(worst, float(nodes["max_residual"].max()))
     warnings += _advice(kernel, worst, limit, s, t, y, x, params)
     status = FULL if worst <= limit else PARTIAL
@@ -120,13 +126,18 @@ def match_models(
     return Match(scaled, nodes, achieved, status, worst, solver.strength, tuple(warnings))
 
 
-def _pairs_of(source: Psf, target: Psf, recenter: bool) -> Pairs:
-    """Stamps of both models at positions, padded to the same side."""
-    side = max(source.side, target.side)
+def _pairs_of(source: Psf, target: Psf, params: MatchParams) -> Pairs:
+    """Stamps of both models at positions, padded to the same side.
+
+    The reference system cuts its reference to the side of the PSF.
+    """
+    side = source.side if params.reference_fit else max(source.side, target.side)
+    if isinstance(target, AnalyticPsf):
+        target = StampPsf(target.stamp(side))
 
     def pairs(y: Array, x: Array) -> tuple[Array, Array]:
         s = source.at_many(y, x)
-        if recenter:
+        if params.recenter_psf:
             moments = adaptive_moments(s)
             moves = zip(s, -moments.dy, -moments.dx, strict=True)
             s = normalized(np.stack([shifted(stamp, dy, dx) for stamp, dy, dx in moves]))
@@ -135,10 +146,17 @@ def _pairs_of(source: Psf, target: Psf, recenter: bool) -> Pairs:
     return pairs
 
 
+def _identical(source: Array, target: Array, tolerance: float) -> bool:
+    difference = np.abs(source - target).max(axis=(1, 2))
+    return bool(np.all(difference <= tolerance * target.max(axis=(1, 2))))
+
+
 def _cells(source: Psf, box: Box) -> tuple[Array, Array] | None:
-    """Centres of the cells that own a pixel of the box, for a PSF that jumps between cells."""
+    """Centres of the cells of a PSF that jumps: those that own a pixel, all when a map decides."""
     if not isinstance(source, CellPsf) or source.interpolation != "nearest" or source.constant:
         return None
+    if source.regions is not None:
+        return source.y, source.x
     used = np.unique(label_cells(source.field, box))
     return source.y[used], source.x[used]
 
@@ -155,10 +173,13 @@ def _kernel_side(source: Array, target: Array, box: Box, params: MatchParams) ->
     """Side of the kernel, checked against the stamps and the image."""
     stamp = source.shape[-1]
     side = params.kernel_size
-    if not side:
+    if not side and params.method == "al":
+        side = DEFAULT_SIDE
+    elif not side:
         fwhm = float(adaptive_moments(target).fwhm.max())
         side = 2 * int(SIZE_PER_FWHM * fwhm) + 1
         side = int(np.clip(side, SIZE_RANGE[0], max(SIZE_RANGE[0], min(SIZE_RANGE[1], stamp))))
+        side = min(side, (min(box.shape) - 1) // 2 * 2 + 1)
     if side > 2 * stamp:
         raise ParameterError(
             f"a kernel of {side} pixels is more than twice the PSF stamps of {stamp} pixels",
@@ -191,14 +212,17 @@ def _guard(source: Array, target: Array, params: MatchParams) -> list[str]:
     return [f"{text}: it is reached in part; {hint}"]
 
 
-def _stamp_warnings(source: Array, target: Array, side: int) -> list[str]:
+def _stamp_warnings(source: Array, target: Array, params: MatchParams) -> list[str]:
     out = [
         f"the stamps of the {name} stop before its wings do: larger stamps avoid ringing"
         for name, stamps in (("PSF", source), ("reference", target))
         if any(truncated(stamp) for stamp in stamps)
     ]
-    if side > source.shape[-1]:
-        out.append(f"the kernel ({side} px) is larger than the PSF stamps ({source.shape[-1]} px)")
+    if params.kernel_size > source.shape[-1]:
+        out.append(
+            f"the kernel ({params.kernel_size} px) is larger than the PSF stamps "
+            f"({source.shape[-1]} px)"
+        )
     return out
 
 
@@ -229,8 +253,6 @@ def _table(
 ) -> NDArray[Any]:
     rows = node_table(y, x, kernel.at_many(y, x), source, target, strength, limit)
     rows["status"][is_deconvolution(source, target)] = DECONVOLUTION
-    if isinstance(kernel, CellField):
-        rows["region"] = np.arange(len(rows))
     return rows
 
 

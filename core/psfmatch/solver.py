@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 
 from coblend.core.params.match import MatchParams
 from coblend.core.psf.moments import adaptive_moments
+from coblend.core.psfmatch.al import (
+    EXTENDED_DEGREES,
+    EXTENDED_RIDGE,
+    EXTENDED_SIGMAS,
+    al_basis,
+    solve_al,
+)
 from coblend.core.psfmatch.delta import solve_delta
 from coblend.core.psfmatch.diagnose import largest_gain, noise_gain
 from coblend.core.psfmatch.regularize import GRID, Solve, choose_strength
@@ -34,13 +41,25 @@ class DeltaSolver:
         return solve_delta(source, target, self.side, self.strength, self.alpha, self.noise)
 
 
-Solver = DeltaSolver
+@dataclass(frozen=True, slots=True, eq=False)
+class AlSolver:
+    """Kernels that are sums of basis images."""
+
+    basis: Array
+    strength: float
+
+    def __call__(self, source: Array, target: Array) -> Array:
+        """Solve for the kernel of one pair."""
+        return solve_al(source, target, self.basis, self.strength)
+
+
+Solver = DeltaSolver | AlSolver
 
 
 def make_solver(
     source: Array, target: Array, side: int, params: MatchParams, noise: Array | None
 ) -> Solver:
-    """Choose the strength of the ridge for all pairs of stamps.
+    """Choose the family of kernels, and the strength of the ridge for all pairs of stamps.
 
     Parameters
     ----------
@@ -52,6 +71,14 @@ def make_solver(
     params : MatchParams
     noise : array, optional
     """
+    if params.method == "al":
+        basis = al_basis(side, params.al_sigmas, params.al_degrees)
+        return AlSolver(basis, params.regularization or 0.0)
+    if params.method == "al-extended":
+        basis = al_basis(side, EXTENDED_SIGMAS, EXTENDED_DEGREES)
+        return AlSolver(
+            basis, EXTENDED_RIDGE if params.regularization is None else params.regularization
+        )
     if params.regularization is not None:
         return DeltaSolver(side, params.alpha, params.regularization, noise)
     probes = [(source[i], target[i]) for i in _probes(source)]
