@@ -77,6 +77,46 @@ class CoaddParams(Checked):
     unit: str = option(
         "input", "Unit of the coadd: input, nJy or zp=MAG.", shown=True, alias="modelZeroPoint"
     )
+    reject: str = option(
+        "none",
+        "Artifact rejection: compare-warp compares the PSF-matched warps with their template.",
+        choices=("none", "compare-warp"),
+        shown=True,
+    )
+    psf_matched: tuple[str, ...] = option(
+        (), "PSF-matched warps for compare-warp, in the order of the warps; @list.", shown=True
+    )
+    artifact_threshold: float = option(
+        7.5, "Significance of an artifact's pixels.", unit="sigma", minimum=1,
+    )  # fmt: skip
+    max_epochs: int = option(
+        2, "Epochs that may differ at one place.", minimum=0, alias="maxNumEpochs"
+    )
+    max_fraction_low: float = option(
+        0.4,
+        "At most this fraction of few epochs.",
+        minimum=0,
+        maximum=1,
+        alias="maxFractionEpochsLow",
+    )
+    max_fraction_high: float = option(
+        0.03,
+        "Further epochs, as a fraction of many.",
+        minimum=0,
+        maximum=1,
+        alias="maxFractionEpochsHigh",
+    )
+    spatial_threshold: float = option(
+        0.5,
+        "Fraction of an artifact's area where no more epochs than that may differ.",
+        minimum=0,
+        maximum=1,
+        alias="spatialThreshold",
+    )
+    protect_threshold: float = option(
+        300.0, "Sources of this significance are never clipped.", unit="sigma", minimum=1
+    )
+    template: str = option("", "File for the template of compare-warp.")
     psf_step: int = option(
         256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
     )

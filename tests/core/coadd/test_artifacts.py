@@ -1,0 +1,203 @@
+"""Compare-warp: limits by hand, and a simulated field with known artifacts."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, label
+
+from coblend.core.box import Box
+from coblend.core.coadd.artifacts import (
+    Candidates,
+    Template,
+    difference,
+    find_candidates,
+    judge,
+    max_epochs,
+    noise_factor,
+    protected_regions,
+)
+from coblend.core.coadd.rules import StackRules
+from coblend.core.coadd.sparse import components, drop_small, grow
+from coblend.core.coadd.stack import stack
+from coblend.core.params.coadd import CoaddParams
+
+PARAMS = CoaddParams()
+SIGMA = 7.7 / 2.3548
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (33, 2), (34, 3), (67, 4), (100, 5), (200, 8)],
+)
+def test_limit_of_epochs(n, expected):
+    assert max_epochs(np.array([float(n)]), PARAMS)[0] == expected
+
+
+def test_limit_never_falls():
+    limits = max_epochs(np.arange(1.0, 201), PARAMS)
+    assert (np.diff(limits) >= 0).all()
+    assert (limits <= 0.4 * np.arange(1, 201)).all()
+
+
+def test_components_equal_scipy(rng):
+    image = rng.random((60, 70)) < 0.3
+    pixels = np.flatnonzero(image)
+    labels, n = components(pixels, 70)
+    expected, n_expected = label(image, np.ones((3, 3)))
+    assert n == n_expected
+    pairs = np.unique(np.stack([labels, expected.ravel()[pixels]]), axis=1)
+    assert pairs.shape[1] == n
+    area = np.bincount(expected.ravel())
+    kept = image & (area[expected] >= 4)
+    np.testing.assert_array_equal(drop_small(pixels, 70, 4), np.flatnonzero(kept))
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3])
+def test_grow_equals_brute_force(rng, radius):
+    image = rng.random((30, 20)) < 0.01
+    y, x = np.nonzero(image)
+    ys, xs = np.mgrid[:30, :20]
+    near = ((ys[..., None] - y) ** 2 + (xs[..., None] - x) ** 2 <= radius**2).any(axis=-1)
+    np.testing.assert_array_equal(
+        grow(np.flatnonzero(image), radius, (30, 20)), np.flatnonzero(near)
+    )
+
+
+def test_noise_factor_finds_the_noise(rng):
+    image = gaussian_filter(rng.normal(size=(300, 300)), 1.5)
+    image = (image / image.std() * 3).astype(np.float32)
+    image[100:105, 100:140] += 500
+    image[:, 200:210] = np.nan
+    variance = np.full(image.shape, 4.0, np.float32)
+    gradient = np.linspace(0, 50, 300, dtype=np.float32)[:, None]
+    assert noise_factor(image + gradient, variance) == pytest.approx(9 / 4, rel=0.05)
+    assert noise_factor(image * 100, variance) == 1.0
+    assert noise_factor(image[:3, :17], variance[:3, :17]) == 1.0
+
+
+def test_difference_leaves_the_epoch_out(rng):
+    """The significance equals that against the mean of the other epochs."""
+    epochs = rng.normal(0, 2, (5, 8, 9))
+    w = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    mean = np.average(epochs, axis=0, weights=w)
+    others = np.average(np.delete(epochs, 1, axis=0), axis=0, weights=np.delete(w, 1))
+    total = np.full((8, 9), w.sum(), np.float32)
+    template = Template(mean.astype(np.float32), 1 / total, total)
+    everywhere = np.ones((8, 9), bool)
+    variance = np.full((8, 9), 1 / w[1], np.float32)
+    found = difference(epochs[1].astype(np.float32), variance, template, w[1], everywhere)
+    sigma = np.sqrt(1 / w[1] + 1 / (w.sum() - w[1]))
+    np.testing.assert_allclose(found, (epochs[1] - others) / sigma, atol=1e-5)
+    alone = Template(template.image, template.variance, np.full((8, 9), w[1], np.float32))
+    assert np.isnan(difference(template.image, variance, alone, w[1], everywhere)).all()
+
+
+def test_candidates_known_to_be_faulty_are_dropped():
+    significance = np.zeros((50, 50), np.float32)
+    significance[10:12, 10:12] = 20
+    significance[30:32, 30:32] = -20
+    significance[40, 40:43] = 20
+    flagged = np.zeros((50, 50), bool)
+    assert len(find_candidates(significance, flagged, SIGMA, PARAMS)) == 2
+    flagged[:20] = True
+    (left,) = [find_candidates(significance, flagged, SIGMA, PARAMS)]
+    assert len(left) == 1
+    assert set(left.pixels // 50) == {29, 30, 31, 32}
+
+
+def test_judgement():
+    shape = (20, 20)
+    n_image, n_different = np.full(shape, 10, np.uint16), np.ones(shape, np.uint16)
+    n_different[10:] = 7
+    regions = np.zeros(shape, np.int32)
+    regions[5:8, 5:8] = 3
+    pixels = [[0, 1, 20], [300, 301], [105, 106, 126], [107, 108], [199, 219, 239]]
+    candidates = Candidates(np.concatenate(pixels), np.cumsum([0, *map(len, pixels)]))
+    clipped, table = judge(candidates, n_image, n_different, regions, PARAMS)
+    decisions = ["CLIPPED", "PERSISTENT", "PROTECTED", "CLIPPED", "PERSISTENT"]
+    assert list(table["decision"]) == decisions
+    np.testing.assert_array_equal(clipped, sorted([0, 1, 20, 107, 108]))
+    assert tuple(table[0][["y0", "x0", "y1", "x1"]]) == (0, 0, 2, 2)
+    assert list(table["area"]) == [3, 2, 3, 2, 3]
+
+
+class Simulation:
+    """Epochs of one field with cosmic rays, trails, stars and variable stars."""
+
+    def __init__(self, n, seed, side=384):
+        rng = np.random.default_rng(seed)
+        self.shape = (side, side)
+        sky = np.zeros(self.shape)
+        stars = rng.integers(12, side - 12, (60, 2))
+        sky[stars[:, 0], stars[:, 1]] = 10 ** rng.uniform(2, 4.3, 60)
+        variable = rng.integers(15, side - 15, (5, 2))
+        self.variable = np.zeros(self.shape, bool)
+        for y, x in variable:
+            self.variable[y - 12 : y + 13, x - 12 : x + 13] = True
+        self.images, self.artifacts = [], []
+        for i in range(n):
+            fluxes = sky.copy()
+            fluxes[variable[:, 0], variable[:, 1]] += rng.uniform(500, 8000, 5)
+            image = gaussian_filter(fluxes, SIGMA) * rng.normal(1, 0.002)
+            noise = gaussian_filter(rng.normal(size=self.shape), 0.8)
+            image += noise / noise.std()
+            extra = np.zeros(self.shape)
+            for y, x in rng.integers(8, side - 8, (6, 2)):
+                extra[y : y + rng.integers(2, 6), x : x + rng.integers(2, 6)] += rng.uniform(
+                    10, 80
+                )
+            if i % 4 == 0:
+                t = np.arange(side)
+                extra[t, (t * 0.6 + rng.integers(0, side // 3)).astype(int)] += 60
+            extra = gaussian_filter(extra, 1.0)
+            self.images.append((image + extra).astype(np.float32))
+            self.artifacts.append(extra)
+
+
+def reject(make_warp, simulation):
+    """Run all steps on a simulation; pixels clipped per epoch and the template."""
+    n, shape = len(simulation.images), simulation.shape
+    box = Box(0, 0, *shape)
+    warps = [make_warp(i, simulation.images[i], shape=shape) for i in range(n)]
+    rules = StackRules(statistic="meanclip", sigma_clip=2.5, clip_iter=3)
+    done = stack(warps, box, rules, input_map=True)
+    template = Template(done.image, done.variance, done.weight)
+    n_image, n_different = np.full(shape, n, np.uint16), np.zeros(shape, np.uint16)
+    nothing, found = np.zeros(shape, bool), []
+    for i, image in enumerate(simulation.images):
+        inside = (done.input_map[0] >> i & 1).astype(bool)
+        variance = np.full(shape, noise_factor(image, np.ones(shape, np.float32)), np.float32)
+        significance = difference(image, variance, template, 1.0, inside)
+        found.append(find_candidates(significance, nothing, SIGMA, PARAMS))
+        n_different.ravel()[found[-1].pixels] += 1
+    regions = protected_regions(template, SIGMA, PARAMS)
+    clipped = []
+    for candidates in found:
+        mask = np.zeros(shape, bool)
+        mask.ravel()[judge(candidates, n_image, n_different, regions, PARAMS)[0]] = True
+        clipped.append(mask)
+    return clipped, regions
+
+
+@pytest.mark.parametrize("n", [3, 5, 12, 20])
+def test_artifacts_are_clipped_and_variable_stars_stay(make_warp, n):
+    simulation = Simulation(n, seed=n)
+    clipped, regions = reject(make_warp, simulation)
+    found = missed = spurious = 0
+    stars = stars_hit = 0
+    for mask, extra in zip(clipped, simulation.artifacts, strict=True):
+        free = (regions == 0) & ~simulation.variable
+        real = (extra > 8.25 * np.sqrt(1 + 1 / (n - 1))) & free
+        found += np.count_nonzero(real & mask)
+        missed += np.count_nonzero(real & ~mask)
+        spurious += np.count_nonzero(mask & free & (gaussian_filter(extra, 3) < 1e-3))
+        alone = simulation.variable & (gaussian_filter(extra, 3) < 1e-3)
+        stars += 5
+        stars_hit += label(mask & alone)[1]
+    assert found / (found + missed) >= 0.96
+    assert spurious < 2e-4 * n * mask.size
+    assert stars_hit <= max(0.02 * stars, 1)
+
+
+def test_two_epochs_clip_nothing(make_warp):
+    clipped, _ = reject(make_warp, Simulation(2, seed=1))
+    assert not np.any(clipped)
