@@ -111,3 +111,41 @@ def literal():
 @pytest.fixture
 def make_lists():
     return random_lists
+
+
+def detections_of(image, level, band, *, sigma_noise=1.0, cores=True):
+    """Catalogue of the pixels at or above ``level``: no filter, no growth."""
+    from coblend.core.box import Box
+    from coblend.core.detect import identifiers
+    from coblend.core.detect.assemble import assemble, blank_peaks
+    from coblend.core.detect.components import group_spans, label_spans
+    from coblend.core.detect.peaks import regional_maxima, span_pixels
+    from coblend.core.detection import Detections
+    from coblend.core.footprint import SpanIndex
+
+    image = np.asarray(image, np.float32)
+    spans = mask_to_spans(image >= level)
+    labels, n = label_spans(spans)
+    pixel = regional_maxima(image, span_pixels(spans, image.shape[1]))
+    y, x = np.divmod(pixel, image.shape[1])
+    owner = labels[SpanIndex.build(spans).find(y, x)]
+    peaks = blank_peaks((band,), len(pixel))
+    peaks["iy"] = peaks["y"] = y
+    peaks["ix"] = peaks["x"] = x
+    peaks["value"] = peaks["flux"] = image[y, x]
+    peaks["snr"] = image[y, x] / sigma_noise
+    peaks["band"], peaks["core"] = band, owner
+    footprints = group_spans(spans, labels, n)
+    rows, peaks, _ = assemble(
+        (band,), footprints, peaks, owner, order=peaks["snr"], field_id=0,
+        code=identifiers.band_code(band),
+    )  # fmt: skip
+    return Detections(
+        (band,), rows, peaks, footprints, Box(0, 0, *image.shape),
+        cores=footprints if cores else None, meta={"GROWRAD1": 0, "FIELDID": 0},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def detections_from():
+    return detections_of
