@@ -1,0 +1,147 @@
+"""Monotonic projection: equal to the plain loop, idempotent, blind to the frame's edge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coblend.core.deblend.monotonic import nearer_neighbours, plan, pool_gradient, project
+from coblend.core.deblend.operators import brightest, constrain, project_recentred
+
+
+def plain_projection(image: np.ndarray, cy: int, cx: int) -> np.ndarray:
+    """The definition: pixels by increasing distance, each capped by its nearer neighbours."""
+    image = image.copy()
+    ny, nx = image.shape
+    pixels = [(y - cy, x - cx) for y in range(ny) for x in range(nx)]
+    for y, x in sorted(pixels, key=lambda p: p[0] ** 2 + p[1] ** 2)[1:]:
+        near = [
+            (y + a, x + b)
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
+            if (y + a) ** 2 + (x + b) ** 2 < y * y + x * x
+        ]
+        weights = []
+        for v, u in near:
+            angle = 0.0 if u == v == 0 else np.arctan2(v, u)
+            weights.append(abs(np.cos(np.arctan2(y, x) - angle)))
+        if len(near) == 1:
+            weights = [1.0]
+        cap = sum(w * image[v + cy, u + cx] for w, (v, u) in zip(weights, near, strict=True))
+        cap /= sum(weights)
+        image[y + cy, x + cx] = min(image[y + cy, x + cx], cap)
+    return image
+
+
+@pytest.mark.parametrize("radius", [1, 2, 7, 12])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 2e-15), (np.float32, 1e-6)])
+def test_equals_the_definition(
+    rng: np.random.Generator, radius: int, dtype: type, tolerance: float
+) -> None:
+    side = 2 * radius + 1
+    for image in (rng.normal(size=(side, side)), rng.uniform(size=(side, side))):
+        expected = plain_projection(image, radius, radius)
+        result = project(image[None].astype(dtype))[0]
+        assert result.dtype == dtype
+        assert np.abs(result - expected).max() <= tolerance * max(1, np.abs(expected).max())
+
+
+def test_idempotent_never_larger_centre_unchanged(rng: np.random.Generator) -> None:
+    stamps = rng.uniform(size=(3, 31, 31)).astype(np.float32)
+    once = project(stamps)
+    assert np.array_equal(project(once), once)
+    assert (once <= stamps).all()
+    assert np.array_equal(once[:, 15, 15], stamps[:, 15, 15])
+
+
+def test_a_stack_gives_the_bits_of_single_stamps(rng: np.random.Generator) -> None:
+    stamps = rng.normal(size=(32, 21, 21)).astype(np.float32)
+    together = project(stamps)
+    alone = np.concatenate([project(stamps[i : i + 1]) for i in range(32)])
+    assert np.array_equal(together, alone)
+
+
+@pytest.mark.parametrize("clipped", [(0, 0), (0, 9), (4, 20), (15, 15)])
+def test_frame_edge_does_not_eat_a_monotonic_source(clipped: tuple[int, int]) -> None:
+    y, x = np.mgrid[-20:21, -20:21]
+    image = np.exp(-np.hypot(y, x) / 8)[None]
+    outside = (y < -clipped[0]) | (x > clipped[1])
+    result = project(np.where(outside, 0, image), outside[None])
+    assert np.abs(result - np.where(outside, 0, image)).max() < 1e-13
+
+
+def test_every_nearer_neighbour_has_a_lower_level() -> None:
+    y, x = (a.ravel() for a in np.mgrid[-60:61, -60:61])
+    offsets, weights = nearer_neighbours(y, x)
+
+    def level(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return 2 * np.maximum(abs(v), abs(u)) + np.minimum(abs(v), abs(u)) - 1
+
+    used = weights > 0
+    assert (level(*offsets)[used] < np.broadcast_to(level(y, x), used.shape)[used]).all()
+    assert np.unique(level(y, x)).size == 3 * 60  # the centre and 3 R - 1 others ... at -1
+    others = used.any(0)
+    assert np.allclose(weights.sum(0)[others], 1)
+    assert others.sum() == y.size - 1
+
+
+def test_pooled_gradient_is_the_gradient_through_the_caps(rng: np.random.Generator) -> None:
+    """On a stamp where every pixel sits at its cap, raising the centre raises all of them."""
+    weight = rng.uniform(1, 2, (1, 11, 11))
+    flat = np.ones((1, 11, 11))
+    pooled = pool_gradient(flat, -weight)
+
+    def loss(centre: float) -> float:
+        stamp = np.full((1, 11, 11), 2.0)
+        stamp[0, 5, 5] = centre
+        return float(-(weight * project(stamp)).sum())
+
+    step = 1e-6
+    slope = (loss(1 + step) - loss(1 - step)) / (2 * step)
+    assert pooled[0, 5, 5] == pytest.approx(slope, rel=1e-6)
+
+
+def test_pooled_gradient_leaves_free_pixels_alone(rng: np.random.Generator) -> None:
+    y, x = np.mgrid[-10:11, -10:11]
+    steep = np.exp(-np.hypot(y, x))[None]  # no pixel near its cap
+    gradient = rng.normal(size=steep.shape)
+    assert np.array_equal(pool_gradient(steep, gradient), gradient)
+    # and a pull downwards is never passed on
+    flat = np.ones_like(steep)
+    assert np.array_equal(pool_gradient(flat, np.abs(gradient)), np.abs(gradient))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (-1, 0), (1, 1), (0, -1)])
+def test_recentring(shift: tuple[int, int]) -> None:
+    y, x = np.mgrid[-12:13, -12:13]
+    image = np.exp(-np.hypot(y - shift[0], x - shift[1]) / 3)[None].astype(np.float32)
+    assert tuple(brightest(image)[0]) == shift
+    assert np.allclose(project_recentred(image), image, atol=1e-6)
+
+
+def test_constrained_stamps_have_maximum_one_and_no_faint_pixels(
+    rng: np.random.Generator,
+) -> None:
+    stamps = rng.normal(size=(5, 15, 15)).astype(np.float32)
+    result, scale = constrain(stamps, None, np.full(5, 0.1, np.float32))
+    assert np.allclose(result.max((1, 2)), 1)
+    assert (result >= 0).all()
+    lit = result * scale[:, None, None]
+    centre = np.zeros((15, 15), bool)
+    centre[7, 7] = True  # kept alive, however faint
+    assert ((lit == 0) | (lit >= 0.1 - 1e-6) | centre).all()
+
+
+def test_a_negative_stamp_becomes_its_centre() -> None:
+    result, scale = constrain(-np.ones((1, 7, 7), np.float32), None)
+    assert result.sum() == 1
+    assert result[0, 3, 3] == 1
+    assert scale[0] == np.float32(1e-20)
+
+
+# bad input
+
+
+def test_a_radius_of_zero_is_a_single_pixel() -> None:
+    assert plan(0).order.tolist() == [0]
+    assert project(np.full((2, 1, 1), 3.0)).tolist() == [[[3.0]], [[3.0]]]

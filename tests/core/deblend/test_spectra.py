@@ -1,0 +1,70 @@
+"""Spectra: NNLS equals scipy's, an exact scene gives the true spectra, twins share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from coblend.core.deblend.spectra import NormalEquations, covariance, nnls, solve
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 12])
+def test_nnls_equals_the_reference_solver(rng: np.random.Generator, k: int) -> None:
+    design = rng.uniform(-0.2, 1, (20, 30, k))
+    data = rng.normal(size=(20, 30))
+    gram = np.einsum("spk,spl->skl", design, design)
+    rhs = np.einsum("spk,sp->sk", design, data)
+    result = nnls(gram, rhs, np.ones((20, k), bool))
+    for i in range(20):
+        expected, _ = optimize.nnls(design[i], data[i])
+        assert np.allclose(result[i], expected, atol=1e-6)
+
+
+def test_nnls_of_badly_conditioned_systems_meets_the_optimality_conditions(
+    rng: np.random.Generator,
+) -> None:
+    base = rng.uniform(0, 1, (50, 1))
+    design = base + 0.02 * rng.uniform(0, 1, (50, 8))
+    gram, rhs = design.T @ design, design.T @ rng.normal(1, 1, 50)
+    x = nnls(gram[None], rhs[None], np.ones((1, 8), bool))[0]
+    dual = rhs - gram @ x
+    assert (x >= 0).all()
+    assert (dual < 1e-4 * np.abs(rhs).max()).all()
+    assert np.abs(dual[x > 0]).max() < 1e-4 * np.abs(rhs).max()
+
+
+def test_unknowns_that_are_not_free_stay_zero(rng: np.random.Generator) -> None:
+    gram, rhs = np.eye(3)[None], np.ones((1, 3))
+    x = nnls(gram, rhs, np.array([[True, False, True]]))
+    assert np.allclose(x, [[1, 0, 1]])
+    assert x[0, 1] == 0
+
+
+def test_components_with_the_same_light_share_it_equally() -> None:
+    gram = np.array([[[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1.0]]])
+    rhs = np.array([[8.0, 8.0, 3.0]])
+    system = NormalEquations(np.arange(3), gram, rhs, np.ones((1, 3), bool))
+    assert np.allclose(solve([system], 3)[:, 0], [1, 1, 3])
+
+
+def test_covariance_is_the_inverse_of_the_normal_matrix(rng: np.random.Generator) -> None:
+    design = rng.uniform(0, 1, (2, 40, 3))
+    gram = np.einsum("bpk,bpl->bkl", design, design)
+    system = NormalEquations(np.arange(3), gram, np.zeros((2, 3)), np.ones((2, 3), bool))
+    cov = covariance(system, np.ones((3, 2), np.float32))
+    assert np.allclose(cov @ gram, np.eye(3), atol=1e-6)
+    cov = covariance(system, np.array([[1, 1], [0, 1], [1, 1]], np.float32))
+    assert cov[0, 1].tolist() == [0, 0, 0]
+    keep = np.ix_([0, 2], [0, 2])
+    assert np.allclose(cov[0][keep] @ gram[0][keep], np.eye(2), atol=1e-6)
+
+
+# bad input
+
+
+def test_no_systems_and_no_light() -> None:
+    assert solve([], 0).shape == (0, 0)
+    dark = NormalEquations(np.arange(2), np.zeros((1, 2, 2)), np.zeros((1, 2)),
+                           np.ones((1, 2), bool))  # fmt: skip
+    assert solve([dark], 2).tolist() == [[0], [0]]
