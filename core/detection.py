@@ -158,6 +158,38 @@ class Detections:
         return self.peaks[first : first + int(self.parents["npeak"][index])]
 
 
+@dataclass(frozen=True, slots=True)
+class SourceList:
+    """Sources of another program's catalogue; all arrays have shape (n,), NaN: unknown.
+
+    Parameters
+    ----------
+    x, y : array, float64
+        Positions, parent coordinates.
+    flux, flux_err, snr : array, float64
+    a, b, theta : array, float64
+        Ellipse: semi-axes (pixel) and angle of the first from x to y (radian).
+    label : array, int64
+        Value in the segmentation image, 0: unknown.
+    program : str
+        Who wrote it: ``sextractor``, ``sep``, ``photutils`` or ``table``.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    flux: NDArray[np.float64]
+    flux_err: NDArray[np.float64]
+    snr: NDArray[np.float64]
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    label: NDArray[np.int64]
+    program: str = "table"
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
 def parent_flag_bits(parents: NDArray[Any]) -> NDArray[np.int32]:
     """Pack the ``flag_*`` columns into bits, shape (n,), int32."""
     bits = np.zeros(len(parents), np.int32)

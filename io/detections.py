@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.catalog import Column, table_dtype
+from coblend.core.catalog import Column, column_suffix, table_dtype
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import CorruptFileError, FormatError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue
@@ -27,6 +27,7 @@ _SPAN = (
     Column("x1", "i4", "Last column (inclusive), parent coordinates", "pixel", "pos.outline"),
 )
 _CORE = (*_SPAN, Column("core", "i4", "Component before growth (0-based)", "", "meta.id"))
+_BAND_STEMS = ("merge_footprint", "merge_peak", "near", "src")
 _OWN_KEYS = {"X0", "Y0", "NX", "NY", "NBAND", "BUNIT", "EXTNAME", "INHERIT"}
 _STRUCTURE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "TFIELDS", "CHECKSUM",
               "DATASUM", "TTYPE", "TFORM", "TUNIT", "TCOMM", "TUCD", "TNULL", "TDIM", "TZERO",
@@ -183,6 +184,34 @@ def with_sky_positions(detections: Detections) -> Detections:
         parents=placed(detections.parents),
         peaks=placed(detections.peaks),
         culled=None if detections.culled is None else placed(detections.culled),
+    )
+
+
+def renamed(detections: Detections, band: str) -> Detections:
+    """Return detections of one band under another name of it; identifiers stay."""
+    old, new = column_suffix(detections.bands[0]), column_suffix(band)
+    if detections.bands == (band,):
+        return detections
+
+    def moved(table: NDArray[Any]) -> NDArray[Any]:
+        names = [
+            f"{name[: -len(old)]}{new}"
+            if name in {f"{stem}_{old}" for stem in _BAND_STEMS}
+            else name
+            for name in table.dtype.names or ()
+        ]
+        table = table.copy()
+        table.dtype.names = tuple(names)
+        if "band" in names:
+            table["band"] = band
+        return table
+
+    return replace(
+        detections,
+        bands=(band,),
+        parents=moved(detections.parents),
+        peaks=moved(detections.peaks),
+        culled=None if detections.culled is None else moved(detections.culled),
     )
 
 

@@ -68,12 +68,24 @@ class MergeParams(Checked):
         5, "Places tried per sky object.", minimum=1, alias="nTrialSkySourcesMultiplier"
     )  # fmt: skip
     footprint_radius: float | None = option(
-        None, "Radius of the footprints of catalogues without any; 0: the whole image is one. "
-        "Default: where the source falls below 5 sigma, and growth.", unit="pixel",
-        minimum=0.0, shown=True)  # fmt: skip
+        None, "Radius of the footprints of catalogues that have none. Default: where a point "
+        "source falls below 5 sigma, and 2.4 PSF widths; at least 3.", unit="pixel",
+        minimum=1.0, shown=True)  # fmt: skip
+    ellipse_scale: float = option(
+        3.0, "Footprints of catalogues with a, b and theta are ellipses so many times as large.",
+        minimum=0.1)  # fmt: skip
     grow: int = option(
-        0, "Growth of the footprints of other programs' catalogues.", unit="pixel", minimum=0,
+        0, "Growth of the footprints of segmentation images.", unit="pixel", minimum=0,
         maximum=64)  # fmt: skip
+    seg_parent: str = option(
+        "component", "In a segmentation image a parent is a set of touching labels, or a label.",
+        choices=("component", "label"))  # fmt: skip
+    columns: tuple[str, ...] = option(
+        (), "Columns of other programs' catalogues, e.g. x=XWIN_IMAGE,y=YWIN_IMAGE."
+    )
+    origin: int | None = option(
+        None, "Number of the first pixel in catalogues with x, y: 0 or 1. Default: what the "
+        "program that wrote them uses, 0 if unknown.", minimum=0, maximum=1)  # fmt: skip
     field_id: int | None = option(
         None, "Prefix of all identifiers; default: that of the inputs.", minimum=0,
         maximum=16777215)  # fmt: skip
