@@ -15,6 +15,7 @@ from scipy.ndimage import binary_dilation, correlate1d, label
 
 from coblend.core.catalog import Column, empty_table
 from coblend.core.coadd.sparse import Indices, components, disc, drop_small, grow
+from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 
 IQR_TO_SIGMA = 0.74
@@ -75,6 +76,58 @@ class Candidates:
             return np.zeros(0)
         sums = np.add.reduceat(plane.ravel()[self.pixels].astype(np.float64), self.offsets[:-1])
         return np.asarray(sums / np.diff(self.offsets))
+
+
+@dataclass(frozen=True, slots=True)
+class EpochMask:
+    """What the comparison changes in the mask of a warp, one bit per pixel.
+
+    Parameters
+    ----------
+    clipped : array, shape (ny, ceil(nx / 8)), uint8
+        Artifacts, packed along rows.
+    lost : array, like ``clipped``
+        Where the PSF-matched warp has no data, so that nothing can be said.
+    """
+
+    clipped: NDArray[np.uint8]
+    lost: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, pixels: Indices, lost: NDArray[np.bool_]) -> EpochMask:
+        """Pack the flat indices of artifacts and the plane of lost pixels."""
+        clipped = np.zeros(lost.shape, bool)
+        clipped.ravel()[pixels] = True
+        return cls(np.packbits(clipped, axis=1), np.packbits(lost, axis=1))
+
+    def apply(
+        self,
+        mask: NDArray[np.int32] | None,
+        rows: slice,
+        columns: slice,
+        planes: MaskPlanes,
+        bad: int,
+    ) -> NDArray[np.int32]:
+        """Set ``CLIPPED`` on artifacts; lost pixels become ``NO_DATA`` and nothing else bad.
+
+        Parameters
+        ----------
+        mask : array, shape (n_row, n_column), int32, or None
+        rows, columns : slice
+            Place of the mask in the frame of the comparison.
+        planes : MaskPlanes
+        bad : int
+            Bits that exclude a sample.
+        """
+        width = columns.stop
+        clipped, lost = (
+            np.unpackbits(packed[rows], axis=1, count=width)[:, columns].astype(bool)
+            for packed in (self.clipped, self.lost)
+        )
+        out = np.zeros(clipped.shape, np.int32) if mask is None else mask.copy()
+        out[lost] = (out[lost] & np.int32(~bad)) | np.int32(planes.value(["NO_DATA"]))
+        out[clipped] |= np.int32(planes.value(["CLIPPED"]))
+        return out
 
 
 def max_epochs(n_image: NDArray[np.float64], params: CoaddParams) -> NDArray[np.int64]:

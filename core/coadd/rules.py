@@ -48,24 +48,37 @@ class StackRules:
 
     @classmethod
     def of(cls, params: CoaddParams, planes: MaskPlanes = STANDARD) -> StackRules:
-        """Resolve plane names of the options against the planes of the inputs.
+        """Resolve the options against the planes of the inputs.
+
+        With artifact rejection ``CLIPPED`` excludes a sample and ``EDGE`` is ignored.
 
         Raises
         ------
         ParameterError
             For a plane that nobody knows.
         """
+        compares = params.reject == "compare-warp"
         ignored = planes.value(params.remove_planes)
+        bad = planes.value(params.bad_planes)
+        if compares:
+            ignored |= planes.value(["EDGE"])
+            bad |= planes.value(["CLIPPED"])
         thresholds = {
             planes.value([name]) & ~ignored: fraction
             for name, fraction in params.thresholds().items()
         }
         return cls(
-            statistic=params.statistic,
+            statistic=(
+                params.statistic
+                if params.statistic != "auto"
+                else "mean"
+                if compares
+                else "meanclip"
+            ),
             variance=params.variance,
             sigma_clip=params.sigma_clip,
             clip_iter=params.clip_iter,
-            bad=planes.value(params.bad_planes) & ~ignored,
+            bad=bad & ~ignored,
             ignored=ignored,
             thresholds=tuple((bit, f) for bit, f in thresholds.items() if bit and f < 1),
             planes=planes,

@@ -40,8 +40,8 @@ class Stacked:
         Sum of the weights of the samples used.
     counts : array, shape (n_input, 3), int64
         Pixels of each input that were used, clipped and rejected.
-    input_map : array, shape (n_plane, ny, nx), int32, optional
-        Bit j of plane p is set where input ``31 p + j`` was used.
+    input_map : array, shape (n_plane, ny, nx), int32
+        Bit j of plane p is set where input ``31 p + j`` was used; no planes if not asked for.
     """
 
     box: Box
@@ -51,7 +51,7 @@ class Stacked:
     n_image: NDArray[np.uint16]
     weight: NDArray[np.float32]
     counts: NDArray[np.int64]
-    input_map: NDArray[np.int32] | None = None
+    input_map: NDArray[np.int32]
 
     @classmethod
     def empty(cls, box: Box, n_input: int, *, input_map: bool = False) -> Stacked:
@@ -64,9 +64,7 @@ class Stacked:
             n_image=np.empty(box.shape, np.uint16),
             weight=np.empty(box.shape, np.float32),
             counts=np.zeros((n_input, 3), np.int64),
-            input_map=(
-                np.zeros((map_planes(n_input), *box.shape), np.int32) if input_map else None
-            ),
+            input_map=np.zeros((map_planes(n_input) * input_map, *box.shape), np.int32),
         )
 
 
@@ -150,7 +148,7 @@ def _stack_strip(
         n_used = int(np.count_nonzero(use))
         n_rejected = sample.n_pixels - sample.n_available
         counts[sample.index] += n_used, sample.n_available - n_used, n_rejected
-        if out.input_map is not None:
+        if len(out.input_map):
             plane, bit = divmod(sample.index, 31)
             out.input_map[plane][cut] |= use.astype(np.int32) << np.int32(bit)
     return counts

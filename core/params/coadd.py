@@ -24,7 +24,7 @@ STATISTICS = (
     "nmasked",
     "nclipped",
 )
-"""Statistics that can be stacked; the reference system's names in lower case."""
+"""Statistics that can be stacked: the reference system's names in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,10 @@ class CoaddParams(Checked):
     """How warps are scaled, weighted and combined."""
 
     statistic: str = option(
-        "meanclip", "Statistic of the samples of a pixel.", choices=STATISTICS, shown=True
+        "auto",
+        "Statistic of the samples of a pixel; auto: mean with artifact rejection, else meanclip.",
+        choices=("auto", *STATISTICS),
+        shown=True,
     )
     sigma_clip: float = option(
         3.0,

@@ -1,0 +1,141 @@
+"""``assemble-coadd --reject compare-warp`` on files."""
+
+from dataclasses import replace
+
+import fitsio
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from coblend.core.box import Box
+from coblend.core.exposure import Exposure
+from coblend.core.mask import PLANES
+from coblend.core.psf import StampPsf
+from coblend.io.exposures import read_exposure
+from coblend.io.wcs import tangent_plane
+
+BIT = {name: 1 << bit for name, bit in PLANES.items()}
+SIDE = 160
+FIELD = Box(0, 0, SIDE, SIDE)
+
+
+def stamp(sigma, side=31):
+    y, x = np.mgrid[:side, :side] - side // 2
+    values = np.exp(-(y**2 + x**2) / 2 / sigma**2)
+    return values / values.sum()
+
+
+@pytest.fixture
+def epochs(rng, write_file, in_folder):
+    """Six epochs, direct and matched: a star, a variable star, a trail in the second."""
+    direct, matched = [], []
+    for i in range(6):
+        sky = np.zeros(FIELD.shape)
+        sky[50, 60] = 3e4
+        sky[110, 120] = 2000 * (1 + i)
+        trail = np.zeros(FIELD.shape)
+        if i == 1:
+            trail[np.arange(SIDE), np.arange(SIDE)[::-1]] = 300
+        noise = rng.normal(0, 3, FIELD.shape)
+        for sigma, names in ((1.5 + 0.1 * i, direct), (3.0, matched)):
+            widen = np.sqrt(sigma**2 - 1.5**2)
+            own = gaussian_filter(noise, widen) if widen else noise
+            image = gaussian_filter(sky, sigma) + gaussian_filter(trail, sigma) + own
+            exposure = Exposure(
+                image=image.astype(np.float32),
+                mask=np.zeros(FIELD.shape, np.int32),
+                variance=np.full(FIELD.shape, own.var(), np.float32),
+                box=FIELD,
+                band="g",
+                unit="nJy",
+                psf=StampPsf(stamp(sigma)),
+                wcs=tangent_plane(150.0, 2.0, 0.2, 80, 80),
+            )
+            kind = "d" if names is direct else "m"
+            if kind == "m":
+                exposure.mask[:, :5] = BIT["EDGE"]
+                exposure.image[:, 150:] = np.nan
+            write_file(exposure, f"{kind}{i}.fits")
+            names.append(f"{kind}{i}.fits")
+    return direct, matched
+
+
+def test_a_trail_is_clipped_and_stars_stay(cli, epochs):
+    direct, matched = epochs
+    common = ("assemble-coadd", *direct, "--reject", "compare-warp")
+    done = cli(*common, "--psf-matched", ",".join(matched), "-o", "c.fits", "--set",
+               "template=t.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    coadd = read_exposure("c.fits")
+    trail = np.zeros(FIELD.shape, bool)
+    trail[np.arange(SIDE), np.arange(SIDE)[::-1]] = True
+    trail[:, 150:] = False
+    trail[40:125] = False
+    clipped = (coadd.mask & BIT["CLIPPED"]) != 0
+    assert clipped[trail].all()
+    assert np.abs(coadd.image[trail]).max() < 8
+    n_image = fitsio.read("c.fits", ext="NIMAGE")
+    assert (n_image[trail] == 5).all()
+    stars = [(50, 60), (110, 120)]
+    assert all(n_image[y, x] == 6 for y, x in stars)
+    assert not any(clipped[y - 4 : y + 5, x - 4 : x + 5].any() for y, x in stars)
+    edge = (coadd.mask & BIT["SENSOR_EDGE"]) != 0
+    assert edge[:, :5].all()
+    assert not edge[:, 5:].any()
+    lost = (coadd.mask & BIT["NO_DATA"]) != 0
+    assert lost[:, 150:].all()
+    assert not lost[:, :150].any()
+    assert not ((coadd.mask & BIT["REJECTED"]) != 0).any()
+    table = fitsio.read("c.fits", ext="ARTIFACTS")
+    assert "n_clipped" in done.err
+    cut = table[np.char.strip(table["decision"].astype(str)) == "CLIPPED"]
+    assert set(cut["input"]) == {1}
+    assert cut["area"].max() > 300
+    kept = table[np.char.strip(table["decision"].astype(str)) == "PERSISTENT"]
+    assert len(kept)
+    assert ((kept["x0"] <= 120) & (kept["x1"] > 120) & (kept["y0"] <= 110)).all()
+    template = read_exposure("t.fits")
+    assert template.image[50, 60] == pytest.approx(gaussian_filter(3e4 * np.eye(1), 0)[0, 0]
+                                                   / (2 * np.pi * 9), rel=0.05)  # fmt: skip
+    assert coadd.meta["STATISTC"] == "MEAN"
+
+
+def test_jobs_change_no_byte(cli, epochs):
+    direct, matched = epochs
+    common = ("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched")
+    assert cli(*common, ",".join(matched), "-o", "a.fits").code == 0
+    assert cli(*common, ",".join(matched), "-o", "b.fits", "-j", "2").code == 0
+    with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
+        assert a.read() == b.read()
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "compare-warp needs the PSF-matched warps"),
+        (("--psf-matched", "m0.fits,m1.fits"), 2, "2 PSF-matched warps for 6 warps"),
+        (("--psf-matched", "m0.fits,m0.fits"), 2, "m0.fits is given twice"),
+        (("--psf-matched", "gone.fits"), 66, "gone.fits"),
+        (("--psf-matched", "@all.txt", "--max-memory", "2MB"), 2, "max_memory"),
+    ],
+)
+def test_bad_partners(cli, epochs, in_folder, arguments, code, message):
+    (in_folder / "all.txt").write_text("\n".join(epochs[1]))
+    done = cli(
+        "assemble-coadd", *epochs[0], "--reject", "compare-warp", *arguments, "-o", "c.fits"
+    )
+    assert done.code == code, done.err
+    assert message in done.err
+    assert not (in_folder / "c.fits").exists()
+
+
+def test_matched_warps_without_a_psf(cli, epochs, write_file, in_folder):
+    for name in epochs[1]:
+        write_file(replace(read_exposure(name), psf=None), name)
+    done = cli("assemble-coadd", *epochs[0], "-o", "c.fits", "--reject", "compare-warp",
+               "--psf-matched", ",".join(epochs[1]))  # fmt: skip
+    assert done.code == 65
+    assert "m0.fits: no PSF" in done.err
