@@ -17,7 +17,9 @@ DETECT_ON ?= coadd
 # The PSF that psf-match gives to every band.
 REFERENCE ?= gaussian:fwhm=6
 
-# Options of each step, e.g. DEBLEND_OPTIONS="--jobs 4 --set max_iter=500"
+# Options of every step, e.g. OPTIONS=-q, and of each,
+# e.g. DEBLEND_OPTIONS="--jobs 4 --set max_iter=500"
+OPTIONS             ?=
 COADD_OPTIONS       ?= --unit nJy
 MATCH_OPTIONS       ?=
 DETECT_OPTIONS      ?=
@@ -55,20 +57,20 @@ $(LISTS): $(OUT)/warps_%.txt:
 	@printf '%s\n' $(call warps_of,$*) > $@
 
 $(COADDS): $(OUT)/coadd_%.fits: $(OUT)/warps_%.txt
-	$(COBLEND) assemble-coadd @$< -o $@ $(COADD_OPTIONS)
+	$(COBLEND) assemble-coadd @$< -o $@ $(OPTIONS) $(COADD_OPTIONS)
 
 $(MATCHED): $(OUT)/matched_%.fits: $(OUT)/coadd_%.fits
-	$(COBLEND) psf-match $< -o $@ --reference $(REFERENCE) $(MATCH_OPTIONS)
+	$(COBLEND) psf-match $< -o $@ --reference $(REFERENCE) $(OPTIONS) $(MATCH_OPTIONS)
 
 $(DETS): $(OUT)/det_%.fits: $(OUT)/$(DETECT_ON)_%.fits
-	$(COBLEND) detect $< -o $@ $(DETECT_OPTIONS)
+	$(COBLEND) detect $< -o $@ $(OPTIONS) $(DETECT_OPTIONS)
 
 $(OUT)/merged.fits: $(DETS)
-	$(COBLEND) merge-detections $^ -o $@ $(MERGE_OPTIONS)
+	$(COBLEND) merge-detections $^ -o $@ $(OPTIONS) $(MERGE_OPTIONS)
 
 $(OUT)/deblended.fits: $(OUT)/merged.fits $(COADDS)
-	$(COBLEND) deblend $^ -o $@ $(DEBLEND_OPTIONS)
+	$(COBLEND) deblend $^ -o $@ $(OPTIONS) $(DEBLEND_OPTIONS)
 
 $(OUT)/footprints.fits: $(OUT)/deblended.fits $(COADDS)
 	$(COBLEND) reconstruct-footprints $^ -o $@ --heavy '$(OUT)/heavy_{band}.fits' \
-	    --residual '$(OUT)/residual_{band}.fits' $(RECONSTRUCT_OPTIONS)
+	    --residual '$(OUT)/residual_{band}.fits' $(OPTIONS) $(RECONSTRUCT_OPTIONS)

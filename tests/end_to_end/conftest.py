@@ -37,8 +37,8 @@ def make_chain() -> Callable[..., None]:
             k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "COBLEND"))
         }
         done = subprocess.run(
-            ["make", "-C", str(ROOT), "chain", f"COBLEND={sys.executable} -m coblend -q",
-             f"OUT={folder}", *settings],
+            ["make", "-C", str(ROOT), "chain", f"COBLEND={sys.executable} -m coblend",
+             "OPTIONS=-q", f"OUT={folder}", *settings],
             capture_output=True, text=True, timeout=600,
             env={**environment, "SOURCE_DATE_EPOCH": "0"},
         )  # fmt: skip
