@@ -1,7 +1,7 @@
 """Batches of blends, cut out of the images.
 
-A batch holds blends whose frames have the same shape, in the order of the parents. Which blends
-share a batch follows from the input alone, never from timing or the number of workers.
+Which blends share a batch follows from the input alone, never from timing or the number of
+workers; the largest come first.
 """
 
 from __future__ import annotations
@@ -16,9 +16,29 @@ from coblend.core.box import Box
 from coblend.core.deblend.components import Floats
 from coblend.core.footprint import FootprintSet
 
-_SIDES = (16, 24, 32, 40, 48, 60, 72, 90, 108, 128, 150, 180, 216, 256)
-_MOST_BLENDS = 64
+_SIDES = (16, 20, 25, 32, 40, 48, 60, 72, 90, 108, 128, 150, 180, 216, 256)
+"""Common sides of frames (pixel)."""
+_MOST_BLENDS = 256
 _MOST_VALUES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CutOuts:
+    """Blends in frames of one shape.
+
+    Parameters
+    ----------
+    blends : array, shape (n,), int64
+        Their numbers in the batch.
+    data, weight : array, shape (n, n_band, ny, nx), float32
+        In units of the band's noise; 0 outside the footprint.
+    footprint : array, shape (n, ny, nx), bool
+    """
+
+    blends: NDArray[np.int64]
+    data: Floats
+    weight: Floats
+    footprint: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +50,21 @@ class Batch:
     parents : array, shape (n,), int64
         Rows of the parents.
     boxes : tuple of Box
-        Of the blends; frames start there and may extend further, without weight.
-    data, weight : array, shape (n, n_band, ny, nx), float32
-        In units of the band's noise, 0 outside the footprint.
-    footprint : array, shape (n, ny, nx), bool
+        Of the blends; their frames start there and may extend further.
+    cuts : tuple of CutOuts
     psfs : array, shape (m, n_band, k, k), float32
         Observed PSFs.
     cell : array, shape (n,), int64
         Row of each blend's PSF.
     blend, y, x : array, shape (n_peak,), int64
-        Blend of each peak (row of the batch) and its pixel, frame coordinates.
+        Blend of each peak (number in the batch) and its pixel, frame coordinates.
     sigma : array, shape (n_band,), float64
         Noise of the bands (image units).
     """
 
     parents: NDArray[np.int64]
     boxes: tuple[Box, ...]
-    data: Floats
-    weight: Floats
-    footprint: NDArray[np.bool_]
+    cuts: tuple[CutOuts, ...]
     psfs: Floats
     cell: NDArray[np.int64]
     blend: NDArray[np.int64]
@@ -56,15 +72,19 @@ class Batch:
     x: NDArray[np.int64]
     sigma: NDArray[np.float64]
 
-    def one(self, i: int) -> Batch:
-        """Blend ``i`` alone."""
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    def alone(self, i: int) -> Batch:
+        """Return a batch of blend ``i`` only."""
         own = self.blend == i
+        cut = next(c for c in self.cuts if i in c.blends)
+        row = np.flatnonzero(cut.blends == i)
+        only = CutOuts(np.zeros(1, np.int64), cut.data[row], cut.weight[row], cut.footprint[row])
         return replace(
-            self, parents=self.parents[i : i + 1], boxes=self.boxes[i : i + 1],
-            data=self.data[i : i + 1], weight=self.weight[i : i + 1],
-            footprint=self.footprint[i : i + 1], psfs=self.psfs[self.cell[i : i + 1]],
-            cell=np.zeros(1, np.int64), blend=np.zeros(int(own.sum()), np.int64),
-            y=self.y[own], x=self.x[own],
+            self, parents=self.parents[i : i + 1], boxes=self.boxes[i : i + 1], cuts=(only,),
+            psfs=self.psfs[self.cell[i : i + 1]], cell=np.zeros(1, np.int64),
+            blend=np.zeros(int(own.sum()), np.int64), y=self.y[own], x=self.x[own],
         )  # fmt: skip
 
 
@@ -79,7 +99,7 @@ def make_batches(
     psfs: Floats,
     cells: NDArray[np.int64],
 ) -> Iterator[Batch]:
-    """Cut blends out of the images, sorted into batches of equal frames.
+    """Cut blends out of the images, largest first, and gather them in batches.
 
     Parameters
     ----------
@@ -98,35 +118,54 @@ def make_batches(
     cells : array, shape (n,), int64
         Row in ``psfs`` of each parent.
     """
-    frames: dict[tuple[int, int], list[int]] = {}
-    boxes = [footprints.box(int(row)) for row in parents]
-    for i, box in enumerate(boxes):
-        frames.setdefault((_frame_side(box.ny), _frame_side(box.nx)), []).append(i)
-    for (ny, nx), members in sorted(frames.items(), reverse=True):
-        most = max(1, min(_MOST_BLENDS, _MOST_VALUES // (len(images) * ny * nx)))
-        for first in range(0, len(members), most):
-            part = members[first : first + most]
-            shape = (len(part), len(images), ny, nx)
-            data, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-            footprint = np.zeros((len(part), ny, nx), bool)
-            for j, i in enumerate(part):
-                box = boxes[i]
-                window = box.shift(-origin[0], -origin[1])
-                cut = (slice(None), slice(window.y0, window.y1), slice(window.x0, window.x1))
-                inside = footprints.mask(int(parents[i]))
-                footprint[j, : box.ny, : box.nx] = inside
-                weight[j, :, : box.ny, : box.nx] = weights[cut] * inside
-                usable = weight[j, :, : box.ny, : box.nx] > 0
-                data[j, :, : box.ny, : box.nx] = np.where(
-                    usable, images[cut] / sigma[:, None, None], 0
-                )
-            at = np.concatenate([peaks[i] - (boxes[i].y0, boxes[i].x0) for i in part])
-            used, cell = np.unique(cells[part], return_inverse=True)
-            yield Batch(
-                parents[part], tuple(boxes[i] for i in part), data, weight, footprint,
-                psfs[used], cell, np.repeat(np.arange(len(part)), [len(peaks[i]) for i in part]),
-                at[:, 0], at[:, 1], sigma,
-            )  # fmt: skip
+    boxes = footprints.boxes()[parents]
+    sides = np.array([[_frame_side(int(n)) for n in box[2:]] for box in boxes]).reshape(-1, 2)
+    size = sides[:, 0] * sides[:, 1] * len(images)
+    order = np.lexsort((np.arange(len(parents)), sides[:, 1], sides[:, 0], -size))
+    first = 0
+    while first < len(order):
+        total = np.cumsum(size[order[first : first + _MOST_BLENDS]])
+        rows = order[first : first + max(1, int(np.searchsorted(total, _MOST_VALUES, "right")))]
+        first += len(rows)
+        own = [Box(*(int(v) for v in boxes[i])) for i in rows]
+        shapes, group = np.unique(sides[rows], axis=0, return_inverse=True)
+        cuts = tuple(
+            _cut(images, weights, sigma, origin, footprints, np.flatnonzero(group.ravel() == g),
+                 own, parents[rows], (int(ny), int(nx)))
+            for g, (ny, nx) in enumerate(shapes)
+        )  # fmt: skip
+        at = np.concatenate([peaks[i] - boxes[i, :2] for i in rows])
+        used, cell = np.unique(cells[rows], return_inverse=True)
+        blend = np.repeat(np.arange(len(rows)), [len(peaks[i]) for i in rows])
+        yield Batch(parents[rows], tuple(own), cuts, psfs[used], cell, blend, at[:, 0], at[:, 1],
+                    sigma)  # fmt: skip
+
+
+def _cut(
+    images: Floats,
+    weights: Floats,
+    sigma: NDArray[np.float64],
+    origin: tuple[int, int],
+    footprints: FootprintSet,
+    blends: NDArray[np.int64],
+    boxes: Sequence[Box],
+    parents: NDArray[np.int64],
+    shape: tuple[int, int],
+) -> CutOuts:
+    """Cut out the blends whose frames have one shape."""
+    data = np.zeros((len(blends), len(images), *shape), np.float32)
+    weight = np.zeros_like(data)
+    footprint = np.zeros((len(blends), *shape), bool)
+    for i, blend in enumerate(blends):
+        box = boxes[blend]
+        window = box.shift(-origin[0], -origin[1])
+        cut = (slice(None), slice(window.y0, window.y1), slice(window.x0, window.x1))
+        inside = footprints.mask(int(parents[blend]))
+        part = (i, slice(None), slice(0, box.ny), slice(0, box.nx))
+        footprint[i, : box.ny, : box.nx] = inside
+        weight[part] = weights[cut] * inside
+        data[part] = np.where(weight[part] > 0, images[cut] / sigma[:, None, None], 0)
+    return CutOuts(blends, data, weight, footprint)
 
 
 def _frame_side(n: int) -> int:

@@ -8,7 +8,7 @@ from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.components import Centres
 from coblend.core.deblend.fit import fit
 from coblend.core.deblend.initialize import initial_components
-from coblend.core.deblend.observation import Observation, fft_period, kernel_transform
+from coblend.core.deblend.observation import Frames, Observation
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.errors import CoblendError, FormatError
 from coblend.core.kernels import difference_kernel, model_psf
@@ -23,8 +23,8 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     try:
         return _deblend(batch, params)
     except (CoblendError, np.linalg.LinAlgError, MemoryError) as error:
-        if len(batch.parents) > 1:
-            alone = (deblend_batch(batch.one(i), params) for i in range(len(batch.parents)))
+        if len(batch) > 1:
+            alone = (deblend_batch(batch.alone(i), params) for i in range(len(batch)))
             return [result for results in alone for result in results]
         return [BlendResult(int(batch.parents[0]), error=_reason(error), flags=FLAGS["failed"])]
 
@@ -40,32 +40,37 @@ def _reason(error: Exception) -> str:
 
 def _deblend(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     """Fit a batch of blends."""
-    if not (batch.weight > 0).any((1, 2, 3)).all():
+    if not all((cut.weight > 0).any((1, 2, 3)).all() for cut in batch.cuts):
         raise FormatError("NoData")
-    observation = _observe(batch, params)
+    observation = observe(batch, params)
     centres = Centres(
         batch.blend, np.arange(len(batch.y)), batch.y, batch.x,
         np.array([b.ny for b in batch.boxes])[batch.blend],
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
-    psfs = batch.psfs if len(batch.psfs) == 1 else batch.psfs[batch.cell]
     own, stacks, point = initial_components(
-        observation, psfs, centres, threshold=params.background_thresh, min_snr=params.min_snr,
+        observation, batch.psfs[batch.cell], centres, threshold=params.background_thresh, min_snr=params.min_snr,
         psf_morph=model_psf(),
     )  # fmt: skip
     result = fit(observation, own, stacks, params)
     return report(batch, observation, result, point, params)
 
 
-def _observe(batch: Batch, params: DeblendParams) -> Observation:
-    """Observation of a batch."""
+def observe(batch: Batch, params: DeblendParams) -> Observation:
+    """Match the PSFs of a batch and set up what its blends are compared with.
+
+    Raises
+    ------
+    FormatError
+        A PSF cannot be matched.
+    """
     try:
-        kernels = difference_kernel(batch.psfs, model_psf(), params.kernel_reg).astype(np.float32)
+        kernels = difference_kernel(batch.psfs, model_psf(), params.kernel_reg)
     except FormatError as error:
         raise FormatError("NoPsf") from error
-    shape = batch.data.shape[-2:]
-    period = fft_period(shape, kernels.shape[-1] // 2)
-    transfer = kernel_transform(kernels, period, shape)
-    if len(kernels) > 1:
-        kernels, transfer = kernels[batch.cell], transfer[batch.cell]
-    return Observation(batch.data, batch.weight, kernels, transfer, period, batch.boxes)
+    kernels = kernels.astype(np.float32)
+    return Observation(tuple(
+        Frames.of(cut.blends, cut.data, cut.weight,
+                  kernels if len(kernels) == 1 else kernels[batch.cell[cut.blends]])
+        for cut in batch.cuts
+    ))  # fmt: skip

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Window = tuple[slice, slice]
+Place = tuple[int, Window, Window]
+"""Number of a blend, a window in its frame, and the same pixels in the stamp."""
 
 RADII = (7, 10, 15, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300)
 """Radii of stamps; larger ones grow by a quarter each."""
@@ -39,7 +41,7 @@ class Centres:
     Parameters
     ----------
     blend : array, shape (k,), int64
-        Row of the blend in the observation.
+        Number of the blend in the observation.
     source : array, shape (k,), int64
         Row of the peak; components of one source share it.
     y, x : array, shape (k,), int64
@@ -86,14 +88,14 @@ class Stack:
         ``n = 2 radius + 1``.
     outside : array, shape (m, n, n), bool, or None
         Pixels outside the blend's box; None when there are none.
-    places : tuple of (row of the blend, window in the frame, window in the stamp)
+    places : tuple of Place
     """
 
     radius: int
     rows: NDArray[np.int64]
     planes: Floats
     outside: NDArray[np.bool_] | None
-    places: tuple[tuple[int, Window, Window], ...]
+    places: tuple[Place, ...]
 
     @property
     def morph(self) -> Floats:
@@ -130,8 +132,8 @@ class Stack:
         """Return the same places with other pixels."""
         return Stack(self.radius, self.rows, planes, self.outside, self.places)
 
-    def cut(self, images: Floats) -> Floats:
-        """Cut the stamps out of one plane per blend, shape (n, ny, nx); 0 outside the box."""
+    def cut(self, images: Sequence[Floats]) -> Floats:
+        """Cut the stamps out of one plane per blend; 0 outside the box."""
         out = np.zeros(self.morph.shape, np.float32)
         for stamp, (blend, frame, part) in zip(out, self.places, strict=True):
             stamp[part] = images[blend][frame]
@@ -188,25 +190,20 @@ def radii_of(stacks: Sequence[Stack], n_component: int) -> NDArray[np.int64]:
     return radii
 
 
-def assemble(stacks: Sequence[Stack], spectra: Floats, shape: tuple[int, ...]) -> Floats:
-    """Sum the components into unconvolved models.
+def members_of(centres: Centres, n_blend: int) -> list[list[int]]:
+    """Components of every blend, in order."""
+    members: list[list[int]] = [[] for _ in range(n_blend)]
+    for row, blend in enumerate(centres.blend.tolist()):
+        members[blend].append(row)
+    return members
 
-    Parameters
-    ----------
-    stacks : sequence of Stack
-    spectra : array, shape (k, n_band), float32
-    shape : (n, n_band, ny, nx)
 
-    Returns
-    -------
-    array, shape ``shape``, float32
-    """
-    model = np.zeros(shape, np.float32)
+def placed(stacks: Sequence[Stack], n_component: int) -> list[tuple[Floats, Window]]:
+    """Morphology of every component inside its box, and the window in the frame."""
+    out: list[tuple[Floats, Window]] = [(np.empty(0), (slice(0), slice(0)))] * n_component
     for stack in stacks:
-        columns = spectra[stack.rows][:, :, None, None]
-        for (blend, frame, part), morph, column in zip(
-            stack.places, stack.morph, columns, strict=True
+        for row, morph, (_, frame, part) in zip(
+            stack.rows.tolist(), stack.morph, stack.places, strict=True
         ):
-            window = model[(blend, slice(None), *frame)]
-            window += column * morph[part]
-    return model
+            out[row] = morph[part], frame
+    return out

@@ -18,17 +18,17 @@ from coblend.core.deblend.components import (
     Floats,
     Stack,
     allowed_radii,
-    assemble,
+    members_of,
     radii_of,
     stack_stamps,
     support_radius,
 )
+from coblend.core.deblend.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.majorize import extrapolate, step
 from coblend.core.deblend.observation import Observation
 from coblend.core.deblend.spectra import normal_equations, solve
 from coblend.core.params.deblend import DeblendParams
 
-_TINY = np.float32(1e-20)
 _SPECTRA_EVERY = 3
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
@@ -88,7 +88,7 @@ def fit(
         if it == 0:
             loss_init = live.loss
         if (it + 1) % _SPECTRA_EVERY == 0:
-            live.spectra = solve_spectra(live.observation, live.stacks, len(live.centres))
+            live.solve_joint_spectra()
         if params.resize_every and it and it % params.resize_every == 0:
             live.resize(params.background_thresh)
         n_iter[live.blends] = it + 1
@@ -104,7 +104,7 @@ def fit(
     done += live.retire(np.ones(len(live.blends), bool))
     final = stack_stamps(radii_of(done, len(centres)), centres, done)
     for stack in final:
-        limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), _TINY)
+        limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), TINY)
         stack.morph[stack.morph < np.minimum(limit, 1)[:, None, None]] = 0
     return Fit(centres, final, spectra, loss_init, n_iter, converged, damping > _DIVERGED)
 
@@ -112,7 +112,7 @@ def fit(
 def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:
     """Non-negative spectra at fixed morphologies, shape (n_component, n_band), float32."""
     spectra = solve(normal_equations(observation, stacks), n_component)
-    return np.maximum(spectra, _TINY).astype(np.float32)
+    return np.maximum(spectra, TINY).astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -124,11 +124,13 @@ class _Live:
 
     observation: Observation
     centres: Centres
+    members: list[list[int]]
     stacks: list[Stack]
     spectra: Floats
     blends: NDArray[np.int64]
     rows: NDArray[np.int64]
-    correlated: Floats
+    correlated: list[Floats]
+    top_weight: Floats
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -140,12 +142,17 @@ class _Live:
     ) -> _Live:
         """Start with everything live."""
         n = len(observation)
+        members = members_of(centres, n)
+        observation = observation.split(np.array([len(rows) == 1 for rows in members], bool))
         stacks = stack_stamps(radii_of(stacks, len(centres)), centres, stacks, 2)
         for stack in stacks:
             stack.planes[1] = stack.planes[0]
-        correlated = observation.correlate(observation.weight * observation.data)
-        return cls(observation, centres, stacks, spectra, np.arange(n), np.arange(len(centres)),
-                   correlated, np.ones(n), np.ones(n), np.full(n, np.inf), np.zeros(n, np.int64))  # fmt: skip
+        top = np.stack([weight.max((1, 2)) for weight in observation.weight])
+        return cls(
+            observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
+            correlated_data(observation), top, np.ones(n), np.ones(n), np.full(n, np.inf),
+            np.zeros(n, np.int64),
+        )  # fmt: skip
 
     def advance(self, relative_error: float) -> None:
         """One iteration: morphologies move, spectra are rescaled with them."""
@@ -153,25 +160,26 @@ class _Live:
         momentum = ((self.nesterov - 1) / t).astype(np.float32)
         blend = self.centres.blend
         points = [extrapolate(s, momentum[blend[s.rows]]) for s in self.stacks]
-        observation = self.observation
-        model = assemble(points, self.spectra, observation.data.shape)
-        residual = observation.convolve(model)
-        residual -= observation.data
-        weighted = observation.weight * residual
-        loss = 0.5 * np.einsum("nbyx,nbyx->n", weighted, residual, dtype=np.float64)
-        self._settle(loss, momentum > 0, t, relative_error)
-        gradient = observation.correlate(weighted)
-        images = np.concatenate([gradient, gradient + self.correlated], axis=1)
-        top = observation.weight.max((-2, -1))[blend]
-        stiffness = np.einsum("kb,kb,kb->k", self.spectra, self.spectra, top)
+        here = evaluate(self.observation, self.members, points, self.spectra, self.correlated)
+        self._settle(here.loss, momentum > 0, t, relative_error)
+        stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
         scale = np.ones(len(self.spectra), np.float32)
         for i, (stack, point) in enumerate(zip(self.stacks, points, strict=True)):
             rows = stack.rows
             self.stacks[i], scale[rows] = step(
-                stack, point, self.spectra[rows], images, stiffness[rows], damping[rows]
+                stack, point.morph, here.pull[i], here.load[i], stiffness[rows], damping[rows]
             )
-        self.spectra = self.spectra * scale[:, None]
+        self.spectra = here.spectra * scale[:, None]
+
+    def solve_joint_spectra(self) -> None:
+        """Solve for the spectra of blends with several components."""
+        joint = np.array([len(rows) > 1 for rows in self.members], bool)[self.centres.blend]
+        if joint.any():
+            same = np.arange(len(joint)), np.arange(len(self.members))
+            stacks = _take(self.stacks, joint, *same, self.centres)
+            solved = solve_spectra(self.observation, stacks, len(joint))
+            self.spectra[joint] = solved[joint]
 
     def _settle(
         self,
@@ -192,7 +200,7 @@ class _Live:
         """Adapt the stamps to the lit pixels."""
         needed = np.zeros(len(self.centres), np.int64)
         for stack in self.stacks:
-            top = np.maximum(self.spectra[stack.rows].max(1), _TINY)
+            top = np.maximum(self.spectra[stack.rows].max(1), TINY)
             lit = stack.morph * top[:, None, None] >= threshold
             needed[stack.rows] = support_radius(lit) + PADDING
         now = radii_of(self.stacks, len(self.centres))
@@ -203,27 +211,38 @@ class _Live:
 
     def retire(self, finished: NDArray[np.bool_]) -> list[Stack]:
         """Remove finished blends; return their stamps as components of the whole."""
-        gone = finished[self.centres.blend]
+        blend = self.centres.blend
+        gone = finished[blend]
+        out = _take(self.stacks, gone, self.rows, self.blends, self.centres)
         kept_blends, kept_rows = np.flatnonzero(~finished), np.flatnonzero(~gone)
-        blend_now, row_now = np.cumsum(~finished) - 1, np.cumsum(~gone) - 1
-        out, stay = [], []
-        for stack in self.stacks:
-            leaving = np.flatnonzero(gone[stack.rows])
-            staying = np.flatnonzero(~gone[stack.rows])
-            if len(leaving):
-                rows = stack.rows[leaving]
-                blends = self.blends[self.centres.blend[rows]]
-                out.append(stack.take(leaving, self.rows[rows], blends))
-            if len(staying):
-                rows = stack.rows[staying]
-                blends = blend_now[self.centres.blend[rows]]
-                stay.append(stack.take(staying, row_now[rows], blends))
-        self.stacks = stay
-        self.centres = self.centres.select(kept_rows).with_blend(
-            blend_now[self.centres.blend[kept_rows]]
-        )
+        number, position = np.cumsum(~finished) - 1, np.cumsum(~gone) - 1
+        self.stacks = _take(self.stacks, ~gone, position, number, self.centres)
+        self.correlated = [
+            array[~finished[frames.blends]]
+            for frames, array in zip(self.observation.frames, self.correlated, strict=True)
+            if not finished[frames.blends].all()
+        ]
+        self.observation = self.observation.select(~finished)
+        self.centres = self.centres.select(kept_rows).with_blend(number[blend[kept_rows]])
+        self.members = members_of(self.centres, len(kept_blends))
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
-        self.observation = self.observation.select(kept_blends)
-        for name in ("blends", "correlated", "nesterov", "damping", "loss", "calm"):
+        for name in ("blends", "top_weight", "nesterov", "damping", "loss", "calm"):
             setattr(self, name, getattr(self, name)[kept_blends])
         return out
+
+
+def _take(
+    stacks: Sequence[Stack],
+    chosen: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    blends: NDArray[np.int64],
+    centres: Centres,
+) -> list[Stack]:
+    """Stamps of the chosen components, under other numbers of components and blends."""
+    out = []
+    for stack in stacks:
+        index = np.flatnonzero(chosen[stack.rows])
+        if len(index):
+            own = stack.rows[index]
+            out.append(stack.take(index, rows[own], blends[centres.blend[own]]))
+    return out

@@ -7,9 +7,11 @@ source reflected about the wrong pixel leaves a dipole that takes dozens of iter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from coblend.core.deblend.components import (
     PADDING,
@@ -21,40 +23,34 @@ from coblend.core.deblend.components import (
     support_radius,
 )
 from coblend.core.deblend.monotonic import project
-from coblend.core.deblend.observation import Observation
+from coblend.core.deblend.observation import Frames, Observation
 
 N_SHARPEN = 10
 DISK_FRACTION = 0.25
 _FIRST_RADIUS = 50
 
 
-def detection_images(observation: Observation, n_iter: int = N_SHARPEN) -> Floats:
+def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
     """Sum of the bands deconvolved to the resolution of the model, shape (n, ny, nx), float32.
 
     Multiplicative (Richardson-Lucy like) steps ``x <- x D'(w y) / D'(w D x)`` on the sum of the
     bands in noise units, with D the mean kernel weighted by each band's flux.
     """
-    data, usable = observation.data, (observation.weight > 0).astype(np.float32)
+    data, usable = frames.data, (frames.weight > 0).astype(np.float32)
     flux = np.maximum(data.sum((-2, -1)), 1e-3 * np.abs(data).sum((-2, -1)) + 1e-6)
     share = (flux / flux.sum(1, keepdims=True)).astype(np.float32)
     coverage = np.einsum("nb,nbyx->nyx", share, usable)
     image = np.maximum(data.sum(1), 0) / np.maximum(coverage, 0.05)
     weight = (coverage > 0.05).astype(np.float32)
-    transfer = np.einsum("nb,nbyx->nyx", share, np.broadcast_to(
-        observation.kernel_ft, (len(data), *observation.kernel_ft.shape[1:])))  # fmt: skip
-
-    def convolve(x: Floats, kernel: NDArray[np.complexfloating]) -> Floats:
-        ny, nx = observation.shape
-        product = fft.rfft2(x, s=observation.fft_shape) * kernel
-        return fft.irfft2(product, s=observation.fft_shape)[..., :ny, :nx]
-
-    adjoint = np.conj(transfer)
+    kernel_ft = np.einsum("nb,nbyx->nyx", share, np.broadcast_to(
+        frames.kernel_ft, (len(data), *frames.kernel_ft.shape[1:])))  # fmt: skip
+    adjoint = np.conj(kernel_ft)
     image *= weight
-    target = np.maximum(convolve(image, adjoint), 0)
+    target = np.maximum(frames.invert(frames.transform(image) * adjoint), 0)
     x = image + np.float32(1e-3)
     for _ in range(n_iter):
-        model = convolve(x * weight, transfer) * weight
-        x *= target / np.maximum(convolve(model, adjoint), 1e-6)
+        model = frames.invert(frames.transform(x * weight) * kernel_ft) * weight
+        x *= target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
     return x * weight
 
 
@@ -64,10 +60,11 @@ def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) ->
     Parameters
     ----------
     observation : Observation
-    psfs : array, shape (1 or n, n_band, p, p)
+    psfs : array, shape (n, n_band, p, p)
         Observed PSFs of each blend.
     centres : Centres
     """
+    data, weight = observation.data, observation.weight
     half = psfs.shape[-1] // 2
     ratio = np.zeros(len(centres))
     for i in range(len(centres)):
@@ -77,17 +74,27 @@ def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) ->
             slice(max(0, y - half), min(ny, y + half + 1)),
             slice(max(0, x - half), min(nx, x + half + 1)),
         )
-        psf = psfs[blend if len(psfs) > 1 else 0][
+        psf = psfs[blend][
             :, fy.start - y + half : fy.stop - y + half, fx.start - x + half : fx.stop - x + half
         ]
-        w = observation.weight[blend][:, fy, fx]
+        w = weight[blend][:, fy, fx]
         variance = np.divide(1, w, out=np.zeros_like(w), where=w > 0)
         noise = float(np.vdot(psf * psf, variance))
         if noise > 0:
-            ratio[i] = (
-                float(np.vdot(psf * (w > 0), observation.data[blend][:, fy, fx])) / noise**0.5
-            )
+            ratio[i] = float(np.vdot(psf * (w > 0), data[blend][:, fy, fx])) / noise**0.5
     return ratio
+
+
+def recentre(centres: Centres, images: Sequence[Floats]) -> Centres:
+    """Move centres to the brightest of the 3x3 pixels about them; the first wins a tie."""
+    y, x = centres.y.copy(), centres.x.copy()
+    for i, blend in enumerate(centres.blend):
+        y0, x0 = max(0, int(y[i]) - 1), max(0, int(x[i]) - 1)
+        y1, x1 = min(int(centres.ny[i]), int(y[i]) + 2), min(int(centres.nx[i]), int(x[i]) + 2)
+        core = images[blend][y0:y1, x0:x1]
+        dy, dx = divmod(int(core.argmax()), core.shape[1])
+        y[i], x[i] = y0 + dy, x0 + dx
+    return replace(centres, y=y, x=x)
 
 
 def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
@@ -139,8 +146,9 @@ def initial_components(
     point : array, shape (k,), bool
         Components that start as the model PSF.
     """
-    images = detection_images(observation)
-    noise = np.float32(threshold * np.sqrt(observation.data.shape[1]))
+    images = observation.by_blend([detection_images(frames) for frames in observation.frames])
+    centres = recentre(centres, images)
+    noise = np.float32(threshold * np.sqrt(observation.n_band))
     radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
     stacks = stack_stamps(radii, centres, [])
     n_source = len(centres)

@@ -39,52 +39,20 @@ def extrapolate(stack: Stack, momentum: Floats) -> Stack:
     return stack.with_planes(ahead[None])
 
 
-def project_images(stack: Stack, spectra: Floats, images: Floats) -> tuple[Floats, Floats]:
-    """Sum pairs of images over bands, weighted by each component's spectrum.
-
-    Parameters
-    ----------
-    stack : Stack
-    spectra : array, shape (m, n_band), float32
-    images : array, shape (n, 2 n_band, ny, nx), float32
-
-    Returns
-    -------
-    first, second : array, shape (m, side, side), float32
-        0 outside the box.
-    """
-    n_band = spectra.shape[1]
-    both = np.zeros((2, *stack.morph.shape), np.float32)
-    mix = np.zeros((len(spectra), 2, 2 * n_band), np.float32)
-    mix[:, 0, :n_band] = spectra
-    mix[:, 1, n_band:] = spectra
-    for i, (blend, frame, part) in enumerate(stack.places):
-        window = images[(blend, slice(None), *frame)]
-        _, ny, nx = window.shape
-        both[(slice(None), i, *part)] = (mix[i] @ window.reshape(2 * n_band, -1)).reshape(
-            2, ny, nx
-        )
-    return both[0], both[1]
-
-
 def step(
-    stack: Stack,
-    point: Stack,
-    spectra: Floats,
-    images: Floats,
-    stiffness: Floats,
-    damping: Floats,
+    stack: Stack, point: Floats, pull: Floats, load: Floats, stiffness: Floats, damping: Floats
 ) -> tuple[Stack, Floats]:
     """Move morphologies one step down the loss.
 
     Parameters
     ----------
-    stack, point : Stack
-        Where the morphologies are, and where the loss was evaluated.
-    spectra : array, shape (m, n_band), float32
-    images : array, shape (n, 2 n_band, ny, nx), float32
-        ``K'(w (K M - d))`` and ``K'(w K M)`` at the point.
-    stiffness : array, shape (m,), float32
+    stack : Stack
+        Plane 0 holds the morphologies.
+    point : array, shape (m, n, n), float32
+        Where the loss was evaluated.
+    pull, load : array, shape (m, n, n), float32
+        Gradient there and the model's part of it, see `evaluate.Evaluation`.
+    stiffness : array, shape (m,)
         Curvature of the loss for all pixels of a component together.
     damping : array, shape (m,)
         What to divide steps by.
@@ -96,13 +64,12 @@ def step(
     scale : array, shape (m,), float32
         Factor for the spectra.
     """
-    pull, load = project_images(stack, spectra, images)
-    pull = pool_gradient(point.morph, pull)
+    move = pool_gradient(point, pull)
     curvature = np.maximum(load, 0)
     curvature += (_FLOOR * _CROWD * stiffness).astype(np.float32)[:, None, None]
-    curvature /= point.morph + _FLOOR
-    pull *= (_RELAX / damping).astype(np.float32)[:, None, None]
-    pull /= np.maximum(curvature, np.float32(1e-30))
-    morph, scale = constrain(point.morph - pull, stack.outside)
+    curvature /= point + _FLOOR
+    move *= (_RELAX / damping).astype(np.float32)[:, None, None]
+    move /= np.maximum(curvature, np.float32(1e-30))
+    morph, scale = constrain(point - move, stack.outside)
     before = stack.morph / scale[:, None, None]
     return stack.with_planes(np.stack([morph, before])), scale

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.components import Floats, Window
+
+Patch = tuple[Window, Floats]
+"""A window in a frame and the image there, shape (n_band, ...)."""
 
 _FAINT = 0.1
 """Rendered models below this do not count as covering a pixel (units of the noise)."""
@@ -38,27 +42,28 @@ class Overlap:
     blendedness: NDArray[np.float64]
 
 
-def overlap(models: Floats) -> Overlap:
+def overlap(models: Sequence[Patch]) -> Overlap:
     """Overlap of sources with each other.
 
     Parameters
     ----------
-    models : array, shape (k, n_band, ny, nx)
-        Unconvolved models of all sources of a parent, non-negative.
+    models : sequence of (window, image)
+        Unconvolved models of all sources of a parent, non-negative: window in the frame, and the
+        image there, shape (n_band, ...).
 
     Notes
     -----
     The quantities of ``setDeblenderMetrics`` of the Rubin pipelines; the pixels of a source are
     those where its model is positive in any band.
     """
-    k, n_band = models.shape[:2]
-    total = models.sum(0, dtype=np.float64)
-    out = np.zeros((5, k, n_band))
-    for i, model in enumerate(models):
+    n_band = len(models[0][1])
+    total = add_up(models)
+    out = np.zeros((5, len(models), n_band))
+    for i, (window, model) in enumerate(models):
         lit = (model > 0).any(0)
         own = model[:, lit].astype(np.float64)
-        everything = total[:, lit]
-        others = everything - own
+        everything = total[(slice(None), *window)][:, lit].astype(np.float64)
+        others = np.maximum(everything - own, 0)
         flux = own.sum(1)
         shared = np.einsum("bp,bp->b", everything, own)
         out[0, i] = flux
@@ -69,6 +74,39 @@ def overlap(models: Floats) -> Overlap:
                            out=np.full(n_band, np.nan), where=shared > 0)  # fmt: skip
         out[4, i] = 1 - purity
     return Overlap(*out)
+
+
+def add_up(patches: Sequence[Patch], shape: tuple[int, int] | None = None) -> Floats:
+    """Sum patches over their common frame, shape (n_band, ny, nx), float64.
+
+    Parameters
+    ----------
+    patches : sequence of (window, image)
+        At least one.
+    shape : (ny, nx), optional
+        Default: as far as the windows reach.
+    """
+    if shape is None:
+        shape = (max(w[0].stop for w, _ in patches), max(w[1].stop for w, _ in patches))
+    total = np.zeros((len(patches[0][1]), *shape))
+    for window, image in patches:
+        total[(slice(None), *window)] += image
+    return total
+
+
+def merge(patches: Sequence[Patch]) -> Patch:
+    """Sum patches over the smallest window that holds them all."""
+    if len(patches) == 1:
+        return patches[0]
+    low = [min(w[axis].start for w, _ in patches) for axis in (0, 1)]
+    moved = [
+        ((slice(w[0].start - low[0], w[0].stop - low[0]),
+          slice(w[1].start - low[1], w[1].stop - low[1])), image)
+        for w, image in patches
+    ]  # fmt: skip
+    total = add_up(moved).astype(np.float32)
+    window = slice(low[0], low[0] + total.shape[1]), slice(low[1], low[1] + total.shape[2])
+    return window, total
 
 
 def reduced_chi2(chi2: Floats, usable: NDArray[np.bool_], rendered: Floats) -> float:

@@ -1,7 +1,7 @@
-"""What a blend is compared with: data, weights and difference kernels of all bands.
+"""What blends are compared with: data, weights and difference kernels of all bands.
 
-Blends whose frames have the same shape are stacked, so that one transform serves them all.
-Pixel values are in units of the band's noise: data ``d / sigma``, weights ``w sigma^2``.
+Pixel values are in units of the band's noise: data ``d / sigma``, weights ``w sigma^2``. Blends
+whose frames have the same shape are stacked, so that one transform serves them all.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from coblend.core.box import Box
 from coblend.core.exposure import Cube
 
 Floats = NDArray[np.floating]
+Complex = NDArray[np.complexfloating]
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class Frames:
     """The data of n blends in frames of one shape.
+
+    Frames start at the first pixel of their blend's box and may extend beyond it, without weight.
 
     Parameters
     ----------
+    blends : array, shape (n,), int64
+        Their numbers in the observation.
     data : array, shape (n, n_band, ny, nx), float32
         In units of the band's noise; 0 where the weight is 0.
     weight : array, shape (n, n_band, ny, nx), float32
@@ -33,58 +37,130 @@ class Observation:
         Difference kernels, of each blend or common to all.
     kernel_ft : array, shape (1 or n, n_band, ly, lx // 2 + 1), complex64
         Their transforms, centred at the origin.
-    fft_shape : (ly, lx)
-        Periods: at least the frame plus half a kernel, so that what wraps around is cut off.
-    boxes : tuple of Box
-        The blends' own boxes, parent coordinates; the frames share their first pixel and may
-        extend beyond them, without weight.
+    period : (ly, lx)
+        Of the transforms, see `fft_period`.
     """
 
+    blends: NDArray[np.int64]
     data: Floats
     weight: Floats
     kernels: Floats
-    kernel_ft: NDArray[np.complexfloating]
-    fft_shape: tuple[int, int]
-    boxes: tuple[Box, ...]
+    kernel_ft: Complex
+    period: tuple[int, int]
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.blends)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the frames."""
-        return self.data.shape[-2], self.data.shape[-1]
+    @classmethod
+    def of(
+        cls, blends: NDArray[np.int64], data: Floats, weight: Floats, kernels: Floats
+    ) -> Frames:
+        """Frames with the transforms of their kernels."""
+        shape = data.shape[-2:]
+        period = fft_period(shape, kernels.shape[-1] // 2)
+        transfer = kernel_transform(kernels, period, shape)
+        return cls(blends, data, weight, kernels, transfer, period)
 
     @property
     def half(self) -> int:
         """Half the side of the kernels (pixel)."""
         return int(self.kernels.shape[-1] // 2)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the frames."""
+        return self.data.shape[-2], self.data.shape[-1]
+
+    def transform(self, images: Floats) -> Complex:
+        """Transform frames, shape (..., ny, nx)."""
+        # axis by axis, because most of what rfft2 pads is zero
+        ly, lx = self.period
+        return np.asarray(fft.fft(fft.rfft(images, lx), ly, axis=-2, overwrite_x=True))
+
+    def invert(self, transform: Complex) -> Floats:
+        """Transform back and cut to the frame; the argument is overwritten."""
+        ny, nx = self.shape
+        rows = fft.ifft(transform, axis=-2, overwrite_x=True)[..., :ny, :]
+        return np.asarray(fft.irfft(rows, self.period[1])[..., :nx])
+
     def convolve(self, model: Floats) -> Floats:
-        """Render models: ``D * M``, shape (n, n_band, ny, nx)."""
-        return self._filter(model, self.kernel_ft)
+        """Render models with the kernels: ``K * M``, shape (n, n_band, ny, nx)."""
+        transform = self.transform(model)
+        transform *= self.kernel_ft
+        return self.invert(transform)
 
     def correlate(self, image: Floats) -> Floats:
-        """Adjoint of `convolve`."""
-        return self._filter(image, np.conj(self.kernel_ft))
+        """Apply the adjoint of `convolve`."""
+        transform = self.transform(image)
+        transform *= np.conj(self.kernel_ft)
+        return self.invert(transform)
 
-    def _filter(self, image: Floats, transfer: NDArray[np.complexfloating]) -> Floats:
-        transform = fft.rfft2(image, s=self.fft_shape)
-        transform *= transfer
-        ny, nx = self.shape
-        return fft.irfft2(transform, s=self.fft_shape, overwrite_x=True)[..., :ny, :nx]
-
-    def select(self, keep: NDArray[np.int64]) -> Observation:
-        """Blends ``keep`` only."""
+    def select(self, rows: NDArray[np.int64], blends: NDArray[np.int64]) -> Frames:
+        """Frames ``rows``, as blends ``blends``."""
         common = len(self.kernels) == 1
         return replace(
             self,
-            data=self.data[keep],
-            weight=self.weight[keep],
-            kernels=self.kernels if common else self.kernels[keep],
-            kernel_ft=self.kernel_ft if common else self.kernel_ft[keep],
-            boxes=tuple(self.boxes[i] for i in keep),
+            blends=blends,
+            data=self.data[rows],
+            weight=self.weight[rows],
+            kernels=self.kernels if common else self.kernels[rows],
+            kernel_ft=self.kernel_ft if common else self.kernel_ft[rows],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Blends in frames of several shapes; every blend number occurs once."""
+
+    frames: tuple[Frames, ...]
+
+    def __len__(self) -> int:
+        return sum(len(frames) for frames in self.frames)
+
+    @property
+    def n_band(self) -> int:
+        """Number of bands."""
+        return int(self.frames[0].data.shape[1]) if self.frames else 0
+
+    def by_blend(self, arrays: Sequence[Floats]) -> list[Floats]:
+        """Views of every blend's part of arrays, one array per group of frames."""
+        views: list[Floats] = [np.empty(0)] * len(self)
+        for frames, array in zip(self.frames, arrays, strict=True):
+            for blend, view in zip(frames.blends, array, strict=True):
+                views[blend] = view
+        return views
+
+    @property
+    def data(self) -> list[Floats]:
+        """Data of every blend."""
+        return self.by_blend([frames.data for frames in self.frames])
+
+    @property
+    def weight(self) -> list[Floats]:
+        """Weight of every blend."""
+        return self.by_blend([frames.weight for frames in self.frames])
+
+    def select(self, keep: NDArray[np.bool_]) -> Observation:
+        """Blends where ``keep``, numbered anew in the same order."""
+        number = np.cumsum(keep) - 1
+        parts = []
+        for frames in self.frames:
+            rows = np.flatnonzero(keep[frames.blends])
+            if len(rows):
+                parts.append(frames.select(rows, number[frames.blends[rows]]))
+        return Observation(tuple(parts))
+
+    def split(self, mask: NDArray[np.bool_]) -> Observation:
+        """The same blends, those with and without ``mask`` in frames of their own."""
+        parts = []
+        for frames in self.frames:
+            for rows in (
+                np.flatnonzero(~mask[frames.blends]),
+                np.flatnonzero(mask[frames.blends]),
+            ):
+                if len(rows):
+                    parts.append(frames.select(rows, frames.blends[rows]))
+        return Observation(tuple(parts))
 
 
 def fft_period(frame: tuple[int, int], half: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def constrain(
     scale : array, shape (k,), float32
         What the stamps were divided by; multiply the spectra by it to keep the model.
     """
-    stamps = project_recentred(stamps, outside)
+    stamps = project(stamps, outside)
     if threshold is not None:
         stamps[stamps < threshold[:, None, None]] = 0
     np.maximum(stamps, 0, out=stamps)

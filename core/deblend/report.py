@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.components import Floats, Stack
 from coblend.core.deblend.fit import Fit
-from coblend.core.deblend.metrics import overlap, reduced_chi2
+from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
 from coblend.core.deblend.observation import Observation
 from coblend.core.deblend.operators import brightest
 from coblend.core.deblend.spectra import (
@@ -19,7 +19,7 @@ from coblend.core.deblend.spectra import (
     Rendered,
     blend_equations,
     covariance,
-    render_blends,
+    render,
     same_light,
     solve,
 )
@@ -54,6 +54,8 @@ class BlendResult:
     objects : mapping of str to array
         ``n_peak`` rows of the OBJECTS columns that the fit determines; per band two-dimensional.
     object_flags : array, shape (n_peak,), int64
+    peaks : array, shape (n_peak,), int64, optional
+        Which of the parent's real peaks these are; None: all of them.
     """
 
     parent: int
@@ -70,6 +72,7 @@ class BlendResult:
     morphs: tuple[Floats, ...] = ()
     objects: Mapping[str, Floats] = field(default_factory=dict)
     object_flags: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    peaks: NDArray[np.int64] | None = None
 
 
 def report(
@@ -95,10 +98,12 @@ def report(
     FormatError
         The fit is not finite.
     """
-    rendered = render_blends(observation, fitted.stacks)
+    rendered = render(observation, fitted.stacks)
+    data, weights = observation.data, observation.weight
+    footprints = observation.by_blend([cut.footprint for cut in batch.cuts])
     systems = [
-        blend_equations(own, weight, data)
-        for own, weight, data in zip(rendered, observation.weight, observation.data, strict=True)
+        blend_equations(own, weight, d)
+        for own, weight, d in zip(rendered, weights, data, strict=True)
     ]
     spectra = fitted.spectra
     if params.final_spectra:
@@ -107,8 +112,8 @@ def report(
         raise FormatError("NonFinite")
     morphs, recentred = _trimmed(fitted.stacks, len(fitted.centres))
     return [
-        _blend_result(batch, i, observation, fitted, spectra, morphs, rendered[i], systems[i],
-                      {"psf_init": point, "recentred": recentred}, params)
+        _blend_result(batch, i, data[i], weights[i], footprints[i], fitted, spectra, morphs,
+                      rendered[i], systems[i], {"psf_init": point, "recentred": recentred}, params)
         for i in range(len(observation))
     ]  # fmt: skip
 
@@ -116,7 +121,9 @@ def report(
 def _blend_result(
     batch: Batch,
     i: int,
-    observation: Observation,
+    data: Floats,
+    weight: Floats,
+    footprint: NDArray[np.bool_],
     fitted: Fit,
     spectra: Floats,
     morphs: Sequence[Morph],
@@ -127,49 +134,33 @@ def _blend_result(
 ) -> BlendResult:
     """Describe blend ``i`` of a batch."""
     rows, box = system.rows, batch.boxes[i]
-    ny, nx = observation.shape
-    first = int(np.flatnonzero(batch.blend == i)[0])
-    source = fitted.centres.source[rows] - first
-    n_source = int(np.count_nonzero(batch.blend == i))
-    n_band = len(batch.sigma)
+    members = batch.blend == i
+    n_source = int(np.count_nonzero(members))
+    source = fitted.centres.source[rows] - int(np.argmax(members))
     own = spectra[rows]
-    models = np.zeros((n_source, n_band, ny, nx), np.float32)
-    for k, row in enumerate(rows):
-        y, x, morph = morphs[row]
-        models[source[k], :, y : y + morph.shape[0], x : x + morph.shape[1]] += (
-            own[k][:, None, None] * morph
-        )
-    images = np.zeros((n_source, n_band, ny, nx), np.float32)
-    for k, (_, window, image) in enumerate(rendered):
-        images[(source[k], slice(None), *window)] += own[k][:, None, None] * image
-    weight = observation.weight[i]
-    total = images.sum(0)
-    chi2 = weight * (observation.data[i] - total) ** 2
-    usable = weight > 0
-    objects = _measure(models, images, chi2, usable, batch.sigma)
+    models, images = _patches(n_source, source, own, [morphs[row] for row in rows], rendered)
+    total = add_up(images, weight.shape[1:])
+    chi2 = weight * (data - total) ** 2
+    objects = _measure(models, images, chi2, weight > 0, batch.sigma)
     light = np.array([morphs[row][2].sum(dtype=np.float64) for row in rows])
     objects["model_flux_err"] = _errors(
         covariance(system, own), light, source, objects["model_flux"], batch.sigma, params
     )
-    flags = np.zeros(n_source, np.int64)
+    for values in objects.values():
+        if values.ndim == 2:
+            values[:, ~(weight > 0).any((1, 2))] = np.nan
+    flags = _source_flags(system, source, n_source, models, footprint, params)
     for name, mark in marks.items():
         flags[np.unique(source[mark[rows]])] |= FLAGS[name]
-    seen = np.zeros((n_source, n_band), bool)
-    np.logical_or.at(seen, source, system.seen.T)
-    flags[~seen.all(1)] |= FLAGS["no_data"]
-    flags[~(models > 0).any((1, 2, 3))] |= FLAGS["null"]
-    flags[np.unique(source[same_light(system.gram) != np.arange(len(rows))])] |= FLAGS["degenerate"]
-    border = _border(batch.footprint[i])
-    flags[(models[:, :, border] > params.background_thresh).any((1, 2))] |= FLAGS["edge"]
     blend_flags = FLAGS["not_converged"] * (not fitted.converged[i] and params.max_iter > 0)
     blend_flags |= FLAGS["diverged"] * bool(fitted.diverged[i])
-    blend_flags |= FLAGS["bands_missing"] * bool(not usable.any((1, 2)).all())
+    blend_flags |= FLAGS["bands_missing"] * bool(not (weight > 0).any((1, 2)).all())
     return BlendResult(
         parent=int(batch.parents[i]),
         n_iter=int(fitted.n_iter[i]),
         flags=int(blend_flags),
-        chi2=reduced_chi2(chi2, usable, total),
-        loss=0.5 * float(chi2.sum(dtype=np.float64)),
+        chi2=reduced_chi2(chi2, weight > 0, total),
+        loss=0.5 * float(chi2.sum()),
         loss_init=float(fitted.loss_init[i]),
         source=source,
         boxes=np.array([(y + box.y0, x + box.x0, *m.shape)
@@ -182,22 +173,70 @@ def _blend_result(
     )  # fmt: skip
 
 
+def _patches(
+    n_source: int,
+    source: NDArray[np.int64],
+    spectra: Floats,
+    morphs: Sequence[Morph],
+    rendered: Sequence[Rendered],
+) -> tuple[list[Patch], list[Patch]]:
+    """Models and rendered images of the sources."""
+    models: list[list[Patch]] = [[] for _ in range(n_source)]
+    images: list[list[Patch]] = [[] for _ in range(n_source)]
+    for k, spectrum, (y, x, morph), (_, window, image) in zip(
+        source, spectra[:, :, None, None], morphs, rendered, strict=True
+    ):
+        place = slice(y, y + morph.shape[0]), slice(x, x + morph.shape[1])
+        models[k].append((place, spectrum * morph))
+        images[k].append((window, spectrum * image))
+    return [merge(p) for p in models], [merge(p) for p in images]
+
+
+def _source_flags(
+    system: NormalEquations,
+    source: NDArray[np.int64],
+    n_source: int,
+    models: Sequence[Patch],
+    footprint: NDArray[np.bool_],
+    params: DeblendParams,
+) -> NDArray[np.int64]:
+    """Flags of the sources of a blend that follow from the final model."""
+    flags = np.zeros(n_source, np.int64)
+    seen = np.zeros((n_source, len(system.seen)), bool)
+    np.logical_or.at(seen, source, system.seen.T)
+    flags[~seen.all(1)] |= FLAGS["no_data"]
+    doubled = same_light(system.gram) != np.arange(len(source))
+    flags[np.unique(source[doubled])] |= FLAGS["degenerate"]
+    border = _border(footprint)
+    for k, (window, model) in enumerate(models):
+        brightest_band = model.max(0)
+        flags[k] |= FLAGS["null"] * (not (brightest_band > 0).any())
+        flags[k] |= FLAGS["edge"] * bool(
+            (brightest_band[border[window]] > params.background_thresh).any()
+        )
+    return flags
+
+
 def _measure(
-    models: Floats,
-    images: Floats,
+    models: Sequence[Patch],
+    images: Sequence[Patch],
     chi2: Floats,
     usable: NDArray[np.bool_],
     sigma: NDArray[np.float64],
 ) -> dict[str, Floats]:
     """Fluxes, overlap metrics and chi-square of the sources of a blend."""
     metrics = overlap(models)
+    cuts = [(slice(None), *window) for window, _ in images]
     return {
         "model_flux": metrics.flux * sigma,
         "max_overlap": metrics.max_overlap * sigma,
         "flux_overlap": metrics.flux_overlap * sigma,
         "flux_overlap_frac": metrics.flux_overlap_frac,
         "blendedness": metrics.blendedness,
-        "chi2": np.array([reduced_chi2(chi2, usable, image) for image in images]),
+        "chi2": np.array([
+            reduced_chi2(chi2[cut], usable[cut], image)
+            for cut, (_, image) in zip(cuts, images, strict=True)
+        ]),
     }  # fmt: skip
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
-from coblend.core.deblend.components import Floats, Stack, Window
-from coblend.core.deblend.observation import Observation, fft_period, kernel_transform
+from coblend.core.deblend.components import Floats, Place, Stack, Window
+from coblend.core.deblend.observation import Frames, Observation
 
 _MIN_COVERAGE = 0.1
 """Bands that see less than this fraction of a component's light do not constrain it."""
@@ -49,67 +48,90 @@ class NormalEquations:
     seen: NDArray[np.bool_]
 
 
-def render_each(
-    observation: Observation, stacks: Sequence[Stack]
-) -> Iterator[tuple[int, int, Window, Floats]]:
+def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
     """Convolve every morphology with the kernels of all bands.
 
-    Yields
-    ------
-    row, blend, window, images
-        Component, its blend, where in the frame, and the images there, shape (n_band, ...).
+    Returns
+    -------
+    list of list of (row, window, images)
+        Per blend and component: its row, where in the frame, and its images there, shape
+        (n_band, ...).
     """
-    half, n_band = observation.half, observation.data.shape[1]
-    ny, nx = observation.shape
-    for stack in stacks:
-        side = 2 * stack.radius + 1
-        local = side + 2 * half < min(ny, nx)
-        frame = (side + 2 * half,) * 2 if local else observation.shape
-        period = fft_period(frame, half)
-        transfer = kernel_transform(observation.kernels, period, frame)
-        chunk = max(1, _CHUNK // (n_band * period[0] * period[1]))
-        for first in range(0, len(stack.rows), chunk):
-            part = slice(first, first + chunk)
-            places, morphs = stack.places[part], stack.morph[part]
-            blends = [blend for blend, _, _ in places]
-            if local:
-                planes = morphs
-            else:
-                planes = np.zeros((len(places), ny, nx), np.float32)
-                for plane, morph, (_, frame, own) in zip(planes, morphs, places, strict=True):
-                    plane[frame] = morph[own]
-            product = fft.rfft2(planes, s=period)[:, None] * (
-                transfer if len(transfer) == 1 else transfer[blends]
-            )
-            images = fft.irfft2(product, s=period, overwrite_x=True)
-            for i, (blend, frame, own) in enumerate(places):
-                row = int(stack.rows[first + i])
-                if local:
-                    # the stamp's first pixel is at frame[.].start - own[.].start
-                    y0, x0 = (f.start - o.start - half for f, o in zip(frame, own, strict=True))
-                    rolled = np.roll(images[i], (half, half), (-2, -1))
-                    wy = slice(max(0, y0), min(ny, y0 + side + 2 * half))
-                    wx = slice(max(0, x0), min(nx, x0 + side + 2 * half))
-                    cut = rolled[:, wy.start - y0 : wy.stop - y0, wx.start - x0 : wx.stop - x0]
-                    yield row, blend, (wy, wx), cut
-                else:
-                    yield row, blend, (slice(0, ny), slice(0, nx)), images[i, :, :ny, :nx]
-
-
-def render_blends(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
-    """Convolve every morphology, sorted by blend and component; see `render_each`."""
     rendered: list[list[Rendered]] = [[] for _ in range(len(observation))]
-    for row, blend, window, images in render_each(observation, stacks):
-        rendered[blend].append((row, window, images))
+    group = np.zeros(len(observation), np.int64)
+    index = np.zeros(len(observation), np.int64)
+    for g, frames in enumerate(observation.frames):
+        group[frames.blends], index[frames.blends] = g, np.arange(len(frames))
+    work: dict[tuple[int, int], list[tuple[int, Floats, Place]]] = {}
+    for stack in stacks:
+        for row, morph, place in zip(stack.rows.tolist(), stack.morph, stack.places, strict=True):
+            g = int(group[place[0]])
+            # a stamp with its wings may be smaller than the frame
+            side = 2 * stack.radius + 1 + 2 * observation.frames[g].half
+            local = side < min(observation.frames[g].shape)
+            work.setdefault((g, stack.radius if local else 0), []).append((row, morph, place))
+    for (g, radius), items in work.items():
+        frames = observation.frames[g]
+        shape = (2 * radius + 1,) * 2 if radius else frames.shape
+        most = max(1, _CHUNK // (observation.n_band * frames.period[0] * frames.period[1]))
+        for first in range(0, len(items), most):
+            part = items[first : first + most]
+            rows = index[[place[0] for _, _, place in part]]
+            images = (_render_stamps if radius else _render_frames)(frames, rows, part, shape)
+            for (row, _, place), (window, image) in zip(part, images, strict=True):
+                rendered[place[0]].append((row, window, image))
     return [sorted(own, key=lambda item: item[0]) for own in rendered]
+
+
+def _render_frames(
+    frames: Frames,
+    rows: NDArray[np.int64],
+    items: Sequence[tuple[int, Floats, Place]],
+    shape: tuple[int, int],
+) -> Iterator[tuple[Window, Floats]]:
+    """Render components over their whole frames."""
+    planes = np.zeros((len(items), *shape), np.float32)
+    for plane, (_, morph, (_, window, own)) in zip(planes, items, strict=True):
+        plane[window] = morph[own]
+    kernel_ft = frames.kernel_ft if len(frames.kernel_ft) == 1 else frames.kernel_ft[rows]
+    whole = (slice(0, shape[0]), slice(0, shape[1]))
+    for image in frames.invert(frames.transform(planes)[:, None] * kernel_ft):
+        yield whole, image
+
+
+def _render_stamps(
+    frames: Frames,
+    rows: NDArray[np.int64],
+    items: Sequence[tuple[int, Floats, Place]],
+    shape: tuple[int, int],
+) -> Iterator[tuple[Window, Floats]]:
+    """Render components on their stamps plus the wings of the kernel."""
+    half, side = frames.half, shape[0]
+    full = (side + 2 * half,) * 2
+    kernels = frames.kernels if len(frames.kernels) == 1 else frames.kernels[rows]
+    local = Frames.of(rows, np.zeros((1, 1, *full), np.float32), np.zeros(0), kernels)
+    padded = np.zeros((len(items), *full), np.float32)
+    padded[:, half : half + side, half : half + side] = [morph for _, morph, _ in items]
+    images = local.invert(local.transform(padded)[:, None] * local.kernel_ft)
+    for image, (_, _, (_, window, own)) in zip(images, items, strict=True):
+        lows = [w.start - o.start - half for w, o in zip(window, own, strict=True)]
+        cut = tuple(
+            slice(max(0, low), min(n, low + full[0]))
+            for low, n in zip(lows, frames.shape, strict=True)
+        )
+        inside = tuple(
+            slice(c.start - low, c.stop - low) for c, low in zip(cut, lows, strict=True)
+        )
+        yield (cut[0], cut[1]), image[(slice(None), *inside)]
 
 
 def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
     """Set up the normal equations of every blend of the observation."""
-    rendered = render_blends(observation, stacks)
     return [
         blend_equations(own, weight, data)
-        for own, weight, data in zip(rendered, observation.weight, observation.data, strict=True)
+        for own, weight, data in zip(
+            render(observation, stacks), observation.weight, observation.data, strict=True
+        )
     ]
 
 
@@ -119,7 +141,7 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
     Parameters
     ----------
     rendered : sequence of (row, window, images)
-        See `render_each`.
+        See `render`.
     weight, data : array, shape (n_band, ny, nx), float32
     """
     n_band, k = len(data), len(rendered)
