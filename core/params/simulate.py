@@ -30,9 +30,13 @@ class SimulateParams(Checked):
         maximum=12,
         shown=True,
     )
+    separation: float = option(
+        1.8, "Smallest distance of two sources of a blend, in units of the seeing.", minimum=0.2,
+        maximum=5, shown=True,
+    )  # fmt: skip
     star_fraction: float = option(0.3, "Fraction of stars.", minimum=0, maximum=1)
-    brightest: float = option(18.4, "Magnitude of the brightest sources.", unit="mag")
-    faintest: float = option(22.4, "Magnitude of the faintest sources.", unit="mag")
+    brightest: float = option(18.3, "Magnitude of the brightest sources.", unit="mag")
+    faintest: float = option(21.8, "Magnitude of the faintest sources.", unit="mag")
     dither: int = option(
         8, "Largest offset of an exposure along an axis.", unit="pixel", minimum=0, maximum=1000
     )

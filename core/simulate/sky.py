@@ -191,7 +191,7 @@ def _place(
     margin = min(6 * seeing + params.dither, params.size / 4)
     groups: list[NDArray[np.float64]] = []
     for n in members:
-        group = _grow_group(int(n), seeing, rng)
+        group = _grow_group(int(n), params.separation * seeing, rng)
         for _ in range(2000):
             moved = group + rng.uniform(margin, params.size - margin, 2)
             taken = np.concatenate(groups) if groups else np.zeros((0, 2))
@@ -207,14 +207,14 @@ def _place(
     return np.concatenate(groups) if groups else np.zeros((0, 2))
 
 
-def _grow_group(n: int, seeing: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Positions of ``n`` sources, each 1.2 to 2.2 seeings from another and none closer."""
+def _grow_group(n: int, separation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Positions of ``n`` sources, each 1 to 1.8 separations from another and none closer."""
     group = np.zeros((1, 2))
     while len(group) < n:
-        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(1.2, 2.2) * seeing
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(1, 1.8) * separation
         step = distance * np.array([np.sin(angle), np.cos(angle)])
         new = group[rng.integers(len(group))] + step
-        if _distance(new[None], group) >= 1.2 * seeing:
+        if _distance(new[None], group) >= separation:
             group = np.concatenate([group, new[None]])
     group -= group.mean(axis=0)
     return group

@@ -96,7 +96,7 @@ def test_one_existing_file_stops_all(tmp_path, capsys):
     [
         (("--epochs", "0"), "epochs is 0"),
         (("--size", "80", "--blends", "90"), "no room for"),
-        (("--set", "faintest=15"), "faintest is 15 mag, brightest 18.4 mag"),
+        (("--set", "faintest=15"), "faintest is 15 mag, brightest 18.3 mag"),
         (("--bands", "g,g"), "band g is given twice"),
         (("--bands", "a b"), "band 'a b'"),
     ],

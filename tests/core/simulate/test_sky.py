@@ -26,15 +26,16 @@ def test_blends_of_two_to_eight_and_singles(sky):
 
 
 def test_members_are_close_and_groups_apart(sky):
-    """Inside a group the nearest neighbour is 1.2 to 2.2 seeings away; groups 4 or more."""
+    """In a group the nearest neighbour is 1 to 1.8 separations away; groups 4 seeings or more."""
     position = np.stack([sky.sources["y"], sky.sources["x"]], axis=1)
     distance = np.hypot(*(position[:, None] - position[None]).transpose(2, 0, 1))
     np.fill_diagonal(distance, np.inf)
     group = np.where(sky.sources["blend"] > 0, sky.sources["blend"], -sky.sources["id"])
     same = group[:, None] == group[None]
     nearest = np.where(same, distance, np.inf).min(axis=1)[sky.sources["blend"] > 0]
-    assert nearest.min() >= 1.2 * PARAMS.seeing
-    assert nearest.max() <= 2.2 * PARAMS.seeing
+    separation = PARAMS.separation * PARAMS.seeing
+    assert nearest.min() >= separation
+    assert nearest.max() <= 1.8 * separation
     assert distance[~same].min() > 4 * PARAMS.seeing
 
 
