@@ -93,6 +93,7 @@ def shared_flux(folder: str | Path, band: str, truth: Truth) -> Shared:
     folder = Path(folder)
     with open_fits(str(folder / "footprints.fits")) as file:
         objects = file.table("OBJECTS")
+    objects = objects[~objects["flag_skipped_pseudo"]]  # sky objects
     heavy = read_heavy(str(folder / f"heavy_{band}.fits"))
     row_of = {int(identifier): i for i, identifier in enumerate(heavy.table["id"])}
     transfer = coadd_transfer(folder / f"coadd_{band}.fits", truth)
