@@ -103,12 +103,13 @@ def snr_map(pixels: Pixels, template: Template, threads: int = 1) -> NDArray[np.
         count = _Separable(np.ones_like(template.taps), nx)
         for y in first_rows.tolist():
             rows = slice(y, min(y + ROWS, ny))
-            value, weight, usable = _padded_planes(pixels, template, rows)
-            result = numerator(value)
+            good = _padded(pixels.usable, rows, template.half)
+            weight = _padded_weight(pixels, template, rows, good)
             den = power(weight)
             known = den > 0
             if not template.matched:
-                known &= count(usable) > len(template.taps) ** 2 - 0.5
+                known &= count(good.astype(np.float32)) > len(template.taps) ** 2 - 0.5
+            result = numerator(_padded_value(pixels, template, rows, good, weight))
             np.sqrt(den, out=den, where=known)
             n = rows.stop - y
             np.divide(result[:n], den[:n], out=out[rows], where=known[:n])
@@ -143,7 +144,8 @@ def flux_error(
         here = order[first:stop]
         if not len(here):
             continue
-        _, weight, _ = _padded_planes(pixels, template, rows)
+        good = _padded(pixels.usable, rows, half)
+        weight = _padded_weight(pixels, template, rows, good)
         weight = np.pad(weight, ((0, 0), (half, half)))
         window = sliding_window_view(weight, (len(taps), len(taps)))
         stamps = window[y[here] - rows.start, x[here]]
@@ -154,27 +156,49 @@ def flux_error(
         return np.where(den > 0, np.sqrt(den) / template.power, np.inf)
 
 
-def _padded_planes(
-    pixels: Pixels, template: Template, rows: slice
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Value, weight and usability of ``ROWS`` rows from ``rows.start``, half a template around.
+def _padded_rows(rows: slice, half: int, ny: int) -> tuple[slice, slice]:
+    """Rows of the image under ``ROWS`` rows and half a template; and where they go."""
+    top = rows.start - half
+    inside = slice(max(top, 0), min(rows.start + ROWS + half, ny))
+    return inside, slice(inside.start - top, inside.stop - top)
 
-    Each has ``ROWS + 2 * half`` rows, 0 outside the image.
-    """
-    ny, nx = pixels.shape
-    top = rows.start - template.half
-    inside = slice(max(top, 0), min(rows.start + ROWS + template.half, ny))
-    value, weight, usable = np.zeros((3, ROWS + 2 * template.half, nx), np.float32)
-    target = slice(inside.start - top, inside.stop - top)
-    good = pixels.good(inside)
-    usable[target] = good
+
+def _padded(plane: NDArray[np.bool_], rows: slice, half: int) -> NDArray[np.bool_]:
+    """Rows of a plane with half a template around, False outside the image."""
+    inside, target = _padded_rows(rows, half, len(plane))
+    out = np.zeros((ROWS + 2 * half, plane.shape[1]), bool)
+    out[target] = plane[inside]
+    return out
+
+
+def _padded_weight(
+    pixels: Pixels, template: Template, rows: slice, good: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Inverse variance (matched) or variance (plain) of padded rows, 0 where not ``good``."""
+    inside, target = _padded_rows(rows, template.half, len(pixels.usable))
+    out = np.zeros(good.shape, np.float32)
     if template.matched:
-        np.divide(1.0, pixels.variance(inside), out=weight[target], where=good)
-        np.multiply(pixels.image(inside), weight[target], out=value[target], where=good)
+        np.divide(1.0, pixels.variance(inside), out=out[target], where=good[target])
     else:
-        np.copyto(weight[target], pixels.variance(inside), where=good)
-        np.copyto(value[target], pixels.image(inside), where=good)
-    return value, weight, usable
+        np.copyto(out[target], pixels.variance(inside), where=good[target])
+    return out
+
+
+def _padded_value(
+    pixels: Pixels,
+    template: Template,
+    rows: slice,
+    good: NDArray[np.bool_],
+    weight: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Weighted image (matched) or image (plain) of padded rows, 0 where not ``good``."""
+    inside, target = _padded_rows(rows, template.half, len(pixels.usable))
+    out = np.zeros(good.shape, np.float32)
+    if template.matched:
+        np.multiply(pixels.image(inside), weight[target], out=out[target], where=good[target])
+    else:
+        np.copyto(out[target], pixels.image(inside), where=good[target])
+    return out
 
 
 class _Separable:

@@ -171,20 +171,19 @@ def _nearest_core(
     labels[_flat(cores[first:stop], rows.start - halo, stride, halo)] = np.repeat(
         owner[first:stop] + 1, cores[first:stop, 2] - cores[first:stop, 1] + 1
     )
-    pixel = _flat(grown, rows.start - halo, stride, halo)
-    pixel = pixel[labels[pixel] == 0]
-    nearest = np.zeros(len(pixel), np.int32)
-    left = np.arange(len(pixel))
-    for dy, dx in offsets:
-        if not len(left):
-            break
-        nearest[left] = labels[pixel[left] + dy * stride + dx]
-        left = left[nearest[left] == 0]
-    grown_labels = np.zeros_like(labels)
     inside = _flat(grown, rows.start - halo, stride, halo)
-    grown_labels[inside] = labels[inside]
-    grown_labels[pixel] = nearest
-    return grown_labels.reshape(-1, stride)[halo : halo + rows.stop - rows.start, halo : halo + nx]
+    own = labels[inside]
+    nearest = np.zeros_like(labels)
+    nearest[inside] = own
+    pixel = inside[own == 0]
+    for dy, dx in offsets:
+        if not len(pixel):
+            break
+        found = labels[pixel + (dy * stride + dx)]
+        hit = found > 0
+        nearest[pixel[hit]] = found[hit]
+        pixel = pixel[~hit]
+    return nearest.reshape(-1, stride)[halo : halo + rows.stop - rows.start, halo : halo + nx]
 
 
 def _flat(spans: NDArray[np.int32], y0: int, stride: int, margin: int) -> NDArray[np.int64]:

@@ -91,11 +91,9 @@ def locate_peaks(
         Refine the positions.
     """
     nx = snr.shape[1]
-    inside = span_pixels(cores.hull, nx)
-    maxima = regional_maxima(snr, inside, every)
-    maxima = maxima[snr.ravel()[maxima] >= level]
-    row, column = np.divmod(maxima, nx)
-    core = cores.hull_labels[SpanIndex.build(cores.hull).find(row, column)]
+    maxima = regional_maxima(snr, level, every)
+    span = SpanIndex.build(cores.hull).find(*np.divmod(maxima, nx))
+    maxima, core = maxima[span >= 0], cores.hull_labels[span[span >= 0]]
     pixel, moved = _usable_pixels(snr, cores, maxima, core)
     flags = np.where(moved, PEAK_FLAGS["masked"], 0).astype(np.int32)
     found = _measure(pixels, snr, template, maxima, core, flags, scale, subpixel)

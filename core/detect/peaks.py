@@ -1,4 +1,4 @@
-"""Peaks: regional maxima of the significance map, found on pixel lists.
+"""Peaks: regional maxima of the significance map.
 
 A regional maximum is an 8-connected set of equal pixels without a strictly greater neighbour. It
 counts once, however large: a saturated or clipped core gives one peak, not one per pixel.
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.components import edge_labels
+from coblend.core.detect.pixels import strips
 from coblend.core.footprint import expand_runs
 
 
@@ -20,19 +21,17 @@ def span_pixels(spans: NDArray[np.int32], nx: int) -> NDArray[np.int64]:
 
 
 def regional_maxima(
-    image: NDArray[np.float32], pixels: NDArray[np.int64], every: bool = False
+    image: NDArray[np.float32], level: float, every: bool = False
 ) -> NDArray[np.int64]:
-    """Regional maxima of ``image`` among ``pixels``.
+    """Regional maxima of ``image`` that reach ``level``.
 
-    Neighbours count whether or not they are among ``pixels``. A plateau is represented by its
-    member nearest to its centroid (ties: first in raster order). Pixels of the outermost rows
-    and columns cannot be peaks.
+    A plateau is represented by its member nearest to its centroid (ties: first in raster
+    order). Pixels of the outermost rows and columns cannot be peaks.
 
     Parameters
     ----------
     image : array, shape (ny, nx)
-    pixels : array, shape (n,), int64
-        Flat indices, ascending.
+    level : float
     every : bool
         Report every pixel of a plateau (afw: FootprintSet).
 
@@ -42,28 +41,49 @@ def regional_maxima(
         Flat indices, ascending.
     """
     ny, nx = image.shape
+    found = [np.empty(0, np.int64)]
+    for rows in strips(max(ny - 2, 0)):
+        strip = image[rows.start : rows.stop + 2]
+        centre = strip[1:-1, 1:-1]
+        beside = np.maximum(strip[:, :-2], strip[:, 2:])
+        triple = np.maximum(beside, strip[:, 1:-1])
+        peak = centre >= beside[1:-1]
+        peak &= centre >= triple[:-2]
+        peak &= centre >= triple[2:]
+        peak &= centre >= level
+        y, x = np.divmod(np.flatnonzero(peak), max(nx - 2, 1))
+        found.append((y + rows.start + 1) * nx + x + 1)
+    candidate = np.concatenate(found)
+    if every or not len(candidate):
+        return candidate
     flat = image.ravel()
-    column = pixels % nx
-    candidate = pixels[
-        (pixels >= nx) & (pixels < (ny - 1) * nx) & (column > 0) & (column < nx - 1)
-    ]
-    value = flat[candidate]
-    # Most pixels have a greater neighbour in the same run of the list itself: no gather needed.
-    adjacent = candidate[1:] - candidate[:-1] == 1
-    keep = np.ones(len(candidate), bool)
-    keep[:-1] &= ~(adjacent & (value[1:] > value[:-1]))
-    keep[1:] &= ~(adjacent & (value[:-1] > value[1:]))
-    candidate, value = candidate[keep], value[keep]
     tied = np.zeros(len(candidate), bool)
-    for step in (-nx, nx, -1, 1, -nx - 1, -nx + 1, nx - 1, nx + 1):
-        neighbour = flat[candidate + step]
-        keep = neighbour <= value
-        tied = (tied | (neighbour == value))[keep]
-        candidate, value = candidate[keep], value[keep]
-    if every or not tied.any():
-        return np.asarray(candidate)
-    members = pixels[np.isin(flat[pixels], value[tied])]
-    return np.asarray(np.union1d(candidate[~tied], _plateau_centres(image, members)))
+    for step in _steps(nx):
+        tied |= flat[candidate + step] == flat[candidate]
+    if not tied.any():
+        return candidate
+    centres = _plateau_centres(image, _plateaus(image, candidate[tied]))
+    return np.asarray(np.union1d(candidate[~tied], centres))
+
+
+def _steps(nx: int) -> tuple[int, ...]:
+    """Flat offsets of the eight neighbours."""
+    return -nx - 1, -nx, -nx + 1, -1, 1, nx - 1, nx, nx + 1
+
+
+def _plateaus(image: NDArray[np.float32], seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All pixels connected to ``seeds`` (inner pixels) by equal values, ascending."""
+    ny, nx = image.shape
+    flat = image.ravel()
+    members = front = seeds
+    while len(front):
+        y, x = np.divmod(front, nx)
+        inner = front[(y > 0) & (y < ny - 1) & (x > 0) & (x < nx - 1)]
+        around = [inner + step for step in _steps(nx)]
+        equal = np.concatenate([n[flat[n] == flat[inner]] for n in around])
+        front = np.setdiff1d(equal, members)
+        members = np.union1d(members, front)
+    return np.asarray(members)
 
 
 def _plateau_centres(image: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,29 +22,34 @@ class Pixels:
     Parameters
     ----------
     exposure : Exposure
-    exclude : int
-        Bit mask of the planes whose pixels have weight 0.
+    usable : array, shape (ny, nx), bool
+        Finite value, positive finite variance, none of the excluded planes.
     backgrounds : tuple of Mesh
         Models to subtract.
     """
 
     exposure: Exposure
-    exclude: int
+    usable: NDArray[np.bool_]
     backgrounds: tuple[Mesh, ...] = ()
+
+    @classmethod
+    def of(cls, exposure: Exposure, exclude: Iterable[str] = ()) -> Pixels:
+        """Pixels of an exposure; those of the planes ``exclude`` have weight 0."""
+        bits = np.int32(exposure.planes.value(exclude))
+        usable = np.empty(exposure.box.shape, bool)
+        for rows in strips(len(usable)):
+            variance, good = exposure.variance[rows], usable[rows]
+            np.greater(variance, 0, out=good)
+            good &= variance < np.inf
+            good &= np.isfinite(exposure.image[rows])
+            if bits:
+                good &= (exposure.mask[rows] & bits) == 0
+        return cls(exposure, usable)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.exposure.box.shape
-
-    def good(self, rows: slice) -> NDArray[np.bool_]:
-        """Pixels of these rows with a finite value, a positive variance and no excluded plane."""
-        variance = self.exposure.variance[rows]
-        usable = (variance > 0) & (variance < np.inf)
-        usable &= np.isfinite(self.exposure.image[rows])
-        if self.exclude:
-            usable &= (self.exposure.mask[rows] & np.int32(self.exclude)) == 0
-        return usable
 
     def image(self, rows: slice) -> NDArray[np.float32]:
         """Image of these rows less the backgrounds; not to be written to."""
@@ -59,7 +64,7 @@ class Pixels:
 
     def with_background(self, mesh: Mesh) -> Pixels:
         """Return the same pixels with one more background."""
-        return Pixels(self.exposure, self.exclude, (*self.backgrounds, mesh))
+        return Pixels(self.exposure, self.usable, (*self.backgrounds, mesh))
 
 
 def strips(n_row: int, rows: int = STRIP_ROWS) -> Iterator[slice]:

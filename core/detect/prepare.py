@@ -19,7 +19,7 @@ from coblend.core.detect.noise import (
     outside_detections,
     trusted_variance_scale,
 )
-from coblend.core.detect.pixels import Pixels, strips
+from coblend.core.detect.pixels import Pixels
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.exposure import Exposure
 from coblend.core.params.detect import DetectParams
@@ -111,7 +111,7 @@ def prepare(exposure: Exposure, params: DetectParams, threads: int = 1) -> Work:
     """
     check_grid(exposure.box)
     sigma, warnings = filter_sigma(exposure, params)
-    flat = Pixels(exposure, exposure.planes.value(params.exclude_mask))
+    flat = Pixels.of(exposure, params.exclude_mask)
     n_usable = check_usable(flat)
     radius = growth_radius(sigma, params.grow_nsigma) if params.grow is None else params.grow
     half_widths = stencil(radius, params.grow_shape)
@@ -174,11 +174,10 @@ def filter_sigma(exposure: Exposure, params: DetectParams) -> tuple[float, list[
 
 def check_usable(pixels: Pixels) -> int:
     """Count the usable pixels; refuse an image that has hardly any."""
-    ny, nx = pixels.shape
-    n = sum(int(np.count_nonzero(pixels.good(rows))) for rows in strips(ny))
-    if n < max(MIN_USABLE * ny * nx, 1):
+    n, total = int(np.count_nonzero(pixels.usable)), pixels.usable.size
+    if n < max(MIN_USABLE * total, 1):
         raise FormatError(
-            f"only {n} of {ny * nx} pixels are usable",
+            f"only {n} of {total} pixels are usable",
             hint="check VARIANCE and the planes of --exclude-mask",
         )
     return n

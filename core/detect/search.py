@@ -127,7 +127,7 @@ def _check_area(work: Work, cores: Cores) -> None:
         return
     step = max(1, work.searched.shape[0] // 500)
     rows = slice(0, work.searched.shape[0], step)
-    sample = work.searched.image(rows)[work.searched.good(rows)]
+    sample = work.searched.image(rows)[work.searched.usable[rows]]
     low, median, high = np.percentile(sample, [25, 50, 75])
     raise FormatError(
         f"{area / n_usable:.0%} of the usable pixels are above the threshold (image median "
@@ -142,7 +142,7 @@ def _peaks(work: Work, cores: Cores) -> Peaks:
     params = work.params
     every = params.plateau == "all"
     peaks = locate_peaks(
-        work.searched, work.snr, work.template, cores, level=-np.inf, every=every,
+        work.searched, work.snr, work.template, cores, level=work.level, every=every,
         subpixel=params.subpixel,
     )  # fmt: skip
     if params.local_bg:

@@ -117,7 +117,7 @@ def _partial_error(work: Work) -> float:
         return np.inf
     step = max(1, min(work.searched.shape) // 500)
     rows = slice(0, work.searched.shape[0], step)
-    variance = work.searched.variance(rows)[:, ::step][work.searched.good(rows)[:, ::step]]
+    variance = work.searched.variance(rows)[:, ::step][work.searched.usable[rows][:, ::step]]
     if not len(variance):
         return np.inf
     return float((np.median(variance) / (work.template.power * PARTIAL)) ** 0.5)

@@ -23,6 +23,7 @@ class DetectParams(Checked):
             "edge": "trim",
             "exclude_mask": (),
             "local_bg": 64,
+            "wide_bg": 512,
             "plateau": "all",
             "subpixel": False,
             "max_peaks": 0,
@@ -85,7 +86,7 @@ class DetectParams(Checked):
         0, "Bins of a local background for the peak search; 0: none.", unit="pixel",
         minimum=0)  # fmt: skip
     wide_bg: int = option(
-        512, "Bins of a background subtracted for the search only; 0: none.", unit="pixel",
+        0, "Bins of a background subtracted for the search only; 0: none.", unit="pixel",
         minimum=0)  # fmt: skip
     bg_mesh: int = option(
         0, "Bins of the background to subtract for good; 0: none.", unit="pixel", minimum=0,

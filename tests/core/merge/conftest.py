@@ -119,14 +119,14 @@ def detections_of(image, level, band, *, sigma_noise=1.0, cores=True):
     from coblend.core.detect import identifiers
     from coblend.core.detect.assemble import assemble, blank_peaks
     from coblend.core.detect.components import group_spans, label_spans
-    from coblend.core.detect.peaks import regional_maxima, span_pixels
+    from coblend.core.detect.peaks import regional_maxima
     from coblend.core.detection import Detections
     from coblend.core.footprint import SpanIndex
 
     image = np.asarray(image, np.float32)
     spans = mask_to_spans(image >= level)
     labels, n = label_spans(spans)
-    pixel = regional_maxima(image, span_pixels(spans, image.shape[1]))
+    pixel = regional_maxima(image, level)
     y, x = np.divmod(pixel, image.shape[1])
     owner = labels[SpanIndex.build(spans).find(y, x)]
     peaks = blank_peaks((band,), len(pixel))
