@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from coblend.cli.run import Run
 from coblend.core.params.deblend import DeblendParams
 
 if TYPE_CHECKING:
-    from coblend.core.deblend.report import BlendResult
     from coblend.core.model import ModelSet
 
 
@@ -65,19 +63,32 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     models = collect(detections, cube, work, results, params)
     with run.create("deblended/1") as out:
         write_models(out, models, storage_steps(models, params.model_error))
-    run.report(_summary(models, results))
-    run.check_failures(sum(bool(result.error) for result in results), len(work.fitted))
+    if params.not_deblended:
+        _write_mask(run, params.not_deblended, models)
+    counts = _summary(models)
+    run.report(counts)
+    run.check_failures(counts["n_failed"], len(work.fitted) + len(work.refused))
 
 
-def _summary(models: ModelSet, results: Sequence[BlendResult]) -> dict[str, int]:
-    """Numbers to show at the end; skipped parents by reason."""
+def _write_mask(run: Run, path: str, models: ModelSet) -> None:
+    """Write the mask of parents that were skipped or failed."""
+    from coblend.core.deblend.collect import not_deblended
+    from coblend.core.mask import PLANES
+    from coblend.io.exposures import frame_header
+
+    header = {**frame_header(models.box), "MP_NOT_DEBLENDED": PLANES["NOT_DEBLENDED"]}
+    with run.create("mask/1", path=path) as out:
+        out.image("MASK", not_deblended(models), header=header, wcs=models.wcs)
+
+
+def _summary(models: ModelSet) -> dict[str, int]:
+    """Numbers of parents to show at the end; skipped ones by reason."""
     from coblend.core.model import FLAGS
 
+    shown = ("failed", "not_converged", "isolated", "bands_missing")
     counts = {
-        "n_failed": sum(bool(result.error) for result in results),
-        "n_not_converged": sum(bool(r.flags & FLAGS["not_converged"]) for r in results),
+        f"n_{name}": int(((models.parents["flags"] & bit) != 0).sum())
+        for name, bit in FLAGS.items()
+        if name in shown or name.startswith("skipped")
     }
-    for name, bit in FLAGS.items():
-        if name == "isolated" or name.startswith("skipped"):
-            counts[f"n_{name}"] = int(((models.parents["flags"] & bit) != 0).sum())
     return {name: n for name, n in counts.items() if n or name == "n_failed"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -73,10 +74,20 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def scenes() -> ModuleType:
     """The module `model_scenes`: made-up deblended models and exposures of them."""
-    place = Path(__file__).with_name("model_scenes.py")
-    spec = importlib.util.spec_from_file_location("model_scenes", place)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    return _module("model_scenes")
+
+
+@pytest.fixture(scope="session")
+def fields() -> ModuleType:
+    """The module `deblend_scenes`: made-up fields of stars with their detections."""
+    return _module("deblend_scenes")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

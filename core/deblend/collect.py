@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.deblend.isolated import fill_isolated
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.task import Plan
 from coblend.core.detection import Detections
 from coblend.core.exposure import Cube
+from coblend.core.footprint import spans_to_labels
+from coblend.core.mask import STANDARD
 from coblend.core.model import (
     FLAGS,
     ModelSet,
@@ -38,14 +43,16 @@ def collect(
     Identifiers of blends follow the largest of the parents', those of objects follow the
     blends'; an isolated object keeps its parent's.
     """
-    results = sorted(results, key=lambda result: result.parent)
-    fitted = [result for result in results if not result.error]
+    results = sorted((*work.refused, *results), key=lambda result: result.parent)
+    layout = _lay_out(work, results)
     unit = cube.units[0] if cube.units else ""
     first_id = int(detections.parents["id"].max(initial=0)) + 1
     parents = _parents(detections, work, results)
-    blends = _blends(detections, cube, work, fitted, first_id, unit)
-    objects = _objects(detections, cube, work, results, blends, first_id, unit)
-    components, morph, offsets = _components(detections, cube, fitted, unit)
+    blends = _blends(detections, cube, work, results, layout, first_id, unit)
+    objects = _objects(detections, cube, work, results, layout, blends, first_id, unit)
+    if params.single_psf_flux:
+        fill_isolated(objects, layout.order, detections, cube, work)
+    components, morph, offsets = _components(cube, results, layout, unit)
     _count_components(objects, components)
     return ModelSet(
         bands=cube.bands,
@@ -65,6 +72,41 @@ def collect(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Rows of OBJECTS: ``order`` holds their peaks, ``rows`` the rows of every result."""
+
+    order: NDArray[np.int64]
+    rows: tuple[NDArray[np.int64], ...]
+
+
+def _lay_out(work: Plan, results: Sequence[BlendResult]) -> _Layout:
+    """Objects of a blend follow each other, pseudo peaks come last in their parent."""
+    order = work.members.rows.copy()
+    taken: dict[int, int] = {}
+    rows = []
+    for result in results:
+        own = work.members.of_parent(result.parent)
+        if result.peaks is not None:
+            own = own[result.peaks]
+        start = int(work.members.first[result.parent]) + taken.get(result.parent, 0)
+        taken[result.parent] = taken.get(result.parent, 0) + len(own)
+        rows.append(np.arange(start, start + len(own)))
+    for place, result in zip(rows, results, strict=True):
+        own = work.members.of_parent(result.parent)
+        order[place] = own if result.peaks is None else own[result.peaks]
+    return _Layout(order, tuple(rows))
+
+
+def not_deblended(models: ModelSet) -> NDArray[np.int32]:
+    """Mask over the pixel grid with NOT_DEBLENDED where parents were skipped or failed."""
+    flags = models.parents["flags"]
+    bits = sum(bit for name, bit in FLAGS.items() if name.startswith("skipped"))
+    rows = np.flatnonzero((flags & (bits | FLAGS["failed"])) != 0)
+    spans = models.footprints.select(rows).spans
+    return spans_to_labels(spans, models.box, STANDARD.value(["NOT_DEBLENDED"]))
+
+
 def _parents(
     detections: Detections, work: Plan, results: Sequence[BlendResult]
 ) -> NDArray[np.void]:
@@ -79,13 +121,18 @@ def _parents(
     kept = (work.flags & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
     table["n_child"][kept] = source["npeak"][kept]
     row = 0
-    for result in results:
-        i = result.parent
-        table["blend0"][i], table["n_blend"][i] = row, int(not result.error)
-        table["chi2"][i], table["error"][i] = result.chi2, result.error
-        table["n_child"][i] = len(result.object_flags)
-        set_flags(table, np.array([i]), np.array([result.flags]))
-        row += not result.error
+    for i, group in groupby(results, key=lambda result: result.parent):
+        own = list(group)
+        done = [result for result in own if not result.error]
+        table["blend0"][i], table["n_blend"][i] = row, len(done)
+        table["error"][i] = next((result.error for result in own if result.error), "")
+        table["n_child"][i] = sum(len(result.object_flags) for result in done)
+        if done:
+            counts = [len(result.object_flags) for result in done]
+            table["chi2"][i] = np.average([result.chi2 for result in done], weights=counts)
+        flags = np.bitwise_or.reduce([result.flags for result in own])
+        set_flags(table, np.array([i]), np.array([flags]))
+        row += len(done)
     return table
 
 
@@ -101,27 +148,31 @@ def _blends(
     detections: Detections,
     cube: Cube,
     work: Plan,
-    fitted: Sequence[BlendResult],
+    results: Sequence[BlendResult],
+    layout: _Layout,
     first_id: int,
     unit: str,
 ) -> NDArray[np.void]:
-    """BLENDS: one row per fitted parent."""
-    n = len(fitted)
-    table = empty_table(blend_columns(cube.bands, unit), n)
-    rows = np.array([result.parent for result in fitted], np.int64)
-    table["id"] = first_id + np.arange(n)
-    table["parent"] = rows
-    for name, values in zip(_BOX, detections.footprints.boxes()[rows].T, strict=True):
+    """BLENDS: one row per fitted parent, or part of one."""
+    pairs = [
+        (result, rows)
+        for result, rows in zip(results, layout.rows, strict=True)
+        if not result.error
+    ]
+    fitted = [result for result, _ in pairs]
+    table = empty_table(blend_columns(cube.bands, unit), len(fitted))
+    parents = np.array([result.parent for result in fitted], np.int64)
+    table["id"] = first_id + np.arange(len(fitted))
+    table["parent"] = parents
+    for name, values in zip(_BOX, detections.footprints.boxes()[parents].T, strict=True):
         table[name] = values
-    table["object0"] = detections.parents["peak0"][rows]
-    table["n_object"] = detections.parents["npeak"][rows]
+    table["object0"] = [rows[0] for _, rows in pairs]
+    table["n_object"] = [len(rows) for _, rows in pairs]
     counts = np.array([len(result.source) for result in fitted], np.int64)
     table["component0"], table["n_component"] = np.cumsum(counts) - counts, counts
-    table["psf_cell"] = work.cells[np.searchsorted(work.fitted, rows)]
-    for name, attribute in (
-        ("n_iter", "n_iter"), ("chi2", "chi2"), ("flags", "flags"),
-    ):  # fmt: skip
-        table[name] = [getattr(result, attribute) for result in fitted]
+    table["psf_cell"] = work.cells[parents]
+    for name in ("n_iter", "chi2", "flags"):
+        table[name] = [getattr(result, name) for result in fitted]
     table["log_likelihood"] = [-result.loss for result in fitted]
     table["log_likelihood_init"] = [-result.loss_init for result in fitted]
     for band, sigma in zip(cube.bands, work.sigma, strict=True):
@@ -134,26 +185,28 @@ def _objects(
     cube: Cube,
     work: Plan,
     results: Sequence[BlendResult],
+    layout: _Layout,
     blends: NDArray[np.void],
     first_id: int,
     unit: str,
 ) -> NDArray[np.void]:
-    """OBJECTS: one row per peak, in the order of the peaks."""
-    peaks, parents = detections.peaks, detections.parents
-    n_blend = len(blends)
+    """OBJECTS: one row per peak."""
+    peaks, parents = detections.peaks[layout.order], detections.parents
     table = empty_table(object_columns(cube.bands, unit), len(peaks))
     owner = np.repeat(np.arange(len(parents)), parents["npeak"])
     lone = (work.flags[owner] & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
-    table["id"] = np.where(lone, parents["id"][owner], first_id + n_blend + np.arange(len(peaks)))
+    lone &= np.arange(len(peaks)) == work.members.first[owner]
+    own_id = first_id + len(blends) + np.arange(len(peaks))
+    table["id"] = np.where(lone, parents["id"][owner], own_id)
     table["parent"] = parents["id"][owner]
     table["peak_id"] = peaks["id"]
     for name in ("x", "y", "ra", "dec", "ix", "iy"):
         table[name] = peaks[name]
-    set_flags(table, np.arange(len(table)), work.flags[owner])
+    sky = peaks["merge_peak_sky"] & ~work.members.pseudo[owner]
+    flags = np.where(sky, FLAGS["skipped_pseudo"], work.flags[owner])
+    set_flags(table, np.arange(len(table)), flags)
     blend = iter(blends)
-    for result in results:
-        first = int(parents["peak0"][result.parent])
-        rows = np.arange(first, first + int(parents["npeak"][result.parent]))
+    for result, rows in zip(results, layout.rows, strict=True):
         set_flags(table, rows, np.full(len(rows), result.flags))
         if result.error:
             continue
@@ -170,19 +223,21 @@ def _objects(
 
 
 def _components(
-    detections: Detections, cube: Cube, fitted: Sequence[BlendResult], unit: str
+    cube: Cube, results: Sequence[BlendResult], layout: _Layout, unit: str
 ) -> tuple[NDArray[np.void], NDArray[np.float32], NDArray[np.int64]]:
     """COMPONENTS with their morphologies in one array."""
+    fitted = [result for result in results if not result.error]
     n = sum(len(result.source) for result in fitted)
     table = empty_table(component_columns(cube.bands, unit), n)
     morphs = [morph.ravel() for result in fitted for morph in result.morphs]
     offsets = np.concatenate([[0], np.cumsum([len(m) for m in morphs])]).astype(np.int64)
     if not n:
         return table, np.zeros(0, np.float32), np.zeros(1, np.int64)
-    first = detections.parents["peak0"][[result.parent for result in fitted]]
-    table["object"] = np.concatenate(
-        [result.source + int(row) for result, row in zip(fitted, first, strict=True)]
-    )
+    table["object"] = np.concatenate([
+        rows[result.source]
+        for result, rows in zip(results, layout.rows, strict=True)
+        if not result.error
+    ])  # fmt: skip
     boxes = np.concatenate([result.boxes for result in fitted])
     for name, values in zip(_BOX, boxes.T, strict=True):
         table[name] = values

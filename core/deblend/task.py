@@ -7,7 +7,7 @@ isolated, skipped or failed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,55 @@ from numpy.typing import NDArray
 from coblend.core.deblend.batch import Batch, make_batches
 from coblend.core.deblend.components import Floats
 from coblend.core.deblend.observation import noise_rms
+from coblend.core.deblend.report import BlendResult
 from coblend.core.detection import Detections
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube
-from coblend.core.model import (
-    FLAGS,
-)
+from coblend.core.kernels import model_psf
+from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.base import Psf
+from coblend.core.psf.resample import resized
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which peaks each parent has; sky and other pseudo peaks are never fitted.
+
+    Parameters
+    ----------
+    rows : array, shape (n_peak,), int64
+        Rows of PEAKS by parent, pseudo peaks behind the real ones.
+    first : array, shape (n + 1,), int64
+        Parent i owns ``rows[first[i]:first[i + 1]]``.
+    n_real : array, shape (n,), int64
+        Real peaks of each parent; all of them in a parent that is a pseudo source itself.
+    pseudo : array, shape (n,), bool
+        Parents without a real peak.
+    """
+
+    rows: NDArray[np.int64]
+    first: NDArray[np.int64]
+    n_real: NDArray[np.int64]
+    pseudo: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, detections: Detections) -> Members:
+        """Sort the peaks of all parents."""
+        counts = detections.parents["npeak"].astype(np.int64)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        sky = detections.peaks["merge_peak_sky"].astype(bool)
+        n_real = np.bincount(owner, ~sky, len(counts)).astype(np.int64)
+        pseudo = detections.parents["merge_footprint_sky"] | (n_real == 0)
+        return cls(
+            np.lexsort((sky, owner)), np.concatenate([[0], np.cumsum(counts)]),
+            np.where(pseudo, counts, n_real), pseudo,
+        )  # fmt: skip
+
+    def of_parent(self, parent: int) -> NDArray[np.int64]:
+        """Rows of PEAKS of the real peaks of one parent."""
+        first = int(self.first[parent])
+        return self.rows[first : first + int(self.n_real[parent])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +79,13 @@ class Plan:
     psfs : array, shape (n_cell, n_band, k, k), float32
     psf_cells : array, shape (n_cell, 2), float64
         ``y, x`` where they were evaluated.
-    cells : array, shape (m,), int64
-        PSF of each fitted parent.
+    no_psf : array, shape (n_cell, n_band), bool
+        Bands whose PSF is unknown there; a stand-in takes its place in ``psfs``.
+    cells : array, shape (n,), int64
+        PSF of each parent.
+    members : Members
+    refused : tuple of BlendResult
+        Parents that cannot be fitted because no band has a PSF there.
     sigma : array, shape (n_band,), float64
         Noise of the bands.
     weights : array, shape (n_band, ny, nx), float32
@@ -49,7 +95,10 @@ class Plan:
     fitted: NDArray[np.int64]
     psfs: Floats
     psf_cells: NDArray[np.float64]
+    no_psf: NDArray[np.bool_]
     cells: NDArray[np.int64]
+    members: Members
+    refused: tuple[BlendResult, ...]
     sigma: NDArray[np.float64]
     weights: Floats
 
@@ -72,28 +121,37 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     for band, psf in zip(cube.bands, cube.psfs, strict=True):
         if psf is None:
             raise FormatError(f"band {band} has no PSF", hint="give one with --psf")
-    flags = skip_flags(detections, cube, params)
-    fitted = np.flatnonzero(flags == 0)
-    boxes = detections.footprints.boxes()[fitted]
+    members = Members.of(detections)
+    flags = skip_flags(detections, members, cube, params)
+    boxes = detections.footprints.boxes()
     middle = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
-    psfs, psf_cells, cells = evaluate_psfs(cube.psfs, middle, params.psf_grid)
+    psfs, psf_cells, no_psf, cells = evaluate_psfs(cube.psfs, middle, params.psf_grid)
+    blind = np.asarray(no_psf.all(1))[cells] & (flags == 0)
+    refused = tuple(
+        BlendResult(int(row), error="NoPsf", flags=FLAGS["failed"])
+        for row in np.flatnonzero(blind)
+    )
     sigma, weights = noise_rms(cube, params.bad_mask, params.use_weights)
-    return Plan(flags, fitted, psfs, psf_cells, cells, sigma, weights)
+    return Plan(
+        flags, np.flatnonzero((flags == 0) & ~blind), psfs, psf_cells, no_psf, cells, members,
+        refused, sigma, weights,
+    )  # fmt: skip
 
 
-def skip_flags(detections: Detections, cube: Cube, params: DeblendParams) -> NDArray[np.int64]:
-    """Flags of the parents that are not to be fitted; the first rule that applies wins.
+def skip_flags(
+    detections: Detections, members: Members, cube: Cube, params: DeblendParams
+) -> NDArray[np.int64]:
+    """Decide which parents are not to be fitted; the first rule that applies wins.
 
     Notes
     -----
     The rules of ``ScarletDeblendTask``: pseudo sources, isolated ones, boxes too large or too
     elongated, masked fractions, too many peaks.
     """
-    parents = detections.parents
-    n_peak = parents["npeak"].astype(np.int64)
+    n_peak = members.n_real
     boxes = detections.footprints.boxes().astype(np.int64)
     area, side = boxes[:, 2] * boxes[:, 3], boxes[:, 2:].max(1, initial=0)
-    big = np.zeros(len(parents), bool)
+    big = np.zeros(len(n_peak), bool)
     for value, limit in (
         (area, params.max_footprint_area),
         (side, params.max_footprint_size),
@@ -105,9 +163,9 @@ def skip_flags(detections: Detections, cube: Cube, params: DeblendParams) -> NDA
         big |= axis_ratios(detections) < params.min_footprint_axis_ratio
     masked = _masked(detections, cube, params.mask_limits)
     many = n_peak > (params.max_number_of_peaks or np.inf)
-    flags = np.zeros(len(parents), np.int64)
+    flags = np.zeros(len(n_peak), np.int64)
     for name, hit in (
-        ("skipped_pseudo", parents["merge_footprint_sky"]),
+        ("skipped_pseudo", members.pseudo),
         ("isolated", (n_peak == 1) & (not params.process_singles)),
         ("skipped_too_big", big),
         ("skipped_masked", masked),
@@ -161,8 +219,8 @@ def _masked(detections: Detections, cube: Cube, limits: Sequence[str]) -> NDArra
 
 
 def evaluate_psfs(
-    psfs: Sequence[Psf], positions: NDArray[np.float64], grid: int
-) -> tuple[Floats, NDArray[np.float64], NDArray[np.int64]]:
+    psfs: Sequence[Psf | None], positions: NDArray[np.float64], grid: int
+) -> tuple[Floats, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
     """Evaluate PSFs once per cell of a grid.
 
     Parameters
@@ -177,34 +235,61 @@ def evaluate_psfs(
     Returns
     -------
     stamps : array, shape (n_cell, n_band, k, k), float32
-        k is the largest side; smaller stamps are padded with zeros.
+        k is the largest side; smaller stamps are padded with zeros. Where a band has no PSF,
+        the model PSF stands in.
     places : array, shape (n_cell, 2), float64
         Centres of the cells.
+    missing : array, shape (n_cell, n_band), bool
+        Bands without a PSF.
     cell : array, shape (n,), int64
         Cell of each position.
     """
+    known = [psf for psf in psfs if psf is not None]
     index = np.floor(positions / grid)
-    if all(psf.constant for psf in psfs):
+    if all(psf.constant for psf in known):
         index[:] = index[:1]
     cells, cell = np.unique(index, axis=0, return_inverse=True)
     places = (cells + 0.5) * grid
-    side = max(psf.side for psf in psfs)
+    instead = model_psf()
+    side = max([psf.side for psf in known], default=len(instead))
     stamps = np.zeros((len(places), len(psfs), side, side), np.float32)
     for b, psf in enumerate(psfs):
-        edge = (side - psf.side) // 2
-        part = slice(edge, edge + psf.side)
-        if len(places):
-            stamps[:, b, part, part] = psf.at_many(places[:, 0], places[:, 1])
-    return stamps, places, cell.reshape(-1)
+        if psf is not None and len(places):
+            edge = (side - psf.side) // 2
+            part = slice(edge, edge + psf.side)
+            stamps[:, b, part, part] = _stamps_at(psf, places)
+    missing = ~np.isfinite(stamps).all((2, 3)) | ~(stamps.sum((2, 3)) > 0)
+    stamps[missing] = resized(instead, side)
+    return stamps, places, missing, cell.reshape(-1)
+
+
+def _stamps_at(psf: Psf, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stamps at the given places; NaN where the model has none."""
+    try:
+        return psf.at_many(places[:, 0], places[:, 1])
+    except FormatError:
+        if len(places) == 1:
+            return np.full((1, psf.side, psf.side), np.nan)
+    return np.concatenate([_stamps_at(psf, place[None]) for place in places])
 
 
 def batches(detections: Detections, cube: Cube, work: Plan) -> Iterator[Batch]:
-    """Batches of the parents to fit; see `batch.make_batches`."""
-    peaks = [
-        np.stack([rows["iy"], rows["ix"]], 1).astype(np.int64)
-        for rows in (detections.peaks_of(int(i)) for i in work.fitted)
-    ]
-    return make_batches(
+    """Batches of the parents to fit; see `batch.make_batches`.
+
+    Bands without a PSF have no weight.
+    """
+    places = np.stack([detections.peaks["iy"], detections.peaks["ix"]], 1).astype(np.int64)
+    peaks = [places[work.members.of_parent(int(i))] for i in work.fitted]
+    for batch in make_batches(
         cube.images, work.weights, work.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
-        work.fitted, peaks, work.psfs, work.cells,
-    )  # fmt: skip
+        work.fitted, peaks, work.psfs, work.cells[work.fitted],
+    ):  # fmt: skip
+        missing = work.no_psf[work.cells[batch.parents]]
+        if not missing.any():
+            yield batch
+            continue
+        cuts = []
+        for cut in batch.cuts:
+            usable = ~missing[cut.blends][:, :, None, None]
+            cuts.append(replace(cut, data=cut.data * usable, weight=cut.weight * usable))
+        yield replace(batch, cuts=tuple(cuts))

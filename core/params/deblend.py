@@ -25,6 +25,8 @@ class DeblendParams(Checked):
                             minimum=0, shown=True, alias="minSNR")
     process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
                                    alias="processSingles")
+    single_psf_flux: bool = option(True, "Give sources that are not fitted because they are alone "
+                                   "a PSF flux as model flux")
     max_number_of_peaks: int = option(600, "Skip parents with more peaks; 0: no limit", minimum=0,
                                       shown=True, alias="maxNumberOfPeaks")
     max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
@@ -59,6 +61,8 @@ class DeblendParams(Checked):
                                    minimum=0)
     model_error: float = option(0.005, "Largest error of a stored model in a rendered pixel; 0: "
                                 "lossless", unit="sigma", minimum=0)
+    not_deblended: str = option("", "Also write a mask with plane NOT_DEBLENDED, set where "
+                                "parents were skipped or failed, to this file")
     # fmt: on
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
