@@ -118,7 +118,9 @@ def command(
 
 
 def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[str, Any]) -> None:
+    context = click.get_current_context()
     verbosity = values.pop("verbose") - values.pop("quiet")
+    verbosity += context.meta.get("coblend.verbosity", 0)
     setup_logging(verbosity, values.pop("log_file"))
     shared = {s.name: values.pop(s.name) for s in _shown(CommonParams)}
     own = {s.name: values.pop(s.name) for s in _shown(cls)}
@@ -137,7 +139,7 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
         values.pop("output", None) or "",
         common,
         options,
-        arguments=_remake(click.get_current_context().meta["coblend.args"]),
+        arguments=_remake(context.meta["coblend.args"]),
         dry_run=values.pop("dry_run"),
         quiet=verbosity < 0,
         json=values.pop("json"),

@@ -76,8 +76,12 @@ def _available(name: str) -> bool:
     epilog="Each step reads and writes plain FITS files: see coblend COMMAND --help.",
 )
 @click.version_option(__version__, "-V", "--version", message="coblend %(version)s")
-def program() -> None:
+@click.option("-v", "--verbose", count=True, help="More messages (-vv: all).")
+@click.option("-q", "--quiet", count=True, help="Errors only.")
+@click.pass_context
+def program(ctx: click.Context, verbose: int, quiet: int) -> None:
     """Coadd, PSF-match, detect, merge, deblend and reconstruct on plain FITS files."""
+    ctx.meta["coblend.verbosity"] = verbose - quiet
 
 
 def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoReturn:

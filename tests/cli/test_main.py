@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -179,6 +180,22 @@ def test_tracebacks_only_on_request(
 ) -> None:
     fake_command(monkeypatch, raiser(ZeroDivisionError("1/0")))
     assert "Traceback" in cli("info", "-o", tmp_path / "a.fits", "-vv").err
+
+
+def test_verbosity_before_or_after_the_command(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def body(run: Run) -> None:
+        log = logging.getLogger("coblend")
+        log.warning("careful")
+        log.info("detail")
+
+    fake_command(monkeypatch, body)
+    name = ["info", "-n", "-o", tmp_path / "a.fits"]
+    assert cli(*name).err == "coblend: warning: careful\n"
+    assert cli("-q", *name).err == cli(*name, "-q").err == ""
+    for outcome in (cli("-v", *name), cli(*name, "-v")):
+        assert ["careful" in outcome.err, "detail" in outcome.err] == [True, True]
 
 
 def test_partial_failure_keeps_the_output(
