@@ -125,7 +125,10 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     flags = skip_flags(detections, members, cube, params)
     boxes = detections.footprints.boxes()
     middle = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
+    if not len(middle):  # the tables hold at least one PSF
+        middle = np.array([[cube.box.y0 + cube.box.ny / 2, cube.box.x0 + cube.box.nx / 2]])
     psfs, psf_cells, no_psf, cells = evaluate_psfs(cube.psfs, middle, params.psf_grid)
+    cells = cells[: len(boxes)]
     blind = np.asarray(no_psf.all(1))[cells] & (flags == 0)
     refused = tuple(
         BlendResult(int(row), error="NoPsf", flags=FLAGS["failed"])

@@ -239,6 +239,7 @@ class CellField:
     Parameters
     ----------
     images : array, shape (n, side, side)
+        NaN where unknown.
     y, x : array, shape (n,)
         Centres, parent coordinates.
     """
@@ -250,7 +251,7 @@ class CellField:
     def __post_init__(self) -> None:
         images = np.array(self.images, dtype=np.float64)
         y, x = np.array(self.y, float), np.array(self.x, float)
-        _check_images(images, 3)
+        _check_images(np.where(np.isnan(images), 0, images), 3)
         if not (y.shape == x.shape == images.shape[:1] and len(images)):
             raise FormatError(f"{y.size} centres cannot have images of shape {images.shape}")
         if not (np.isfinite(y).all() and np.isfinite(x).all()):

@@ -76,6 +76,7 @@ class CellPsf:
     Parameters
     ----------
     stamps : array, shape (n_cell, side, side)
+        NaN where the PSF is unknown.
     y, x : array, shape (n_cell,)
         Centres, parent coordinates.
     interpolation : {"nearest", "linear"}
@@ -102,7 +103,7 @@ class CellPsf:
     regions: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        field = CellField(normalized(self.stamps), self.y, self.x)
+        field = CellField(normalized(self.stamps, gaps=True), self.y, self.x)
         if self.interpolation not in ("nearest", "linear"):
             raise FormatError(f"PSF interpolation {self.interpolation!r}; known: nearest, linear")
         for name, value in (("stamps", field.images), ("y", field.y), ("x", field.x)):

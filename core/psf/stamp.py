@@ -13,13 +13,15 @@ ALREADY_NORMAL = 1e-12
 """A sum this close to 1 stays, so that a stamp survives a file unchanged."""
 
 
-def normalized(stamps: ArrayLike) -> NDArray[np.float64]:
+def normalized(stamps: ArrayLike, *, gaps: bool = False) -> NDArray[np.float64]:
     """Check PSF stamps and scale each to unit sum.
 
     Parameters
     ----------
     stamps : array, shape (..., n, n)
         Odd sides, centred on the central pixel.
+    gaps : bool
+        Whether some stamps may be unknown: one with any NaN becomes NaN altogether.
 
     Returns
     -------
@@ -39,6 +41,11 @@ def normalized(stamps: ArrayLike) -> NDArray[np.float64]:
             f"the PSF has an even side, {side} px, so no central pixel",
             hint="pad it by one row and column so that its peak is the central pixel",
         )
+    unknown = np.isnan(out).any(axis=(-2, -1)) if gaps else np.zeros(out.shape[:-2], bool)
+    if unknown.any() and not unknown.all():
+        out[~unknown] = normalized(out[~unknown])
+        out[unknown] = np.nan
+        return out
     n_wrong = int(np.count_nonzero(~np.isfinite(out)))
     if n_wrong:
         raise FormatError(f"the PSF has {n_wrong} non-finite values")

@@ -1,0 +1,99 @@
+"""`deblend` through files: whole fields go through unattended, the same for any --jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coblend.core.mask import PLANES
+from coblend.core.psf.grid import CellPsf
+from coblend.io.models import read_models
+from coblend.io.reader import open_fits
+
+Cli = Callable[..., Any]
+PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]
+TRIPLE = [(80.3, 35.0, 3000.0), (80.0, 43.8, 3000.0), (87.5, 39.1, 2000.0)]
+LONE = [(30.3, 90.2, 1500.0)]
+LAST = [(90.0, 100.0, 900.0), (97.0, 100.0, 900.0)]
+FAST = ("--max-iter", "12", "--set", "minIter=2")
+
+
+@pytest.fixture
+def bands(in_folder: Path, fields) -> list[str]:
+    """The names of exposures beside merged.fits; the PSF of the triple is NaN."""
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130))
+    stamps = np.repeat(fields.gaussian(0, 0)[None], 3, 0)
+    stamps[2] = np.nan
+    psf = CellPsf(stamps, np.array([230.0, 290, 281]), np.array([134.0, 200, 139]))
+    cube = replace(cube, psfs=(psf,) * 3)
+    return fields.save(cube, detections, in_folder)
+
+
+def test_poisoned_patch_runs_through_and_jobs_do_not_matter(cli: Cli, bands: list[str]) -> None:
+    common = ("--set", "psf_grid=16", "--set", "max_failed=1", "--set",
+              "max_footprint_size=40", *FAST)  # fmt: skip
+    done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", *common, "--json")
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
+    assert (summary["n_failed"], summary["n_isolated"]) == (1, 1)
+    done = cli("deblend", "merged.fits", *bands, "-o", "two.fits", *common, "-j", "2")
+    assert done.code == 0, done.err
+    assert Path("one.fits").read_bytes() == Path("two.fits").read_bytes()
+    models = read_models("one.fits")
+    assert models.parents["error"].tolist() == ["", "", "NoPsf", ""]
+    assert len(models.objects) == 8
+    assert (
+        np.isfinite(models.objects["model_flux_r"]).tolist()
+        == [True] * 3 + [False] * 3 + [True] * 2
+    )
+
+
+def test_too_many_failures_exit_3_with_a_complete_file(cli: Cli, bands: list[str]) -> None:
+    done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", "--set", "psf_grid=16", *FAST)
+    assert done.code == 3
+    assert "1 of 3 blends failed" in done.err
+    assert len(read_models("one.fits").objects) == 8
+
+
+def test_mask_of_what_was_not_deblended(cli: Cli, bands: list[str]) -> None:
+    done = cli(
+        "deblend", "merged.fits", *bands, "-o", "one.fits", "--set", "not_deblended=mask.fits",
+        "--max-number-of-peaks", "2", *FAST,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    models = read_models("one.fits")
+    with open_fits("mask.fits") as f:
+        mask, header = f.image("MASK"), f.header("MASK")
+    assert header["MP_NOT_DEBLENDED"] == PLANES["NOT_DEBLENDED"]
+    np.testing.assert_array_equal(
+        mask != 0, models.footprints.mask(2, models.box) & models.parents["flags"][2].astype(bool)
+    )
+
+
+def test_no_parents_is_a_valid_empty_file(cli: Cli, in_folder: Path, fields) -> None:
+    cube, detections = fields.make_scene([LONE], (130, 130))
+    empty = replace(
+        detections, parents=detections.parents[:0], peaks=detections.peaks[:0],
+        footprints=detections.footprints.select(np.zeros(0, np.int64)),
+    )  # fmt: skip
+    names = fields.save(cube, empty, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "one.fits")
+    assert done.code == 0, done.err
+    assert len(read_models("one.fits").objects) == 0
+
+
+def test_bad_input(cli: Cli, bands: list[str]) -> None:
+    done = cli("deblend", "merged.fits", *bands, bands[0], "-o", "one.fits")
+    assert done.code == 65
+    assert "already given" in done.err
+    done = cli("deblend", "merged.fits", "none.fits", "-o", "one.fits")
+    assert done.code == 66
+    done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", "--set", "mask_limits=SAT")
+    assert done.code == 2
+    assert not Path("one.fits").exists()
