@@ -193,7 +193,8 @@ class Run:
         if self.json:
             print_json({"status": "ok", **self.summary()})
             return
-        print_table(self._table)
+        if not (self.quiet and self.output):  # what only shows something is never silent
+            print_table(self._table)
         if self._summary and not self.quiet and (self._outputs or self.dry_run):
             numbers = ", ".join(f"{k} {v}" for k, v in self._summary.items() if _short(v))
             several = len(self._outputs) > 4
