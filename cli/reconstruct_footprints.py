@@ -134,6 +134,12 @@ def _images(
     for argument in expand_lists(coadds):
         band, spec = parse_band_spec(argument)
         band = band or band_of(spec)
+        if not band:
+            raise FormatError(
+                "the band is unknown: the header has neither BAND nor FILTER",
+                spec.path,
+                hint=f"name it on the command line: BAND={spec}",
+            )
         if band not in models.bands:
             raise FormatError(
                 f"band {band!r} is not among the bands of {models.path}: "

@@ -48,6 +48,12 @@ def mismatches(path: str, hdus: list[HduInfo] | None = None) -> list[str]:
     return wrong
 
 
+def data_intact(stream: BinaryIO, hdu: HduInfo) -> bool:
+    """Whether the data of one HDU of an open file agree with its DATASUM; True without one."""
+    expected = hdu.value("DATASUM")
+    return expected is None or int(expected) == _sum(stream, hdu.data, hdu.end)
+
+
 def _sum(stream: BinaryIO, start: int, end: int) -> int:
     """Ones' complement sum of big-endian 32-bit words."""
     stream.seek(start)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import fitsio
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from coblend.core.errors import CorruptFileError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue
+from coblend.io.checksum import data_intact
 from coblend.io.structure import HduInfo, scan
+from coblend.io.tiles import check_tiles
 
 _SPECIAL = set("[](){}!*?,;+")
 
@@ -47,12 +49,15 @@ class FitsFile:
     hdus : list of HduInfo
         Its structure.
     handle : fitsio.FITS
+    raw : binary stream
+        The same file, for checksums.
     """
 
-    def __init__(self, path: str, hdus: list[HduInfo], handle: Any) -> None:
+    def __init__(self, path: str, hdus: list[HduInfo], handle: Any, raw: BinaryIO) -> None:
         self.path = path
         self.hdus = hdus
         self._handle = handle
+        self._raw = raw
 
     @property
     def names(self) -> list[str]:
@@ -142,6 +147,7 @@ class FitsFile:
             raise MissingHduError(
                 f"holds no image ({info.describe()})", self.path, str(info.name or name)
             )
+        self._require_intact(info, section)
         with self._reading(name) as hdu:
             data = hdu.read() if section is None else hdu[section]
         return _native(data)
@@ -162,6 +168,8 @@ class FitsFile:
         info = self.info(name)
         if info.kind != "table":
             raise MissingHduError("is not a table", self.path, str(info.name or name))
+        if columns is None and rows is None:
+            self._require_intact(info)
         with self._reading(name) as hdu:
             names = {n.lower(): n for n in hdu.get_colnames()}
             missing = [c for c in columns or () if c.lower() not in names]
@@ -181,6 +189,28 @@ class FitsFile:
             else:
                 data = hdu.read(columns=wanted, rows=np.arange(first, last))
         return _native(data)
+
+    def _require_intact(self, info: HduInfo, section: tuple[slice, ...] | None = None) -> None:
+        """Refuse damaged data: they decode to wrong numbers, or make CFITSIO loop for ever.
+
+        Of our own files, an HDU that is read whole must agree with its DATASUM; of other files
+        and sections, the compressed tiles are checked.
+
+        Raises
+        ------
+        CorruptFileError
+        """
+        if self.path.endswith(".gz"):
+            return  # gzip has its own checksum
+        own = self.hdus[0].value("SCHEMA") is not None and info.value("DATASUM") is not None
+        if own and section is None:
+            if not data_intact(self._raw, info):
+                raise CorruptFileError(
+                    "is damaged: its DATASUM does not match", self.path, info.name,
+                    hint="re-copy the file, or make it again (coblend info FILE --command)",
+                )  # fmt: skip
+        elif info.kind == "compressed":
+            check_tiles(self._raw, self.path, info, section)
 
     @contextmanager
     def _reading(self, name: str | int) -> Iterator[Any]:
@@ -211,10 +241,11 @@ def open_fits(path: str) -> Iterator[FitsFile]:
             handle = fitsio.FITS(plain, "r")
         except (OSError, ValueError) as error:
             raise CorruptFileError("cannot be opened as FITS", path) from error
-        try:
-            yield FitsFile(path, hdus, handle)
-        finally:
-            handle.close()
+        with open(path, "rb") as raw:
+            try:
+                yield FitsFile(path, hdus, handle, raw)
+            finally:
+                handle.close()
 
 
 def _native(data: NDArray[Any]) -> NDArray[Any]:

