@@ -251,10 +251,15 @@ def _remake(args: Sequence[str]) -> tuple[str, ...]:
         elif arg in _HIDDEN_ARGUMENTS:
             skip = True
         elif not _only_how(arg):
-            head, mark, tail = arg.rpartition("=")
-            absolute = os.path.isabs(tail)
-            out.append(f"{head}{mark}{os.path.basename(tail)}" if absolute else arg)
+            head, path = _split_path(arg)
+            out.append(f"{head}{os.path.basename(path)}" if os.path.isabs(path) else arg)
     return tuple(out)
+
+
+def _split_path(arg: str) -> tuple[str, str]:
+    """Split ``band=/a/b.fits``, ``--key=/a/b.fits`` or ``@/a/list`` before the path."""
+    head, mark, tail = arg.rpartition("=")
+    return (f"{head}{mark}@", tail[1:]) if tail.startswith("@") else (f"{head}{mark}", tail)
 
 
 def _only_how(arg: str) -> bool:

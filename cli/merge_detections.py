@@ -143,7 +143,7 @@ def _read_like(run: Run, like: str | None, path: str) -> Exposure:
     from coblend.io.specs import parse_spec
 
     if like is None:
-        raise ParameterError(
+        raise FormatError(
             "not a detection file of coblend; as a catalogue of another program it needs --like",
             path,
             hint="--like EXPOSURE names the image that it belongs to",

@@ -83,6 +83,8 @@ def test_light_is_conserved(demo: Path, band: str) -> None:
     exposure = read_exposure(str(demo / f"coadd_{band}.fits"))
     objects = table(demo / "footprints.fits", "OBJECTS")
     heavy = read_heavy(str(demo / f"heavy_{band}.fits"))
+    with open_fits(str(demo / f"heavy_{band}.fits")) as file:
+        step = float(file.header("FLUX")["BSCALE"])
     ends = np.concatenate([[0], np.cumsum(heavy.footprints.areas)])
     pixels = np.array([heavy.light[a:b].sum() for a, b in pairwise(ends)])
     for row, parent in enumerate(models.parents):
@@ -91,8 +93,9 @@ def test_light_is_conserved(demo: Path, band: str) -> None:
         tolerance = 1e-6 * np.abs(inside).sum()
         shared = objects[f"flux_{band}"][objects["parent"] == parent["id"]].sum()
         assert shared == pytest.approx(inside.sum(), abs=tolerance)
-        stored = pixels[heavy.table["parent"] == parent["id"]].sum()
-        assert stored == pytest.approx(inside.sum(), abs=10 * tolerance)  # rounded when stored
+        own = heavy.table["parent"] == parent["id"]
+        tolerance += 0.5 * step * np.count_nonzero(own)  # rounding of each stored footprint
+        assert pixels[own].sum() == pytest.approx(inside.sum(), abs=tolerance)
 
 
 def test_every_peak_is_an_object(demo: Path) -> None:
@@ -153,5 +156,5 @@ def test_clipping_finds_what_the_masks_do_not_show(tmp_path: Path, compare: Modu
         left[statistic] = np.mean(np.abs(pull) > 6)
     clipped = read_exposure(str(tmp_path / "meanclip.fits")).mask & STANDARD.value(["CLIPPED"])
     assert left["mean"] > 0.01
-    assert left["meanclip"] < 0.02 * left["mean"]
+    assert left["meanclip"] < 0.03 * left["mean"]
     assert np.mean(clipped != 0) > left["mean"]
