@@ -291,6 +291,29 @@ def inputs_table(warps: Sequence[Warp]) -> NDArray[Any]:
     return table
 
 
+POLYGON_COLUMNS = (
+    Column("input", "i4", "number of the input"),
+    Column("x", "f8", "column of the vertex, parent coordinates", "pixel", "pos.cartesian.x"),
+    Column("y", "f8", "row of the vertex", "pixel", "pos.cartesian.y"),
+)
+"""Columns of POLYGONS: the vertices of the outline of each input, in order."""
+
+
+def polygons_table(polygons: Sequence[NDArray[np.float64] | None]) -> NDArray[Any]:
+    """Make POLYGONS of the outlines ``(y, x)``, shape (2, n), of inputs; None: no polygon."""
+    known = [(i, p) for i, p in enumerate(polygons) if p is not None]
+    table = empty_table(POLYGON_COLUMNS, sum(p.shape[1] for _, p in known))
+    if known:
+        table["input"] = np.concatenate([np.full(p.shape[1], i) for i, p in known])
+        table["y"], table["x"] = np.concatenate([p for _, p in known], axis=1)
+    return table
+
+
+def write_polygon(out: FitsWriter, polygon: NDArray[np.float64]) -> None:
+    """Write POLYGONS of a single exposure: vertices ``(y, x)``, shape (2, n)."""
+    out.table("POLYGONS", polygons_table([polygon]), columns=POLYGON_COLUMNS)
+
+
 def write_planes(
     out: FitsWriter,
     store: PlaneStore,

@@ -1,0 +1,160 @@
+"""``coblend warp``: resample exposures onto the grid of a coadd."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coblend.cli.command import command
+from coblend.cli.run import Run
+from coblend.core.errors import ParameterError, WcsMismatchError
+from coblend.core.params.warp import WarpParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coblend.core.box import Box
+    from coblend.core.coadd.pixelmap import PixelMap
+    from coblend.core.exposure import Exposure
+
+
+@command(
+    "warp",
+    WarpParams,
+    examples=(
+        "coblend warp visit_*.fits --like coadd_g.fits -o 'warp_{name}.fits'",
+        "coblend warp visit.fits --like tract.fits --kernel bilinear -o warp.fits",
+    ),
+)
+@click.argument("exposures", nargs=-1, required=True, metavar="[BAND=]EXPOSURE...")
+def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
+    """Resample each EXPOSURE onto the pixels of the grid of --like that it covers.
+
+    Fluxes are conserved; variance, mask and PSF follow the image. The output holds the mean
+    autocorrelation of the noise as NOISE_ACF and its outline as POLYGONS. With several exposures
+    the output's name holds {name}. For PSF-matched warps run coblend psf-match on the output.
+    """
+    from coblend.io.exposures import read_exposure
+    from coblend.io.specs import expand_lists, parse_band_spec, parse_spec
+
+    if not params.like:
+        raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
+    specs = [parse_band_spec(text) for text in expand_lists(exposures)]
+    targets = [_output(run.output, spec.path, band) for band, spec in specs]
+    if len(set(targets)) < len(targets):
+        raise ParameterError(
+            f"{len(targets)} exposures, but {len(set(targets))} different outputs",
+            hint="put {name} into --output",
+        )
+    cards, box = _grid(parse_spec(params.like).path)
+    rows = []
+    with run.progress("warp", len(specs)) as advance:
+        for (band, spec), target in zip(specs, targets, strict=True):
+            run.add_input("exposure", spec.path)
+            exposure = read_exposure(spec, band=band)
+            rows.append(_warp_one(run, params, exposure, spec.path, cards, box, target))
+            advance(1)
+    run.add_input("grid", parse_spec(params.like).path)
+    run.report({"n_warp": len(rows)}, rows)
+
+
+def _warp_one(
+    run: Run,
+    params: WarpParams,
+    exposure: Exposure,
+    path: str,
+    cards: tuple[str, ...],
+    grid: Box,
+    target: str,
+) -> dict[str, Any]:
+    """Warp one exposure and write it; return a row of the summary."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from coblend.core.coadd.resample import noise_correlation, resample
+    from coblend.core.coadd.warp_psf import overlap, warped_psf
+    from coblend.core.exposure import fill_no_data
+    from coblend.io.coadds import write_polygon
+    from coblend.io.exposures import write_exposure
+    from coblend.io.warps import map_positions, outline
+    from coblend.io.wcs import shift_cards
+
+    edge = map_positions(exposure.wcs, exposure.box, cards, grid, *outline(exposure.box))
+    box = overlap(edge, grid.grow(params.border))
+    if not box.area:
+        raise WcsMismatchError(f"does not overlap the grid of {params.like}", path)
+    pixel_map = _pixel_map(params, exposure, cards, grid, box)
+    row = {"exposure": os.path.basename(path), "x0": box.x0, "y0": box.y0,
+           "nx": box.nx, "ny": box.ny}  # fmt: skip
+    if run.dry_run:
+        return row
+    planes = exposure.planes
+    empty = ~np.isfinite(exposure.variance)
+    done = resample(
+        np.where(empty, np.float32(np.nan), exposure.image),
+        exposure.mask,
+        np.where(empty, np.float32(np.nan), exposure.variance),
+        pixel_map,
+        kernel=params.kernel,
+        edge=planes.value(["EDGE"]),
+        no_data=planes.value(["NO_DATA"]),
+    )
+    psf = exposure.psf
+    if psf is not None:
+        origin = exposure.box.y0, exposure.box.x0
+        psf = warped_psf(psf, pixel_map, origin, params.psf_step, params.kernel)
+    fill_no_data(done.image, done.mask, done.variance, planes)
+    warped = replace(
+        exposure, image=done.image, mask=done.mask, variance=done.variance, box=box, psf=psf,
+        wcs=shift_cards(cards, box.y0 - grid.y0, box.x0 - grid.x0),
+    )  # fmt: skip
+    correlation = noise_correlation(pixel_map, params.kernel)
+    with run.create("exposure/1", path=target) as out:
+        write_exposure(out, warped, header={"NOISECOR": done.noise_power},
+                       compress=params.compress)  # fmt: skip
+        out.image("NOISE_ACF", correlation.astype(np.float32))
+        write_polygon(out, edge)
+    row["good"] = int(np.isfinite(done.variance).sum())
+    row["noise_power"] = round(done.noise_power, 4)
+    return row
+
+
+def _pixel_map(
+    params: WarpParams, exposure: Exposure, cards: tuple[str, ...], grid: Box, box: Box
+) -> PixelMap:
+    """Positions of output pixels in the array of the exposure."""
+    import numpy as np
+
+    from coblend.core.coadd.pixelmap import PixelMap, lattice
+    from coblend.io.warps import map_positions
+
+    rows, columns = lattice(box, params.interp_length)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    native: NDArray[np.float64] = map_positions(cards, grid, exposure.wcs, exposure.box, y, x)
+    return PixelMap(box, rows, columns, native[0] - exposure.box.y0, native[1] - exposure.box.x0)
+
+
+def _grid(path: str) -> tuple[tuple[str, ...], Box]:
+    """WCS and box of the first image with a celestial WCS in a file."""
+    from coblend.core.box import Box
+    from coblend.io.exposures import frame_origin
+    from coblend.io.reader import open_fits
+    from coblend.io.wcs import wcs_cards
+
+    with open_fits(path) as file:
+        for index, hdu in enumerate(file.hdus):
+            cards = wcs_cards(file.cards(index)) if hdu.kind != "table" else ()
+            if cards and len(hdu.shape) == 2:
+                return cards, Box(*frame_origin(file.header(index), path), *hdu.shape)
+    raise WcsMismatchError("no image with a celestial WCS", path)
+
+
+def _output(template: str, path: str, band: str | None) -> str:
+    name = os.path.basename(path)
+    for suffix in (".fits.fz", ".fits.gz", ".fits", ".fit", ".fts"):
+        name = name.removesuffix(suffix)
+    return template.replace("{name}", name).replace("{band}", band or "")

@@ -1,0 +1,126 @@
+"""The PSF of a resampled exposure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.coadd.pixelmap import PixelMap
+from coblend.core.coadd.resample import SIZES, taps
+from coblend.core.errors import FormatError
+from coblend.core.psf import GridPsf, Psf, StampPsf
+from coblend.core.psf.resample import resized
+
+_SAME = 1e-5  # of the peak
+
+
+def warped_stamp(
+    stamp: NDArray[np.float64], jacobian: NDArray[np.float64], kernel: str = "lanczos3"
+) -> NDArray[np.float64]:
+    """Resample a centred PSF stamp under a linear map.
+
+    ``out(u) = sum_j L(A u - j) stamp(j)``, scaled to unit sum, with A the derivatives of input
+    positions by output positions.
+
+    Parameters
+    ----------
+    stamp : array, shape (side, side)
+    jacobian : array, shape (2, 2)
+        Order y, x.
+    kernel : str
+
+    Returns
+    -------
+    array, shape (n, n), float64
+        n is odd and holds the whole stamp but for fractions of a pixel.
+
+    Raises
+    ------
+    FormatError
+        When the map is singular.
+
+    Notes
+    -----
+    meas_algorithms ``WarpedPsf``.
+    """
+    if not abs(np.linalg.det(jacobian)) > 1e-6:
+        raise FormatError(f"the WCS maps pixels onto a line: derivatives {jacobian.tolist()}")
+    side = stamp.shape[0]
+    corners = np.linalg.inv(jacobian) @ (np.array([[-1, -1, 1, 1], [-1, 1, -1, 1]]) * side / 2)
+    half = max(int(np.abs(corners).max()), 1)
+    grid = np.mgrid[-half : half + 1, -half : half + 1].reshape(2, -1)
+    position = jacobian @ grid + side // 2
+    size = SIZES[kernel]
+    position = np.clip(position, -size, side + size - 1)
+    floor = np.floor(position).astype(int)
+    padded = np.pad(stamp, 2 * size)
+    first = floor + 2 * size + 1 - size // 2
+    weights_y, weights_x = (taps(position[a] - floor[a], kernel).astype(float) for a in (0, 1))
+    out = np.zeros(grid.shape[1])
+    for i, weight_y in enumerate(weights_y):
+        for j, weight_x in enumerate(weights_x):
+            out += weight_y * weight_x * padded[first[0] + i, first[1] + j]
+    return np.asarray(out.reshape(2 * half + 1, -1) / out.sum())
+
+
+def warped_psf(
+    psf: Psf, pixel_map: PixelMap, origin: tuple[int, int], step: int, kernel: str = "lanczos3"
+) -> Psf:
+    """PSF of an exposure after resampling, in the coordinates of the output.
+
+    Parameters
+    ----------
+    psf : Psf
+        Of the input, in its parent coordinates.
+    pixel_map : PixelMap
+    origin : tuple of int
+        Parent coordinates ``(y0, x0)`` of the input's first pixel.
+    step : int
+        Largest distance between nodes (pixel).
+    kernel : str
+
+    Returns
+    -------
+    Psf
+        A stamp where it varies by less than 1e-5 of its peak, else a lattice.
+    """
+    rows = _every(pixel_map.rows, step)
+    columns = _every(pixel_map.columns, step)
+    y = pixel_map.y[np.ix_(rows, columns)] + origin[0]
+    x = pixel_map.x[np.ix_(rows, columns)] + origin[1]
+    if not (np.isfinite(y).all() and np.isfinite(x).all()):
+        raise FormatError("the WCS has no sky positions in a part of the overlap")
+    native = psf.at_many(y.ravel(), x.ravel())
+    jacobians = pixel_map.jacobian[:, :, rows][:, :, :, columns].reshape(2, 2, -1)
+    stamps = [
+        warped_stamp(stamp, jacobian, kernel)
+        for stamp, jacobian in zip(native, np.moveaxis(jacobians, 2, 0), strict=True)
+    ]
+    side = max(stamp.shape[0] for stamp in stamps)
+    cube = np.stack([resized(stamp, side) for stamp in stamps])
+    if np.abs(cube - cube[0]).max() <= _SAME * cube.max():
+        return StampPsf(cube[len(cube) // 2])
+    return GridPsf(
+        cube.reshape(len(rows), len(columns), side, side),
+        pixel_map.rows[rows],
+        pixel_map.columns[columns],
+    )
+
+
+def _every(nodes: NDArray[np.float64], step: int) -> NDArray[np.int64]:
+    """Choose nodes, the first and the last among them, equidistant and at most ``step`` apart."""
+    spacing = nodes[1] - nodes[0]
+    n = len(nodes) - 1
+    stride = max(int(step // spacing), 1)
+    stride = next(s for s in range(min(stride, n), 0, -1) if n % s == 0)
+    return np.arange(0, n + 1, stride)
+
+
+def overlap(positions: NDArray[np.float64], box: Box) -> Box:
+    """Part of ``box`` inside the bounds of positions ``(y, x)``, shape (2, n)."""
+    known = positions[:, np.isfinite(positions).all(axis=0)]
+    if not known.size:
+        return Box(box.y0, box.x0, 0, 0)
+    low, high = np.floor(known.min(axis=1)), np.ceil(known.max(axis=1))
+    return box & Box.from_bounds(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)
