@@ -13,6 +13,8 @@ from coblend.core.errors import ShapeMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf
 
+_ROWS = 256
+
 HeaderValue = int | float | str | bool
 
 
@@ -99,11 +101,14 @@ def fill_no_data(
         Number of pixels marked that were not ``NO_DATA`` before.
     """
     no_data = np.int32(planes.value(["NO_DATA"]))
-    unusable = ~np.isfinite(image) | ~np.isfinite(variance) | ~(variance > 0)
-    n_new = int(np.count_nonzero(unusable & ((mask & no_data) == 0)))
-    image[unusable] = 0.0
-    variance[unusable] = np.inf
-    mask[unusable] |= no_data
+    n_new = 0
+    for first in range(0, len(image), _ROWS):  # temporaries of a few rows instead of the image
+        rows = slice(first, first + _ROWS)
+        unusable = ~(np.isfinite(image[rows]) & np.isfinite(variance[rows]) & (variance[rows] > 0))
+        n_new += int(np.count_nonzero(unusable & ((mask[rows] & no_data) == 0)))
+        image[rows][unusable] = 0.0
+        variance[rows][unusable] = np.inf
+        mask[rows][unusable] |= no_data
     return n_new
 
 

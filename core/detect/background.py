@@ -79,9 +79,9 @@ def measure_background(pixels: Pixels, options: MeshOptions, keep: KeepRows | No
     counts = np.zeros(shape, np.int64)
     for i, (top, bottom) in enumerate(pairwise(y_edges)):
         rows = slice(int(top), int(bottom), step)
-        usable = pixels.usable[rows]
+        usable = pixels.usable(rows)
         if keep is not None:
-            usable = usable & keep(rows)
+            usable &= keep(rows)
         image = pixels.image(rows)
         for j, (left, right) in enumerate(pairwise(x_edges)):
             columns = slice(int(left), int(right), step)
@@ -134,7 +134,7 @@ def _constant(pixels: Pixels, options: MeshOptions) -> Mesh:
     """One value for an image too empty for a mesh."""
     ny, nx = pixels.shape
     everything = slice(0, ny, 1)
-    sample = pixels.image(everything)[pixels.usable[everything]]
+    sample = pixels.image(everything)[pixels.usable(everything)]
     value, error = clipped_statistic(sample, options) if len(sample) else (0.0, np.nan)
     centre_y, centre_x = np.array([0.5 * (ny - 1)]), np.array([0.5 * (nx - 1)])
     value_2d, error_2d = np.array([[value]]), np.array([[error]])

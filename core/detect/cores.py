@@ -107,7 +107,7 @@ def _spans_above(
             hit[: max(margin - rows.start, 0)] = False
             hit[max(ny - margin - rows.start, 0) :] = False
         every.append(_spans_of(hit, rows.start))
-        good = hit & pixels.usable[rows]
+        good = hit & pixels.usable(rows)
         same = np.array_equal(good, hit)
         usable.append(every[-1] if same else _spans_of(good, rows.start))
         complete &= same

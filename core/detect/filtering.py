@@ -103,7 +103,7 @@ def snr_map(pixels: Pixels, template: Template, threads: int = 1) -> NDArray[np.
         count = _Separable(np.ones_like(template.taps), nx)
         for y in first_rows.tolist():
             rows = slice(y, min(y + ROWS, ny))
-            good = _padded(pixels.usable, rows, template.half)
+            good = _padded_usable(pixels, rows, template.half)
             weight = _padded_weight(pixels, template, rows, good)
             den = power(weight)
             known = den > 0
@@ -144,7 +144,7 @@ def flux_error(
         here = order[first:stop]
         if not len(here):
             continue
-        good = _padded(pixels.usable, rows, half)
+        good = _padded_usable(pixels, rows, half)
         weight = _padded_weight(pixels, template, rows, good)
         weight = np.pad(weight, ((0, 0), (half, half)))
         window = sliding_window_view(weight, (len(taps), len(taps)))
@@ -163,11 +163,11 @@ def _padded_rows(rows: slice, half: int, ny: int) -> tuple[slice, slice]:
     return inside, slice(inside.start - top, inside.stop - top)
 
 
-def _padded(plane: NDArray[np.bool_], rows: slice, half: int) -> NDArray[np.bool_]:
-    """Rows of a plane with half a template around, False outside the image."""
-    inside, target = _padded_rows(rows, half, len(plane))
-    out = np.zeros((ROWS + 2 * half, plane.shape[1]), bool)
-    out[target] = plane[inside]
+def _padded_usable(pixels: Pixels, rows: slice, half: int) -> NDArray[np.bool_]:
+    """Usable pixels of padded rows, False outside the image."""
+    inside, target = _padded_rows(rows, half, pixels.shape[0])
+    out = np.zeros((ROWS + 2 * half, pixels.shape[1]), bool)
+    out[target] = pixels.usable(inside)
     return out
 
 
@@ -175,7 +175,7 @@ def _padded_weight(
     pixels: Pixels, template: Template, rows: slice, good: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Inverse variance (matched) or variance (plain) of padded rows, 0 where not ``good``."""
-    inside, target = _padded_rows(rows, template.half, len(pixels.usable))
+    inside, target = _padded_rows(rows, template.half, pixels.shape[0])
     out = np.zeros(good.shape, np.float32)
     if template.matched:
         np.divide(1.0, pixels.variance(inside), out=out[target], where=good[target])
@@ -192,7 +192,7 @@ def _padded_value(
     weight: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Weighted image (matched) or image (plain) of padded rows, 0 where not ``good``."""
-    inside, target = _padded_rows(rows, template.half, len(pixels.usable))
+    inside, target = _padded_rows(rows, template.half, pixels.shape[0])
     out = np.zeros(good.shape, np.float32)
     if template.matched:
         np.multiply(pixels.image(inside), weight[target], out=out[target], where=good[target])

@@ -143,7 +143,7 @@ def share_growth(
                for dx in range(-half_widths[abs(dy)], half_widths[abs(dy)] + 1)]  # fmt: skip
     offsets.sort(key=lambda d: (d[0] ** 2 + d[1] ** 2, d))
     parts, values = [np.empty((0, 3), np.int32)], [np.empty(0, np.int64)]
-    for rows in strips(shape[0]):
+    for rows in strips(shape[0], 64):  # several index arrays per pixel: small strips
         first, stop = np.searchsorted(grown[:, 0], [rows.start, rows.stop])
         if first == stop:
             continue

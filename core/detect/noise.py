@@ -140,7 +140,7 @@ def _sample(
     parts = []
     for strip in strips(len(snr)):
         rows = slice(strip.start, strip.stop, step)
-        usable = pixels.usable[rows] & (snr[rows] != 0)
+        usable = pixels.usable(rows) & (snr[rows] != 0)
         if keep is not None:
             usable &= keep(rows)
         usable = usable[:, ::step]

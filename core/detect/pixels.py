@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,34 +22,45 @@ class Pixels:
     Parameters
     ----------
     exposure : Exposure
-    usable : array, shape (ny, nx), bool
-        Finite value, positive finite variance, none of the excluded planes.
+    packed : array, shape (ny, ceil(nx / 8)), uint8
+        Bits of the usable pixels: finite value, positive finite variance, none of the excluded
+        planes.
+    n_usable : int
     backgrounds : tuple of Mesh
         Models to subtract.
     """
 
     exposure: Exposure
-    usable: NDArray[np.bool_]
+    packed: NDArray[np.uint8]
+    n_usable: int
     backgrounds: tuple[Mesh, ...] = ()
 
     @classmethod
     def of(cls, exposure: Exposure, exclude: Iterable[str] = ()) -> Pixels:
         """Pixels of an exposure; those of the planes ``exclude`` have weight 0."""
         bits = np.int32(exposure.planes.value(exclude))
-        usable = np.empty(exposure.box.shape, bool)
-        for rows in strips(len(usable)):
-            variance, good = exposure.variance[rows], usable[rows]
-            np.greater(variance, 0, out=good)
-            good &= variance < np.inf
-            good &= np.isfinite(exposure.image[rows])
+        ny, nx = exposure.box.shape
+        packed = np.empty((ny, -(-nx // 8)), np.uint8)
+        n_usable = 0
+        for rows in strips(ny):
+            variance = exposure.variance[rows]
+            usable = (variance > 0) & (variance < np.inf)
+            usable &= np.isfinite(exposure.image[rows])
             if bits:
-                good &= (exposure.mask[rows] & bits) == 0
-        return cls(exposure, usable)
+                usable &= (exposure.mask[rows] & bits) == 0
+            n_usable += int(np.count_nonzero(usable))
+            packed[rows] = np.packbits(usable, axis=1)
+        return cls(exposure, packed, n_usable)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.exposure.box.shape
+
+    def usable(self, rows: slice) -> NDArray[np.bool_]:
+        """Usable pixels of these rows; a new array."""
+        bits = np.unpackbits(self.packed[rows], axis=1, count=self.shape[1])
+        return bits.view(np.bool_)
 
     def image(self, rows: slice) -> NDArray[np.float32]:
         """Image of these rows less the backgrounds; not to be written to."""
@@ -64,7 +75,7 @@ class Pixels:
 
     def with_background(self, mesh: Mesh) -> Pixels:
         """Return the same pixels with one more background."""
-        return Pixels(self.exposure, self.usable, (*self.backgrounds, mesh))
+        return replace(self, backgrounds=(*self.backgrounds, mesh))
 
 
 def strips(n_row: int, rows: int = STRIP_ROWS) -> Iterator[slice]:

@@ -57,8 +57,6 @@ class Work:
         Less the wide background too.
     background : Mesh or None
         The one subtracted for good.
-    snr : array, shape (ny, nx), float32
-        Filtered map; its sign is that of the search.
     template : Template
     sigma : float
         Filter width, pixel.
@@ -66,12 +64,8 @@ class Work:
         Stencil of the growth.
     noise : Noise
     scale : Scale
-    n_usable : int
-        Usable pixels.
     threads : int
     warnings : tuple of str
-    sign : int
-        +1, or -1 where ``snr`` is negated.
     """
 
     exposure: Exposure
@@ -79,30 +73,29 @@ class Work:
     flat: Pixels
     searched: Pixels
     background: Mesh | None
-    snr: NDArray[np.float32]
     template: Template
     sigma: float
     half_widths: NDArray[np.int64]
     noise: Noise
     scale: Scale
-    n_usable: int
     threads: int
     warnings: tuple[str, ...]
-    sign: int = 1
 
     @property
     def level(self) -> float:
         """Threshold on the map."""
         return self.params.threshold * self.scale.noise * self.scale.unit
 
-    def filtered(self, pixels: Pixels, template: Template) -> NDArray[np.float32]:
-        """Map of other pixels or another template, with the sign of the search."""
+    def filtered(self, pixels: Pixels, template: Template, sign: int) -> NDArray[np.float32]:
+        """Map of other pixels or another template, times ``sign``."""
         snr = snr_map(pixels, template, self.threads)
-        return np.negative(snr, out=snr) if self.sign < 0 else snr
+        return np.negative(snr, out=snr) if sign < 0 else snr
 
 
-def prepare(exposure: Exposure, params: DetectParams, threads: int = 1) -> Work:
-    """Choose the filter, subtract backgrounds, filter and calibrate.
+def prepare(
+    exposure: Exposure, params: DetectParams, threads: int = 1
+) -> tuple[Work, NDArray[np.float32]]:
+    """Choose the filter, subtract backgrounds, filter and calibrate; also return the map.
 
     Raises
     ------
@@ -112,7 +105,7 @@ def prepare(exposure: Exposure, params: DetectParams, threads: int = 1) -> Work:
     check_grid(exposure.box)
     sigma, warnings = filter_sigma(exposure, params)
     flat = Pixels.of(exposure, params.exclude_mask)
-    n_usable = check_usable(flat)
+    check_usable(flat)
     radius = growth_radius(sigma, params.grow_nsigma) if params.grow is None else params.grow
     half_widths = stencil(radius, params.grow_shape)
     template = Template(gaussian_taps(sigma, params.kernel_nsigma), params.filter == "matched")
@@ -127,10 +120,11 @@ def prepare(exposure: Exposure, params: DetectParams, threads: int = 1) -> Work:
     snr = snr_map(searched, template, threads)
     noise = measure_noise(searched, snr, 0.5 * params.threshold, sigma, half_widths)
     scale, notes = calibrate(noise, params)
-    return Work(
-        exposure, params, flat, searched, background, snr, template, sigma, half_widths, noise,
-        scale, n_usable, threads, (*warnings, *notes),
+    work = Work(
+        exposure, params, flat, searched, background, template, sigma, half_widths, noise, scale,
+        threads, (*warnings, *notes),
     )  # fmt: skip
+    return work, snr
 
 
 def psf_sigma(psf: Psf, box: Box) -> tuple[float, float]:
@@ -172,15 +166,14 @@ def filter_sigma(exposure: Exposure, params: DetectParams) -> tuple[float, list[
     return sigma, warnings
 
 
-def check_usable(pixels: Pixels) -> int:
-    """Count the usable pixels; refuse an image that has hardly any."""
-    n, total = int(np.count_nonzero(pixels.usable)), pixels.usable.size
-    if n < max(MIN_USABLE * total, 1):
+def check_usable(pixels: Pixels) -> None:
+    """Refuse an image that has hardly any usable pixel."""
+    total = pixels.shape[0] * pixels.shape[1]
+    if pixels.n_usable < max(MIN_USABLE * total, 1):
         raise FormatError(
-            f"only {n} of {total} pixels are usable",
+            f"only {pixels.n_usable} of {total} pixels are usable",
             hint="check VARIANCE and the planes of --exclude-mask",
         )
-    return n
 
 
 def masked_background(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,16 +82,17 @@ def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Sea
     ParameterError
         No filter width, or one that does not fit the image.
     """
-    work = prepare(exposure, params, threads)
-    found = []
-    if params.polarity != "negative":
-        found.append(_find(work))
-    if params.polarity != "positive":
-        np.negative(work.snr, out=work.snr)
-        found.append(_find(replace(work, sign=-1)))
+    work, snr = prepare(exposure, params, threads)
+    signs = {"positive": (1,), "negative": (-1,), "both": (1, -1)}[params.polarity]
+    found = [_find(work, snr, sign) for sign in signs]
+    del snr  # four bytes per pixel that growth and tables can use
+    catalogues = [
+        tables(work, sign, footprints, _parents(work, cores, footprints, peaks), peaks)
+        for sign, (cores, footprints, peaks) in zip(signs, found, strict=True)
+    ]
     return Search(
-        found[0],
-        found[1] if len(found) > 1 else None,
+        catalogues[0],
+        catalogues[1] if len(catalogues) > 1 else None,
         work.background,
         work.noise,
         params.threshold * work.scale.noise,
@@ -99,15 +100,17 @@ def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Sea
     )
 
 
-def _find(work: Work) -> Detections:
-    """Find what the map shows above the threshold."""
+def _find(work: Work, snr: NDArray[np.float32], sign: int) -> tuple[Cores, FootprintSet, Peaks]:
+    """Find cores and peaks of one sign; negates ``snr`` for the negative ones."""
     params = work.params
+    if sign < 0:
+        np.negative(snr, out=snr)
     peak_level = None
     if params.peak_threshold is not None:
         peak_level = params.peak_threshold / params.threshold * work.level
     cores = find_cores(
         work.searched,
-        work.snr,
+        snr,
         work.level,
         peak_level=peak_level,
         min_pixels=params.min_pixels,
@@ -115,19 +118,17 @@ def _find(work: Work) -> Detections:
         margin=work.template.half if params.edge == "trim" else 0,
     )
     _check_area(work, cores)
-    peaks = _peaks(work, cores)
-    footprints = cores.footprints()
-    return tables(work, footprints, _parents(work, cores, footprints, peaks), peaks)
+    return cores, cores.footprints(), _peaks(work, snr, sign, cores)
 
 
 def _check_area(work: Work, cores: Cores) -> None:
     """Refuse an image that is nearly all above the threshold; a cut-out of one blend may be."""
-    area, n_usable = int(np.sum(cores.spans[:, 2] - cores.spans[:, 1] + 1)), work.n_usable
+    area, n_usable = int(np.sum(cores.spans[:, 2] - cores.spans[:, 1] + 1)), work.searched.n_usable
     if area <= work.params.max_area * n_usable or n_usable < SMALL_IMAGE:
         return
     step = max(1, work.searched.shape[0] // 500)
     rows = slice(0, work.searched.shape[0], step)
-    sample = work.searched.image(rows)[work.searched.usable[rows]]
+    sample = work.searched.image(rows)[work.searched.usable(rows)]
     low, median, high = np.percentile(sample, [25, 50, 75])
     raise FormatError(
         f"{area / n_usable:.0%} of the usable pixels are above the threshold (image median "
@@ -137,42 +138,42 @@ def _check_area(work: Work, cores: Cores) -> None:
     )
 
 
-def _peaks(work: Work, cores: Cores) -> Peaks:
+def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Peaks:
     """Peaks of all scales; every core has at least one."""
     params = work.params
     every = params.plateau == "all"
     peaks = locate_peaks(
-        work.searched, work.snr, work.template, cores, level=work.level, every=every,
+        work.searched, snr, work.template, cores, level=work.level, every=every,
         subpixel=params.subpixel,
     )  # fmt: skip
     if params.local_bg:
-        peaks = replaced_peaks(peaks, _local_peaks(work, cores, every), cores.n)
-    peaks = peaks.joined(fallback_peaks(work.searched, work.snr, work.template, cores, peaks))
+        peaks = replaced_peaks(peaks, _local_peaks(work, sign, cores, every), cores.n)
+    peaks = peaks.joined(fallback_peaks(work.searched, snr, work.template, cores, peaks))
     for scale in params.peak_scales[1:]:
         template = Template(
             gaussian_taps(work.sigma * scale, params.kernel_nsigma), work.template.matched
         )
-        snr = work.filtered(work.searched, template)
+        narrow = work.filtered(work.searched, template, sign)
         more = locate_peaks(
-            work.searched, snr, template, cores, level=work.level, scale=scale, every=every,
+            work.searched, narrow, template, cores, level=work.level, scale=scale, every=every,
             subpixel=params.subpixel,
         )  # fmt: skip
         peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
     return peaks
 
 
-def _local_peaks(work: Work, cores: Cores, every: bool) -> Peaks:
+def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:
     """Peaks above the threshold after subtraction of a background on small bins."""
-    params, nx = work.params, work.snr.shape[1]
+    params, (ny, nx) = work.params, work.searched.shape
 
     def outside(rows: slice) -> NDArray[np.bool_]:
-        start, stop, step = rows.indices(len(work.snr))
+        start, stop, step = rows.indices(ny)
         first, last = np.searchsorted(cores.hull[:, 0], [start, stop])
         return ~paint_rows(cores.hull[first:last], slice(start, stop), nx)[::step]
 
     options = MeshOptions(params.local_bg, interpolation=params.bg_interp)
     local = work.searched.with_background(measure_background(work.searched, options, outside))
-    snr = work.filtered(local, work.template)
+    snr = work.filtered(local, work.template, sign)
     return locate_peaks(
         local, snr, work.template, cores, level=work.level, every=every, subpixel=params.subpixel
     )
@@ -180,7 +181,7 @@ def _local_peaks(work: Work, cores: Cores, every: bool) -> Peaks:
 
 def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -> Parents:
     """Grow the cores into footprints; cut those with too many peaks."""
-    params, shape = work.params, work.snr.shape
+    params, shape = work.params, work.searched.shape
     each = np.arange(cores.n)
     alone = Parents.whole(footprints, each)
     if params.grow_merge == "none" or len(work.half_widths) == 1:

@@ -43,7 +43,7 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
             continue
         line = (spans[here, 0] - rows.start) * nx
         ends = (line + spans[here, 1], line + spans[here, 2] + 1)
-        good = pixels.usable[rows]
+        good = pixels.usable(rows)
         flux[here] = _between(np.where(good, pixels.image(rows), 0), ends)
         masked[here] = _between(~good, ends) > 0
         if sat:

@@ -26,13 +26,15 @@ PARTIAL = 0.5
 """Peaks with less weight under the template than this fraction of the typical are partial."""
 
 
-def tables(work: Work, cores: FootprintSet, parents: Parents, peaks: Peaks) -> Detections:
+def tables(
+    work: Work, sign: int, cores: FootprintSet, parents: Parents, peaks: Peaks
+) -> Detections:
     """Tables in parent coordinates and physical units."""
     exposure, params = work.exposure, work.params
     box, bands = exposure.box, (exposure.band,)
     shift = np.array([box.y0, box.x0, box.x0], np.int32)
     footprints = FootprintSet(parents.footprints.spans + shift, parents.footprints.offsets)
-    table = _peak_table(work, peaks)
+    table = _peak_table(work, sign, peaks)
     owner = parents.core_parent[peaks.core]
     rows, table, _ = assemble(
         bands, footprints, table, owner, order=table["snr"], field_id=params.field_id,
@@ -41,7 +43,7 @@ def tables(work: Work, cores: FootprintSet, parents: Parents, peaks: Peaks) -> D
     sums = sum_footprints(work.flat, parents.footprints)
     rows["flux"] = sums.flux
     rows[f"merge_footprint_{column_suffix(exposure.band)}"] = True
-    _flag_parents(work, rows, parents, peaks, owner)
+    _flag_parents(work, sign, rows, parents, peaks, owner)
     set_parent_flag(rows, "masked", sums.masked)
     set_parent_flag(rows, "sat", sums.saturated)
     return Detections(
@@ -66,11 +68,11 @@ def tables(work: Work, cores: FootprintSet, parents: Parents, peaks: Peaks) -> D
     )
 
 
-def _peak_table(work: Work, peaks: Peaks) -> NDArray[Any]:
+def _peak_table(work: Work, sign: int, peaks: Peaks) -> NDArray[Any]:
     """PEAKS with pixels and values; fluxes carry their sign, significances do not."""
     exposure = work.exposure
     box, unit = exposure.box, work.scale.unit
-    flux = work.sign * peaks.snr * peaks.flux_err
+    flux = sign * peaks.snr * peaks.flux_err
     table = blank_peaks((exposure.band,), len(peaks), exposure.unit)
     iy, ix = np.divmod(peaks.pixel, box.nx)
     table["iy"], table["ix"] = iy + box.y0, ix + box.x0
@@ -87,6 +89,7 @@ def _peak_table(work: Work, peaks: Peaks) -> NDArray[Any]:
 
 def _flag_parents(
     work: Work,
+    sign: int,
     rows: NDArray[Any],
     parents: Parents,
     peaks: Peaks,
@@ -104,7 +107,7 @@ def _flag_parents(
     set_parent_flag(rows, "edge", edge)
     set_parent_flag(rows, "partial", any_peak(peaks.flux_err > _partial_error(work)))
     set_parent_flag(rows, "nopeak_fallback", any_peak(peaks.flags & PEAK_FLAGS["fallback"] > 0))
-    set_parent_flag(rows, "negative", np.full(n, work.sign < 0))
+    set_parent_flag(rows, "negative", np.full(n, sign < 0))
     set_parent_flag(rows, "split", parents.cut)
     if work.params.max_peaks:
         set_parent_flag(rows, "crowded", rows["npeak"] > work.params.max_peaks)
@@ -117,7 +120,7 @@ def _partial_error(work: Work) -> float:
         return np.inf
     step = max(1, min(work.searched.shape) // 500)
     rows = slice(0, work.searched.shape[0], step)
-    variance = work.searched.variance(rows)[:, ::step][work.searched.usable[rows][:, ::step]]
+    variance = work.searched.variance(rows)[:, ::step][work.searched.usable(rows)[:, ::step]]
     if not len(variance):
         return np.inf
     return float((np.median(variance) / (work.template.power * PARTIAL)) ** 0.5)
