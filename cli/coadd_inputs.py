@@ -25,9 +25,10 @@ from coblend.core.errors import FormatError, ParameterError
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.base import Psf
-from coblend.io.coadds import WarpFile, inputs_table, offset_to, open_warp, require_same_band
+from coblend.io.coadds import inputs_table
 from coblend.io.exposures import require_same_wcs
 from coblend.io.specs import expand_lists
+from coblend.io.warps import WarpFile, offset_to, open_warp, require_same_band
 from coblend.io.wcs import shift_cards
 
 log = logging.getLogger("coblend")

@@ -80,7 +80,7 @@ def _warp_one(
     from coblend.core.exposure import fill_no_data
     from coblend.io.coadds import write_polygon
     from coblend.io.exposures import write_exposure
-    from coblend.io.warps import map_positions, outline
+    from coblend.io.grids import map_positions, outline
     from coblend.io.wcs import shift_cards
 
     edge = map_positions(exposure.wcs, exposure.box, cards, grid, *outline(exposure.box))
@@ -130,7 +130,7 @@ def _pixel_map(
     import numpy as np
 
     from coblend.core.coadd.pixelmap import PixelMap, lattice
-    from coblend.io.warps import map_positions
+    from coblend.io.grids import map_positions
 
     rows, columns = lattice(box, params.interp_length)
     y, x = np.meshgrid(rows, columns, indexing="ij")

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.coadd.clip import clip
+from coblend.core.coadd.estimators import combine
 from coblend.core.coadd.finalmask import final_mask
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart, gather
-from coblend.core.coadd.statistics import combine
 
 STRIP_BYTES = 1 << 20
 """Size of the cube of samples of a strip: half of a common second-level cache."""
