@@ -328,7 +328,7 @@ def _plane(
         slices = section.slices(Box(0, 0, 0, 0))
         slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
     data = file.image(plane.hdu, slices)
-    return np.array(data.reshape(data.shape[-2:]), dtype)
+    return np.asarray(data.reshape(data.shape[-2:]), dtype)
 
 
 def _mask(
@@ -336,7 +336,9 @@ def _mask(
 ) -> tuple[MaskPlanes, NDArray[np.int32]]:
     if planes.mask is None:
         return STANDARD, np.zeros(shape, np.int32)
-    mask = _plane(file, planes.mask, "MASK", section, np.int64).astype(np.int32)
+    mask = np.asarray(_plane(file, planes.mask, "MASK", section, None)).astype(
+        np.int32, copy=False
+    )
     header = file.header(planes.mask.hdu)
     named = {k[3:]: int(v) for k, v in header.items() if k.startswith("MP_")}
     named = named or dict(planes.mask_bits)
@@ -357,18 +359,20 @@ def _mask(
 
 
 def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.float32]:
+    # Weight and rms maps are converted in float64; a variance plane needs no such copy.
+    dtype = np.float64 if planes.noise_kind in (WEIGHT, RMS) else np.float32
     if planes.noise.path == file.path:
-        data = _plane(file, planes.noise, "VARIANCE", section, np.float64)
+        data = _plane(file, planes.noise, "VARIANCE", section, dtype)
     else:
         with open_fits(planes.noise.path) as other:
             plane = Plane(other.path, only_image(other))
-            data = _plane(other, plane, "the noise map", section, np.float64)
+            data = _plane(other, plane, "the noise map", section, dtype)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         if planes.noise_kind == WEIGHT:
             data = np.where(data > 0, 1 / data, np.nan)
         elif planes.noise_kind == RMS:
             data = np.where(data > 0, data**2, np.nan)
-        return data.astype(np.float32)
+        return np.asarray(data, np.float32)
 
 
 def _same_shape(label: str, plane: NDArray[Any], image: NDArray[Any], path: str) -> None:
