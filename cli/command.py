@@ -18,6 +18,7 @@ from coblend.cli.config import (
     flag,
     resolve,
     text_of,
+    without_folder,
 )
 from coblend.cli.report import emit, setup_logging
 from coblend.cli.run import Run
@@ -242,7 +243,7 @@ def _print_all_options(ctx: click.Context, _: click.Parameter, value: bool) -> N
 
 
 def _remake(args: Sequence[str]) -> tuple[str, ...]:
-    """Arguments without those that do not change the content; folders are left out."""
+    """Arguments without those that do not change the content, and without folders."""
     out: list[str] = []
     skip = False
     for arg in args:
@@ -251,15 +252,8 @@ def _remake(args: Sequence[str]) -> tuple[str, ...]:
         elif arg in _HIDDEN_ARGUMENTS:
             skip = True
         elif not _only_how(arg):
-            head, path = _split_path(arg)
-            out.append(f"{head}{os.path.basename(path)}" if os.path.isabs(path) else arg)
+            out.append(without_folder(arg))
     return tuple(out)
-
-
-def _split_path(arg: str) -> tuple[str, str]:
-    """Split ``band=/a/b.fits``, ``--key=/a/b.fits`` or ``@/a/list`` before the path."""
-    head, mark, tail = arg.rpartition("=")
-    return (f"{head}{mark}@", tail[1:]) if tail.startswith("@") else (f"{head}{mark}", tail)
 
 
 def _only_how(arg: str) -> bool:

@@ -290,6 +290,16 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def without_folder(text: str) -> str:
+    """Drop the folder of a path, also in ``band=a/b.fits``, ``--key=a/b.fits``, ``@a/list``.
+
+    What is written into files must not depend on where they are.
+    """
+    head, mark, path = text.rpartition("=")
+    mark += "@" if path.startswith("@") else ""
+    return f"{head}{mark}{os.path.basename(path.rstrip(os.sep))}" if os.sep in path else text
+
+
 def toml_of(value: Any) -> str:
     """Value as TOML writes it."""
     if isinstance(value, bool):

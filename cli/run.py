@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coblend.cli.config import Resolved
+from coblend.cli.config import Resolved, without_folder
 from coblend.cli.report import print_json, print_table, progress
 from coblend.core.errors import OutputError, ParameterError, PartialFailure, ResourceError
 from coblend.core.params.common import CommonParams
@@ -119,10 +119,12 @@ class Run:
         from coblend.io.provenance import InputFile, Provenance
         from coblend.io.writer import create
 
+        seed = [row for row in self.common.rows() if row[0] == "seed"]
+        options = [(k, without_folder(v), source) for k, v, source in self.options.rows()]
         provenance = Provenance(
             self.command,
             self.arguments,
-            (*self.options.rows(), *(r for r in self.common.rows() if r[0] == "seed")),
+            (*options, *seed),
             tuple(InputFile.of(role, name) for role, name in self._inputs),
         )
         target = self.output if path is None else path

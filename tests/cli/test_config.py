@@ -16,6 +16,7 @@ from coblend.cli.config import (
     config_files,
     dump,
     resolve,
+    without_folder,
 )
 from coblend.core.errors import ConfigError, ParameterError
 from coblend.core.params.common import CommonParams
@@ -145,3 +146,20 @@ def test_missing_files_and_wrong_assignments() -> None:
         fake(assignments=["rel_error=x"])
     with pytest.raises(ParameterError, match="allowed: 0 to 1"):
         fake(assignments=["rel_error=nan"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("coadd.fits", "coadd.fits"),
+        ("/data/p42/coadd.fits[IMAGE]", "coadd.fits[IMAGE]"),
+        ("g=p42/coadd.fits", "g=coadd.fits"),
+        ("--heavy=out/{band}.heavy.fits", "--heavy={band}.heavy.fits"),
+        ("@lists/g.txt", "@g.txt"),
+        ("g=@lists/g.txt", "g=@g.txt"),
+        ("out/", "out"),
+        ("gaussian:fwhm=6", "gaussian:fwhm=6"),
+    ],
+)
+def test_without_folder(text: str, expected: str) -> None:
+    assert without_folder(text) == expected

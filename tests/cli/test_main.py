@@ -224,10 +224,11 @@ def test_provenance_says_what_remakes_a_file(
 
     Path("in.fits").write_text("x")
     same = ["info", "a b", "/abs/in.fits", "--seed", "5"]
+    moved = ["info", "a b", "folder/in.fits", "--seed", "5"]
     with monkeypatch.context() as patch:
         fake_command(patch, body)
         assert cli(*same, "-j", "2", "-o", "a.fits").code == 0
-        assert cli(*same, "-j1", "-o", "b.fits", "-q").code == 0
+        assert cli(*moved, "-j1", "-o", "b.fits", "-q").code == 0
     assert Path("a.fits").read_bytes() == Path("b.fits").read_bytes()
     outcome = cli("info", "a.fits", "--command")
     assert outcome.out == "coblend info 'a b' in.fits --seed 5 -o a.fits\n"
