@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from coblend.cli.command import command
+from coblend.cli.detection_products import check_products, product_options, write_products
 from coblend.cli.run import Run
+from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.detect import DetectParams
 
 if TYPE_CHECKING:
     from coblend.core.detect.search import Search
+    from coblend.core.exposure import Exposure
 
 log = logging.getLogger("coblend")
 
@@ -28,7 +31,21 @@ log = logging.getLogger("coblend")
 )
 @click.argument("exposure", metavar="[BAND=]EXPOSURE")
 @click.option("--psf", metavar="SPEC", help="PSF in place of the file's, e.g. gaussian:fwhm=4.5.")
-def detect(run: Run, params: DetectParams, exposure: str, psf: str | None) -> None:
+@click.option(
+    "--out-image",
+    metavar="FILE",
+    help="Also write the exposure: background subtracted, variance rescaled, DETECTED set.",
+)
+@product_options
+def detect(
+    run: Run,
+    params: DetectParams,
+    exposure: str,
+    psf: str | None,
+    out_image: str | None,
+    out_segmentation: str | None,
+    regions: str | None,
+) -> None:
     """Find footprints and peaks on one coadd.
 
     Filters the image with its PSF, weighted by the inverse variance; pixels above --threshold
@@ -40,23 +57,29 @@ def detect(run: Run, params: DetectParams, exposure: str, psf: str | None) -> No
     before growth), for merge-detections or, for a single band, for deblend.
     """
     from coblend.core.detect.search import detect as search
-    from coblend.io.exposures import read_exposure, require_band, require_psf
+    from coblend.io.exposures import read_exposure, require_band
     from coblend.io.specs import parse_band_spec
 
     band, spec = parse_band_spec(exposure)
+    check_products(run, out_image, out_segmentation, regions)
     run.add_input("exposure", spec.path)
     image = read_exposure(spec, band=band, psf=psf)
     require_band(image, spec.path)
-    if params.psf_sigma is None:
-        require_psf(image, spec.path)
-    found = search(image, params, threads=run.jobs)
+    try:
+        found = search(image, params, threads=run.jobs)
+    except (FormatError, ParameterError) as error:
+        raise type(error)(error.message, spec.path, error.hdu, error.hint) from error
     for warning in found.warnings:
         log.warning("%s: %s", spec.path, warning)
     if not len(found.detections.parents):
         log.warning("%s: nothing above %.3g sigma", spec.path, found.threshold)
     _report(run, found)
-    if not run.dry_run:
-        _write(run, found)
+    if run.dry_run:
+        return
+    _write(run, found)
+    write_products(run, found.detections, out_segmentation, regions)
+    if out_image:
+        _write_image(run, image, found, out_image)
 
 
 def _report(run: Run, found: Search) -> None:
@@ -74,9 +97,23 @@ def _report(run: Run, found: Search) -> None:
 
 
 def _write(run: Run, found: Search) -> None:
-    from coblend.io.detections import with_sky_positions, write_detections
+    from coblend.io.detections import with_sky_positions, write_background, write_detections
 
     with run.create("det/1") as out:
         write_detections(out, with_sky_positions(found.detections))
         if found.negative is not None:
             write_detections(out, with_sky_positions(found.negative), prefix="NEG_")
+        if found.background is not None:
+            mesh = found.background
+            write_background(
+                out, mesh.y, mesh.x, mesh.values, mesh.errors, mesh.counts, found.detections.box,
+                mesh.interpolation, found.detections.unit,
+            )  # fmt: skip
+
+
+def _write_image(run: Run, exposure: Exposure, found: Search, path: str) -> None:
+    from coblend.core.detect.mark import marked_exposure
+    from coblend.io.exposures import write_exposure
+
+    with run.create("exposure/1", path=path) as out:
+        write_exposure(out, marked_exposure(exposure, found))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coblend.cli.command import command
+from coblend.cli.detection_products import check_products, product_options, write_products
 from coblend.cli.run import Run
 from coblend.core.errors import FormatError, ParameterError, WcsMismatchError
 from coblend.core.params.merge import MergeParams
@@ -44,12 +45,15 @@ MAX_GRID_OFFSET = 0.01
     multiple=True,
     help="Label image of such a catalogue, for its footprints.",
 )
+@product_options
 def merge_detections(
     run: Run,
     params: MergeParams,
     catalogues: Sequence[str],
     like: str | None,
     segmentation: Sequence[str],
+    out_segmentation: str | None,
+    regions: str | None,
 ) -> None:
     """Merge the detections of several bands into parents, each with its peaks.
 
@@ -68,6 +72,7 @@ def merge_detections(
     from coblend.io.specs import expand_lists
     from coblend.io.wcs import pixel_scale
 
+    check_products(run, out_segmentation, regions)
     inputs = _read_all(run, params, expand_lists(catalogues), like, segmentation)
     ordered = _in_priority(inputs, params.priority)
     _check_grids(ordered, params)
@@ -89,6 +94,7 @@ def merge_detections(
     if not run.dry_run:
         with run.create("merged/1") as out:
             write_detections(out, with_sky_positions(merged))
+        write_products(run, merged, out_segmentation, regions)
 
 
 def _read_all(

@@ -69,6 +69,47 @@ def write_detections(out: FitsWriter, detections: Detections, prefix: str = "") 
         out.table(f"{prefix}CULLED", detections.culled, columns=columns)
 
 
+def write_background(
+    out: FitsWriter,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    box: Box,
+    interpolation: str,
+    unit: str = "",
+) -> None:
+    """Append BACKGROUND: the mesh of the model that was subtracted, so that it can be restored.
+
+    Parameters
+    ----------
+    out : FitsWriter
+    y, x : array, shape (n_y,), (n_x,), float64
+        Centres of the bins, array coordinates.
+    values, errors, counts : array, shape (n_y, n_x)
+    box : Box
+    interpolation : str
+        How the surface runs through the values.
+    unit : str
+    """
+    columns = (
+        Column("yc", "f8", "Row of the bin's centre, parent coordinates", "pixel"),
+        Column("xc", "f8", "Column of the bin's centre, parent coordinates", "pixel"),
+        Column("value", "f8", "Background", unit, "phot.flux;instr.background"),
+        Column("err", "f8", "Error of value", unit, "stat.error"),
+        Column("n", "i4", "Pixels that entered; 0: filled from its neighbours", "", "meta.number"),
+    )
+    table = np.zeros(values.size, table_dtype(columns))
+    grid_y, grid_x = np.meshgrid(y + box.y0, x + box.x0, indexing="ij")
+    for name, column in zip(
+        ("yc", "xc", "value", "err", "n"), (grid_y, grid_x, values, errors, counts), strict=True
+    ):
+        table[name] = column.ravel()
+    out.table("BACKGROUND", table, columns=columns,
+              header={"BGINTERP": interpolation, "BGNX": len(x), "BGNY": len(y)})  # fmt: skip
+
+
 def read_detections(path: str) -> Detections:
     """Read and check a detection file.
 
