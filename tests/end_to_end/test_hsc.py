@@ -37,10 +37,14 @@ def images(shared_data: Path) -> list[str]:
 def from_peaks(
     shared_data: Path, images: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Deblended from the peak list that comes with the images."""
+    """Deblended from the peak list that comes with the images, the whole cut-out one parent."""
     folder = tmp_path_factory.mktemp("peaks")
-    peaks = shared_data / "hsc_cosmos_35" / "peaks.fits"
-    call("deblend", peaks, *images, "-o", folder / "deblended.fits")
+    data = shared_data / "hsc_cosmos_35"
+    call(
+        "merge-detections", f"i={data / 'peaks.fits'}", "--like", data / "i.fits",
+        "--footprint-radius", 100, "--sky-objects", 0, "-o", folder / "merged.fits",
+    )  # fmt: skip
+    call("deblend", folder / "merged.fits", *images, "-o", folder / "deblended.fits")
     reconstruct(folder, images)
     return folder
 
@@ -116,12 +120,11 @@ def test_own_detections_find_the_known_sources(from_detect: Path, shared_data: P
 
 
 def test_same_bytes_for_any_number_of_workers(
-    images: list[str], shared_data: Path, tmp_path: Path
+    from_detect: Path, images: list[str], tmp_path: Path
 ) -> None:
-    peaks = shared_data / "hsc_cosmos_35" / "peaks.fits"
     written = []
     for jobs in ("1", "2"):
         output = tmp_path / jobs / "deblended.fits"
-        call("deblend", peaks, *images, "-o", output, "-j", jobs)
+        call("deblend", from_detect / "merged.fits", *images, "-o", output, "-j", jobs)
         written.append(output.read_bytes())
     assert written[0] == written[1]
