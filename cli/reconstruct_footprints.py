@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,17 +55,17 @@ def reconstruct_footprints(
     Every object gets its model's part of the sum of all models of its parent, as its band sees
     them; the objects' parts add up to the image. Writes the catalogue with flux, error, overlap
     and quality columns per band. Objects that had their parent to themselves get all of its
-    footprint. With --kind model no COADD is needed.
+    footprint. With --kind model no COADD is needed. DEBLENDED may also be a model file of the
+    Rubin pipelines (.scarlet or JSON).
     """
     from coblend.cli.footprint_products import Products
     from coblend.core.box import Box
     from coblend.core.catalog import empty_table
     from coblend.core.model import object_columns
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
-    from coblend.io.models import ModelFile
 
     run.add_input("models", deblended)
-    with ModelFile(deblended) as models:
+    with tempfile.TemporaryDirectory() as folder, _open_models(deblended, folder) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
         chosen = _choose(models, params)
@@ -87,6 +89,21 @@ def reconstruct_footprints(
             out.table("OBJECTS", objects, columns=known)
             out.table("PARENTS", parents, columns=parent_columns(bands, models.unit))
     run.report({}, _summary(objects, parents, bands))
+
+
+def _open_models(path: str, folder: str) -> ModelFile:
+    """Open a deblended file; models of the Rubin pipelines by way of one in ``folder``."""
+    from coblend.io.lsst_models import is_lsst_models, read_lsst_models
+    from coblend.io.models import SCHEMA, ModelFile, write_models
+    from coblend.io.writer import create
+
+    if not is_lsst_models(path):
+        return ModelFile(path)
+    models = read_lsst_models(path)
+    converted = os.path.join(folder, "deblended.fits")
+    with create(converted, SCHEMA) as out:
+        write_models(out, models)
+    return ModelFile(converted)
 
 
 @dataclass(frozen=True)
@@ -182,6 +199,8 @@ def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
 
     models = job.models
     exposure = read_exposure(spec, band=band)
+    if not models.box.area:  # foreign models do not know their grid
+        return exposure
     if exposure.box != models.box and not job.params.allow_partial:
         raise ShapeMismatchError(
             f"covers {exposure.box}, the models of {models.path} {models.box}",

@@ -123,7 +123,7 @@ def write_models(
     recipe = [f"COMMENT {line}".ljust(80) for line in _RECIPE]
     out.image("MORPH", _not_empty(heap.codes), compress=codec, tile=(_TILE,), wcs=recipe)
     out.image("RUNS", _not_empty(runs), compress="GZIP_2", tile=(_TILE,))
-    _write_psfs(out, models)
+    _write_psfs(out, models, lossless=steps is None)
 
 
 def read_models(path: str) -> ModelSet:
@@ -164,13 +164,14 @@ def _damage(models: ModelFile, row: int) -> str:
     return ""
 
 
-def _write_psfs(out: FitsWriter, models: ModelSet) -> None:
+def _write_psfs(out: FitsWriter, models: ModelSet, *, lossless: bool) -> None:
     n_cell, n_band, *side = models.psfs.shape
     stamps = np.ascontiguousarray(models.psfs, np.float32).reshape(n_cell * n_band, *side)
     cells = np.zeros(n_cell, table_dtype(CELL_COLUMNS))
     cells["y"], cells["x"] = models.psf_cells.T
     tile = (1, *side)
-    if n_cell > 1:  # int32 codes take a third of the room and move a kernel by 3e-5 of its peak
+    # Codes take a third of the room of floats and move a kernel by 3e-5 of its peak.
+    if n_cell > 1 and not lossless:
         codes = np.rint(stamps / _PSF_STEP).astype(np.int32)
         stamps = (codes * _PSF_STEP).astype(np.float32)
         out.image("PSF", codes, compress="RICE_1", tile=tile, header={"BSCALE": _PSF_STEP})

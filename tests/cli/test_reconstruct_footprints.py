@@ -294,3 +294,32 @@ def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:
     assert f"blend {models.blends['id'][-1]} is damaged" in done.err
     assert "deblended.fits" in done.err
     assert not Path("a.fits").exists()
+
+
+def test_models_of_the_rubin_pipelines(in_folder: Path, cli: Cli, shared_data: Path) -> None:
+    """A real file of release 29; its two parents hold one object each."""
+    from coblend.io.lsst_models import read_lsst_models
+
+    path = shared_data / "lsst_models_v29.json"
+    models = read_lsst_models(str(path))
+    box = Box(15880, 15940, 60, 240)
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=box.shape).astype(np.float32)
+    mask, variance = np.zeros(box.shape, np.int32), np.ones(box.shape, np.float32)
+    save(Exposure(image, mask, variance, box, band="i", unit="nJy"), "i.fits")
+    done = cli("reconstruct-footprints", path, "i.fits", "-o", "a.fits", "--heavy", "h.fits",
+               "--set", "flux_error=0")  # fmt: skip
+    assert done.code == 0, done.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    assert table["id"].tolist() == models.objects["id"].tolist()
+    heavy = read_heavy("h.fits")
+    for i in range(2):
+        own = models.footprints.box(i)
+        expected = image[own.slices(box)]
+        assert table["flux_i"][i] == pytest.approx(expected.sum(dtype=float))
+        _, light = heavy.of(int(table["id"][i]))
+        assert np.array_equal(light, expected.ravel())
+    rendered = cli("reconstruct-footprints", path, "-o", "m.fits", "--kind", "model")
+    assert rendered.code == 0, rendered.err
+    flux = Table.read("m.fits", hdu="OBJECTS")
+    assert np.all(flux["flux_z"] > 0.6 * flux["model_flux_z"])
