@@ -34,9 +34,9 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     All sources of a parent are fitted together to all bands, with each band's own PSF. Writes
     the catalogue (OBJECTS, one row per peak) and the models in one file.
     """
-    from coblend.core.deblend.blend import deblend_batch
     from coblend.core.deblend.collect import collect
     from coblend.core.deblend.task import batches, plan
+    from coblend.core.deblend.work import deblend_work
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.detections import read_detections
     from coblend.io.exposures import read_cube
@@ -56,7 +56,7 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
         return
     results = []
     with run.progress("deblending", len(work.fitted)) as advance:
-        for batch in run.map(partial(deblend_batch, params=params),
+        for batch in run.map(partial(deblend_work, params=params),
                              batches(detections, cube, work)):  # fmt: skip
             results += batch
             advance(len(batch))

@@ -41,6 +41,7 @@ FLAGS: dict[str, int] = {
     "recentred": 8192,
     "diverged": 16384,
     "no_data": 32768,
+    "psf_only": 65536,
 }
 """Values of the flags shared by PARENTS, BLENDS and OBJECTS."""
 
@@ -68,6 +69,7 @@ _FLAG_TEXT = {
     "recentred": "Model maximum is not at the peak pixel",
     "diverged": "The fit was restarted with smaller steps",
     "no_data": "At least one band does not constrain the flux",
+    "psf_only": "Fitted as a point source among too many peaks",
 }
 FLAG_COLUMNS = tuple(
     Column(f"flag_{name}", "?", _FLAG_TEXT[name], "", "meta.code") for name in FLAGS

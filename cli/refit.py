@@ -1,0 +1,246 @@
+"""``coblend refit``: fit some blends again, with sources added or dropped."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coblend.cli.command import command
+from coblend.cli.run import Run
+from coblend.core.errors import FormatError, ParameterError
+from coblend.core.params.refit import RefitParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coblend.core.deblend.redo import Edit
+    from coblend.core.exposure import Cube
+    from coblend.core.model import ModelSet
+    from coblend.io.models import ModelFile
+
+
+@command(
+    "refit",
+    RefitParams,
+    examples=(
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12",
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --only failed",
+        "coblend refit deblended.fits coadd_*.fits -o peaks.fits --blend 1234 --suggest-peaks",
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks peaks.fits",
+    ),
+)
+@click.argument("deblended")
+@click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
+def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, ...]) -> None:
+    """Fit blends of DEBLENDED again, starting from their models.
+
+    Chosen are the blends named by --blend, those of a kind (--only), and those that peaks are
+    added to or dropped from. New sources start on the residual. The output is DEBLENDED with
+    these parents replaced; all others keep their rows, pixels and identifiers. With
+    --suggest-peaks nothing is fitted: the output is a table of peaks that the models missed.
+    """
+    from coblend.core.deblend.redo import redo
+    from coblend.io.models import ModelFile
+
+    run.add_input("models", deblended)
+    with ModelFile(deblended) as models:
+        add, drop = _changes(params, models)
+        rows = _choose(params, models, add, drop)
+        run.report({"n_parent": len(rows)})
+        if run.dry_run:
+            return
+        cube = _read_cube(run, exposures, models, rows)
+        edits = [_edit(models, row, cube, add, drop) for row in rows]
+        if params.suggest_peaks:
+            _write_suggestions(run, params, models, edits)
+            return
+        edits = _numbered(models, edits)
+        with run.progress("refitting", len(edits)) as advance:
+            done = []
+            for result in run.map(partial(redo, params=params), edits):
+                done.append(result)
+                advance(1)
+        _write(run, params, models, dict(zip(rows, done, strict=True)))
+    run.report({"n_add": len(add), "n_drop": len(drop)}, _summary(edits, done))
+
+
+def _changes(params: RefitParams, models: ModelFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Peaks to add and identifiers of objects to drop."""
+    from coblend.io.peaks import read_identifiers, read_peaks
+
+    add = read_peaks(params.add_peaks, models.box, models.wcs)
+    drop = read_identifiers(params.drop_peaks)
+    return add, drop
+
+
+def _row_at(models: ModelFile, peak: Any) -> int:
+    """Row in PARENTS of the parent that holds a peak."""
+    found = models.at(float(peak["y"]), float(peak["x"]))
+    return models.parent_of_object(int(found.objects["id"][0]))
+
+
+def _choose(
+    params: RefitParams, models: ModelFile, add: NDArray[Any], drop: NDArray[np.int64]
+) -> list[int]:
+    """Rows of PARENTS to work on, ascending."""
+    import numpy as np
+
+    from coblend.core.model import FLAGS
+
+    rows = {models.parent_of_blend(blend) for blend in params.blend}
+    named = bool(rows)
+    touched = {_row_at(models, p) for p in add}
+    touched |= {models.parent_of_object(int(i)) for i in drop}
+    if named and touched - rows:
+        raise ParameterError(
+            "peaks are to be added to or dropped from parents that --blend does not name",
+            hint="leave --blend out: the blends are found from the peaks",
+        )
+    rows |= touched
+    if params.only:
+        flags = models.table("PARENTS")["flags"]
+        names = {
+            "failed": ("failed",),
+            "unconverged": ("not_converged",),
+            "skipped": ("skipped_too_many_peaks", "skipped_too_big", "skipped_masked"),
+        }[params.only]
+        bits = sum(FLAGS[name] for name in names)
+        rows |= set(np.flatnonzero(flags & bits).tolist())
+    elif not rows:
+        raise ParameterError(
+            "no blend is chosen", hint="use --blend ID, --only KIND, --add-peaks or --drop-peaks"
+        )
+    return sorted(rows)
+
+
+def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: list[int]) -> Cube:
+    """Smallest part of the exposures that holds the chosen parents, bands as in the models."""
+    from coblend.core.box import Box
+    from coblend.core.exposure import Cube
+    from coblend.io.exposures import read_exposure, require_band
+    from coblend.io.specs import expand_lists, parse_band_spec
+
+    table = models.table("PARENTS")[rows]
+    boxes = [Box(*(int(row[name]) for name in ("y0", "x0", "ny", "nx"))) for row in table]
+    box = Box.union(boxes) if boxes else Box(models.box.y0, models.box.x0, 1, 1)
+    section = box.shift(-models.box.y0, -models.box.x0)
+    found = {}
+    for argument in expand_lists(exposures):
+        band, spec = parse_band_spec(argument)
+        run.add_input("exposure", spec.path)
+        exposure = read_exposure(spec, band=band, section=section, allow_empty=True)
+        require_band(exposure, spec.path)
+        if exposure.band not in models.bands:
+            raise FormatError(
+                f"band {exposure.band!r} is not among those of {models.path}: "
+                f"{', '.join(models.bands)}", spec.path,
+            )  # fmt: skip
+        if exposure.box != box:
+            raise FormatError(
+                f"the first pixel is {exposure.box.x0 - section.x0}, "
+                f"{exposure.box.y0 - section.y0} in parent coordinates, that of {models.path} "
+                f"{models.box.x0}, {models.box.y0}", spec.path,
+                hint="give the exposures that were deblended",
+            )  # fmt: skip
+        found[exposure.band] = exposure
+    missing = [band for band in models.bands if band not in found]
+    if missing:
+        raise FormatError(f"no exposure of band {missing[0]} is given", models.path)
+    return Cube.from_exposures([found[band] for band in models.bands])
+
+
+def _edit(
+    models: ModelFile, row: int, cube: Cube, add: NDArray[Any], drop: NDArray[np.int64]
+) -> Edit:
+    """Everything that concerns one parent."""
+    import numpy as np
+
+    from coblend.core.box import Box
+    from coblend.core.deblend.redo import Edit, cut_cube
+
+    own = models.parents(row, row + 1)
+    box = Box(*(int(own.parents[name][0]) for name in ("y0", "x0", "ny", "nx")))
+    inside = [_row_at(models, p) == row for p in add]
+    return Edit(own, cut_cube(cube, box), add[np.array(inside, bool)], drop, 0, 0)
+
+
+def _numbered(models: ModelFile, edits: list[Edit]) -> list[Edit]:
+    """Edits with fresh identifiers; as many are set aside as could be needed."""
+    from dataclasses import replace
+
+    objects, blends = models.table("OBJECTS"), models.table("BLENDS")
+    parents = models.table("PARENTS")
+    next_id = 1 + max(int(t["id"].max(initial=0)) for t in (objects, blends, parents))
+    next_peak = 1 + int(objects["peak_id"].max(initial=0))
+    out = []
+    for edit in edits:
+        out.append(replace(edit, first_id=next_id, first_peak=next_peak))
+        next_id += 2 * (len(edit.models.objects) + len(edit.add))
+        next_peak += len(edit.add)
+    return out
+
+
+def _write(run: Run, params: RefitParams, models: ModelFile, done: dict[int, ModelSet]) -> None:
+    """Write all parents, the refitted ones in place of the old."""
+    import numpy as np
+
+    from coblend.core.deblend.splice import replace_parents
+    from coblend.core.reconstruct.precision import storage_steps
+    from coblend.io.models import write_models
+
+    whole, origin = replace_parents(models.read(), done)
+    scale = models.table("COMPONENTS")["scale"].astype(np.float64)
+    steps = storage_steps(whole, 0 if len(scale) and (scale == 1).all() else params.model_error)
+    if steps is not None:  # what was stored before is stored as it was
+        kept = origin >= 0
+        steps[kept] = scale[origin[kept]]
+    with run.create("deblended/1") as out:
+        write_models(out, whole, steps)
+
+
+def _write_suggestions(
+    run: Run, params: RefitParams, models: ModelFile, edits: list[Edit]
+) -> None:
+    """Write the table of peaks that the models missed."""
+    import numpy as np
+
+    from coblend.core.catalog import empty_table
+    from coblend.core.deblend.redo import missed_peaks
+    from coblend.io.peaks import SUGGESTION_COLUMNS
+    from coblend.io.wcs import pixel_to_sky
+
+    tables = []
+    for edit in edits:
+        pixels, significance = missed_peaks(edit, params)
+        table = empty_table(SUGGESTION_COLUMNS, len(pixels))
+        table["y"], table["x"] = pixels.T
+        table["parent"], table["snr"] = edit.models.parents["id"][0], significance
+        if models.wcs and len(table):
+            table["ra"], table["dec"] = pixel_to_sky(
+                models.wcs, models.box, table["x"], table["y"]
+            )
+        tables.append(table)
+    peaks = np.concatenate([empty_table(SUGGESTION_COLUMNS, 0), *tables])
+    with run.create("peaks/1") as out:
+        out.table("PEAKS", peaks, columns=SUGGESTION_COLUMNS)
+    rows = [{n: round(float(p[n]), 2) for n in ("parent", "x", "y", "snr")} for p in peaks]
+    run.report({"n_peak": len(peaks)}, rows)
+
+
+def _summary(edits: list[Edit], done: list[ModelSet]) -> list[dict[str, Any]]:
+    """One row per parent: what the refit changed."""
+    rows = []
+    for edit, new in zip(edits, done, strict=True):
+        old = edit.models
+        rows.append({
+            "parent": int(new.parents["id"][0]),
+            "n_object": len(new.objects),
+            "n_iter": int(new.blends["n_iter"].sum()),
+            "log_likelihood_before": round(float(old.blends["log_likelihood"].sum()), 2),
+            "log_likelihood": round(float(new.blends["log_likelihood"].sum()), 2),
+            "error": str(new.parents["error"][0]),
+        })  # fmt: skip
+    return rows

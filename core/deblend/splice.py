@@ -1,0 +1,124 @@
+"""Replacing parents of a set of models, everything else staying as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.footprint import FootprintSet
+from coblend.core.model import ModelSet
+
+_TABLES = ("parents", "blends", "objects", "components", "morph")
+_SAME = 1e-5
+"""PSFs that differ by less than this part of their peak are the same."""
+
+
+def replace_parents(
+    models: ModelSet, done: Mapping[int, ModelSet]
+) -> tuple[ModelSet, NDArray[np.int64]]:
+    """Put other results in the place of some parents.
+
+    Parameters
+    ----------
+    models : ModelSet
+    done : mapping of int to ModelSet
+        Row of PARENTS and what stands there from now on: sets of one parent each, with the same
+        columns.
+
+    Returns
+    -------
+    models : ModelSet
+    origin : array, shape (n_component,), int64
+        Row in the old COMPONENTS of every component; -1: new.
+    """
+    models, cells = _with_psfs(models, done)
+    pieces, origin = [], []
+    last = 0
+    for row in sorted(done):
+        kept, components = _part(models, last, row)
+        blends = done[row].blends.copy()
+        blends["psf_cell"] = cells[row][blends["psf_cell"]]
+        pieces += [kept, replace(done[row], blends=blends)]
+        origin += [components, np.full(len(done[row].components), -1)]
+        last = row + 1
+    kept, components = _part(models, last, len(models.parents))
+    return _join([*pieces, kept]), np.concatenate([*origin, components])
+
+
+def _with_psfs(
+    models: ModelSet, done: Mapping[int, ModelSet]
+) -> tuple[ModelSet, dict[int, NDArray[np.int64]]]:
+    """Add PSFs that are not there yet; number of each result's PSFs."""
+    psfs, places = [models.psfs], [models.psf_cells]
+    cells = {}
+    for row, one in done.items():
+        numbers = []
+        for psf, place in zip(one.psfs, one.psf_cells, strict=True):
+            known = np.concatenate(psfs)
+            near = np.abs(known - psf).max((1, 2, 3)) < _SAME * psf.max()
+            if not near.any():
+                psfs.append(psf[None])
+                places.append(place[None])
+            numbers.append(int(np.argmax(near)) if near.any() else len(known))
+        cells[row] = np.array(numbers, np.int64)
+    return replace(models, psfs=np.concatenate(psfs), psf_cells=np.concatenate(places)), cells
+
+
+def _part(models: ModelSet, first: int, last: int) -> tuple[ModelSet, NDArray[np.int64]]:
+    """Rows ``first`` to ``last`` (exclusive) of PARENTS with all that belongs to them.
+
+    Also returns the rows of their components.
+    """
+    parents = models.parents[first:last].copy()
+    keep = np.isin(models.objects["parent"], parents["id"])
+    object0 = int(np.argmax(keep)) if keep.any() else 0
+    objects = models.objects[object0 : object0 + int(np.count_nonzero(keep))].copy()
+    blend0, blend1 = np.searchsorted(models.blends["parent"], [first, last])
+    blends = models.blends[blend0:blend1].copy()
+    component0, component1 = (
+        int(row)
+        for row in np.searchsorted(models.components["object"], [object0, object0 + len(objects)])
+    )
+    components = models.components[component0:component1].copy()
+    parents["blend0"] -= blend0
+    blends["parent"] -= first
+    blends["object0"] -= object0
+    blends["component0"] -= component0
+    objects["component0"] -= component0
+    components["object"] -= object0
+    start, stop = models.morph_offsets[component0], models.morph_offsets[component1]
+    part = replace(
+        models, parents=parents, blends=blends, objects=objects, components=components,
+        footprints=models.footprints.select(np.arange(first, last)),
+        morph=models.morph[start:stop],
+        morph_offsets=models.morph_offsets[component0 : component1 + 1] - start,
+    )  # fmt: skip
+    return part, np.arange(component0, component1)
+
+
+def _join(pieces: list[ModelSet]) -> ModelSet:
+    """All parents of several sets, in order; grid and PSFs of the first."""
+    n = dict.fromkeys(_TABLES, 0)
+    tables: dict[str, list[NDArray[Any]]] = {name: [] for name in _TABLES}
+    offsets = [np.zeros(1, np.int64)]
+    for one in pieces:
+        own = {name: getattr(one, name).copy() for name in _TABLES}
+        own["parents"]["blend0"] += n["blends"]
+        own["blends"]["parent"] += n["parents"]
+        own["blends"]["object0"] += n["objects"]
+        own["blends"]["component0"] += n["components"]
+        own["objects"]["component0"] += n["components"]
+        own["components"]["object"] += n["objects"]
+        offsets.append(one.morph_offsets[1:] + n["morph"])
+        for name, rows in own.items():
+            tables[name].append(rows)
+            n[name] += len(rows)
+    whole: dict[str, Any] = {name: np.concatenate(rows) for name, rows in tables.items()}
+    footprints = FootprintSet.concatenate([one.footprints for one in pieces])
+    return replace(
+        pieces[0], **whole, footprints=footprints, morph_offsets=np.concatenate(offsets)
+    )

@@ -1,0 +1,183 @@
+"""`refit` through files: sources added, dropped and suggested; nothing else changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coblend.core.detection import Detections
+from coblend.io.models import ModelFile, read_models
+from coblend.io.reader import open_fits
+
+Cli = Callable[..., Any]
+PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]
+TRIPLE = [(80.3, 35.0, 3000.0), (80.0, 43.8, 3000.0), (87.5, 39.1, 2000.0)]
+LONE = [(30.3, 90.2, 1500.0)]
+LAST = [(90.0, 100.0, 900.0), (97.0, 100.0, 900.0)]
+SECOND = "139.1,287.5"  # x, y of the third star of the triple, which the catalogue lacks
+
+
+def without(detections: Detections, row: int) -> Detections:
+    """Detections that lack one peak."""
+    from dataclasses import replace
+
+    parents = detections.parents.copy()
+    peaks = np.delete(detections.peaks, row)
+    parents["npeak"] = [np.count_nonzero(peaks["parent"] == i) for i in parents["id"]]
+    parents["peak0"] = np.cumsum(parents["npeak"]) - parents["npeak"]
+    return replace(detections, parents=parents, peaks=peaks)
+
+
+@pytest.fixture
+def bands(cli: Cli, in_folder: Path, fields) -> list[str]:
+    """Exposures beside deblended.fits, which lacks the third star of the triple."""
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130))
+    names = fields.save(cube, without(detections, 5), in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "deblended.fits")
+    assert done.code == 0, done.err
+    return names
+
+
+def heap(path: str, blend: int) -> tuple[bytes, bytes]:
+    """Stored codes of one blend's morphologies and their runs."""
+    with open_fits(path) as f:
+        row = next(r for r in f.table("BLENDS") if r["id"] == blend)
+        return tuple(
+            f.image(name, (slice(int(row[first]), int(row[first] + row[n])),)).tobytes()
+            for name, first, n in (("MORPH", "pix0", "n_pix"), ("RUNS", "run0", "n_run"))
+        )
+
+
+def test_added_source_improves_the_likelihood(cli: Cli, bands: list[str]) -> None:
+    """One command adds the missing star: its flux is right, and other parents stay the same."""
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--add-peaks", SECOND,
+               "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)["table"]
+    assert row["log_likelihood"] > row["log_likelihood_before"] + 1000
+    old, new = read_models("deblended.fits"), read_models("new.fits")
+    assert len(new.objects) == len(old.objects) + 1
+    assert set(old.objects["id"]) < set(new.objects["id"])
+    added = new.objects[~np.isin(new.objects["id"], old.objects["id"])][0]
+    assert added["id"] > max(old.objects["id"].max(), old.blends["id"].max())
+    assert (added["ix"], added["iy"], added["parent"]) == (139, 288, 3)
+    assert abs(added["model_flux_r"] / 2000 - 1) < 0.05
+    assert new.blends["n_iter"][1] > old.blends["n_iter"][1]
+    assert new.blends["id"].tolist() == old.blends["id"].tolist()
+    for i in (0, 2):
+        blend = int(old.blends["id"][i])
+        assert heap("deblended.fits", blend) == heap("new.fits", blend)
+        kept = old.objects["blend"] == blend
+        again = new.objects[new.objects["blend"] == blend]
+        for name in set(old.objects.dtype.names) - {"component0"}:
+            assert old.objects[kept][name].tobytes() == again[name].tobytes()
+        assert old.blends["log_likelihood"][i] == new.blends["log_likelihood"][i]
+    np.testing.assert_array_equal(old.psfs, new.psfs)
+
+
+def test_dropping_what_was_added_gives_the_old_likelihood(cli: Cli, bands: list[str]) -> None:
+    cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--add-peaks", SECOND)
+    old, new = read_models("deblended.fits"), read_models("new.fits")
+    (added,) = set(new.objects["id"]) - set(old.objects["id"])
+    done = cli("refit", "new.fits", *bands, "-o", "back.fits", "--drop-peaks", str(added))
+    assert done.code == 0, done.err
+    back = read_models("back.fits")
+    assert back.objects["id"].tolist() == old.objects["id"].tolist()
+    before, after = old.blends["log_likelihood"][1], back.blends["log_likelihood"][1]
+    assert after > before * 1.02  # both negative: as good as before or better
+
+
+def test_suggested_peak_is_the_missing_star(cli: Cli, bands: list[str]) -> None:
+    """The table of suggestions holds it, and is what --add-peaks wants."""
+    blend = str(read_models("deblended.fits").blends["id"][1])
+    done = cli("refit", "deblended.fits", *bands, "-o", "peaks.fits", "--blend", blend,
+               "--suggest-peaks", "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    with open_fits("peaks.fits") as f:
+        peaks = f.table("PEAKS")
+    assert np.hypot(peaks["x"][0] - 139.1, peaks["y"][0] - 287.5) < 1.5
+    assert (peaks["parent"] == 3).all()
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--add-peaks", "peaks.fits")
+    assert done.code == 0, done.err
+    assert len(read_models("new.fits").objects) == 7 + len(peaks)
+
+
+def test_only_skipped_parents(cli: Cli, bands: list[str]) -> None:
+    """Parents that were beyond a limit are fitted once the limit is lifted."""
+    done = cli("deblend", "merged.fits", *bands, "-o", "skip.fits", "--set",
+               "max_footprint_size=20")  # fmt: skip
+    assert done.code == 0, done.err
+    skipped = read_models("skip.fits")
+    assert len(skipped.blends) == 0
+    done = cli("refit", "skip.fits", *bands, "-o", "new.fits", "--only", "skipped")
+    assert done.code == 0, done.err
+    new = read_models("new.fits")
+    assert len(new.blends) == 3
+    assert not new.parents["flag_skipped_too_big"].any()
+    assert new.objects["id"].tolist() == skipped.objects["id"].tolist()
+    whole = read_models("deblended.fits")
+    np.testing.assert_allclose(
+        new.objects["model_flux_r"], whole.objects["model_flux_r"], rtol=0.02
+    )
+
+
+def test_unconverged_parents_converge_when_they_may(cli: Cli, bands: list[str]) -> None:
+    cli("deblend", "merged.fits", *bands, "-o", "short.fits", "--max-iter", "3")
+    assert read_models("short.fits").parents["flag_not_converged"].sum() == 3
+    done = cli("refit", "short.fits", *bands, "-o", "new.fits", "--only", "unconverged",
+               "--relative-error", "1e-3")  # fmt: skip
+    assert done.code == 0, done.err
+    short, new = read_models("short.fits"), read_models("new.fits")
+    assert (new.blends["log_likelihood"] > short.blends["log_likelihood"]).all()
+    assert (new.blends["n_iter"] > 3).all()
+    assert not new.parents["flag_not_converged"][[0, 3]].any()
+
+
+def test_jobs_do_not_matter(cli: Cli, bands: list[str]) -> None:
+    cli("deblend", "merged.fits", *bands, "-o", "short.fits", "--max-iter", "3")
+    for name, jobs in (("one.fits", 1), ("two.fits", 2)):
+        done = cli("refit", "short.fits", *bands, "-o", name, "--only", "unconverged", "-j", jobs)
+        assert done.code == 0, done.err
+    assert Path("one.fits").read_bytes() == Path("two.fits").read_bytes()
+
+
+def test_nothing_to_do_copies(cli: Cli, bands: list[str]) -> None:
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--only", "failed")
+    assert done.code == 0, done.err
+    old, new = read_models("deblended.fits"), read_models("new.fits")
+    assert old.objects.tobytes() == new.objects.tobytes()
+    assert old.morph.tobytes() == new.morph.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ((), 2, "no blend is chosen"),
+        (("--blend", "987654"), 2, "no blend has id 987654"),
+        (("--add-peaks", "1,1"), 2, "no parent holds pixel"),
+        (("--add-peaks", "134.5,280.4"), 2, "same pixel"),
+        (("--add-peaks", "none.fits"), 66, "none.fits"),
+        (("--drop-peaks", "99999"), 2, "no object has id 99999"),
+        (("--only", "all"), 2, "only"),
+    ],
+)
+def test_bad_input(cli: Cli, bands: list[str], options, code: int, message: str) -> None:
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", *options)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert not Path("new.fits").exists()
+
+
+def test_wrong_exposures(cli: Cli, bands: list[str], fields, tmp_path: Path) -> None:
+    options = ("-o", "new.fits", "--add-peaks", SECOND)
+    assert cli("refit", "deblended.fits", *bands[:2], *options).code == 65
+    with ModelFile("deblended.fits") as models:
+        first = str(models.table("OBJECTS")["id"][2])
+    done = cli("refit", "deblended.fits", *bands, "-o", "x.fits", "--drop-peaks", first)
+    assert done.code == 2
+    assert "no peak left" in done.err
