@@ -24,6 +24,8 @@ COBLEND ?= $(BIN)/coblend
 # The masks of the warps show cosmic rays and the satellite, so no clipping is needed: a plain
 # weighted mean is linear, and its noise and PSF are exactly what the coadd says.
 COADD_OPTIONS ?= --unit nJy --statistic mean --bad-planes NO_DATA,BAD,SAT,EDGE,CR,STREAK
+# The demo needs no empty apertures ("sky objects") for tests of the background.
+MERGE_OPTIONS ?= --sky-objects 0
 include docs/recipes/chain.mk
 
 $(COADDS): | $(if $(findstring $(BIN),$(COBLEND)),$(VENV)/installed)

@@ -15,7 +15,7 @@ COBLEND ?= coblend
 # coadd, or matched to detect on PSF-matched coadds.
 DETECT_ON ?= coadd
 # The PSF that psf-match gives to every band.
-REFERENCE ?= gaussian:fwhm=6
+REFERENCE ?= gaussian:fwhm=6,size=41
 
 # Options of every step, e.g. OPTIONS=-q, and of each,
 # e.g. DEBLEND_OPTIONS="--jobs 4 --set max_iter=500"
