@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from coblend.core.exposure import Exposure, HeaderValue
     from coblend.core.psf import Psf
-    from coblend.core.psfmatch.apply import Applied, Kernel
+    from coblend.core.psf.fields import Kernel
+    from coblend.core.psfmatch.apply import Applied
     from coblend.core.psfmatch.match import Match
     from coblend.io.specs import FileSpec
 
@@ -223,10 +224,14 @@ def _by_region(run: Run, params: MatchParams, science: Exposure, prepared: Prepa
 
 
 def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
+    from coblend.core.psf import PsfexPsf
     from coblend.io.exposures import read_exposure, require_psf
 
     science = read_exposure(spec, band=band, psf=params.psf or None)
     require_psf(science, spec.path)
+    if params.psf_frame == "array" and isinstance(science.psf, PsfexPsf):
+        origin = (science.box.y0, science.box.x0)
+        science = replace(science, psf=replace(science.psf, origin=origin))
     return science
 
 

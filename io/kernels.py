@@ -20,12 +20,10 @@ from coblend.core.box import Box
 from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
-from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
+from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
 from coblend.io.fields import lattice_header, lattice_nodes, read_field, write_field
 from coblend.io.reader import FitsFile
 from coblend.io.writer import FitsWriter
-
-Kernel = ChebyshevField | LatticeField | CellField
 
 _CELLS = (
     Column("cell", "i4", "plane of KERNEL_BASIS"),

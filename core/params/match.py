@@ -20,6 +20,11 @@ class MatchParams(Checked):
         shown=True,
     )
     psf: str = option("", "PSF of the exposure, instead of the one in its file.", shown=True)
+    psf_frame: str = option(
+        "parent",
+        "Pixels in which a PSFEx model counts: of the parent image, or of the file's own array.",
+        choices=("parent", "array"),
+    )
     method: str = option(
         "delta",
         "Kernel family: one unknown per pixel, Gaussians times polynomials, or more of these.",

@@ -280,6 +280,10 @@ class CellField:
         return np.asarray(self.images[self.cell_of(y, x)])
 
 
+Kernel = ChebyshevField | LatticeField | CellField
+"""What a matching kernel can be."""
+
+
 def n_terms(order: int) -> int:
     """Count the terms of a polynomial of total degree ``order`` in two variables."""
     return (order + 1) * (order + 2) // 2

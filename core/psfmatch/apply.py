@@ -11,14 +11,13 @@ from scipy import ndimage
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.params.match import MatchParams
-from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
+from coblend.core.psf.fields import CellField, ChebyshevField, Kernel
 from coblend.core.psfmatch.convolve import convolve, label_cells
 from coblend.core.psfmatch.missing import fill_missing
 from coblend.core.psfmatch.noise import squared
 from coblend.core.psfmatch.spread import grow_mask, significant_radius
 
 Array = NDArray[np.float64]
-Kernel = ChebyshevField | LatticeField | CellField
 
 NOTICEABLE = 0.01
 """Fraction of the kernel on missing pixels from which on a pixel is flagged."""
@@ -68,7 +67,8 @@ def apply_kernel(
     bad = ~exposure.good(params.bad_planes)
     image, variance = fill_missing((exposure.image, exposure.variance), bad, FILL_SIGMA, half)
     image = convolve(image, kernel, box, threads=threads)
-    variance = convolve(variance, squared(kernel), box, threads=threads)
+    quietest = float(np.min(exposure.variance, where=~bad, initial=np.inf))
+    variance = _convolved_variance(variance, quietest, kernel, box, threads)
     lost = _lost_weight(bad, kernel.at_many(*centre)[0], threads)
     if params.fill == "nan":
         missing = ndimage.maximum_filter(bad, kernel.side, mode="constant", cval=True)
@@ -85,8 +85,29 @@ def apply_kernel(
     mask[missing] |= bits["NO_DATA"]
     image[missing] = 0
     variance[missing] = np.inf
-    np.maximum(variance, np.finfo(np.float32).tiny, out=variance)
     return Applied(exposure.with_pixels(image, mask, variance), radius, int(missing.sum()))
+
+
+def _convolved_variance(
+    variance: NDArray[np.float32], quietest: float, kernel: Kernel, box: Box, threads: int
+) -> NDArray[np.float32]:
+    """Variance of the convolved image, no lower than if all pixels were like the quietest.
+
+    Beside a saturated star the small error of a varying squared kernel could make it negative.
+    """
+    square = squared(kernel)
+    out = convolve(variance, square, box, threads=threads)
+    y, x = _corners_and_middle(box)
+    floor = 0.9 * quietest * float(square.at_many(y, x).sum(axis=(1, 2)).min())
+    return np.maximum(out, np.float32(floor))
+
+
+def _corners_and_middle(box: Box) -> tuple[Array, Array]:
+    """Nine positions, y and x, from corner to corner of a box."""
+    y, x = np.meshgrid(
+        np.linspace(box.y0, box.y1 - 1, 3), np.linspace(box.x0, box.x1 - 1, 3), indexing="ij"
+    )
+    return y.ravel(), x.ravel()
 
 
 def _lost_weight(bad: NDArray[np.bool_], kernel: Array, threads: int) -> NDArray[np.float32]:
@@ -103,10 +124,8 @@ def _mask_radius(kernel: Kernel, box: Box, params: MatchParams) -> int:
         return kernel.side // 2
     if isinstance(kernel, CellField):
         return significant_radius(kernel.images, params.mask_spread_threshold)
-    y, x = np.meshgrid(
-        np.linspace(box.y0, box.y1 - 1, 3), np.linspace(box.x0, box.x1 - 1, 3), indexing="ij"
-    )
-    return significant_radius(kernel.at_many(y, x), params.mask_spread_threshold)
+    kernels = kernel.at_many(*_corners_and_middle(box))
+    return significant_radius(kernels, params.mask_spread_threshold)
 
 
 def _grown_mask(

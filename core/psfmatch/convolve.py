@@ -11,11 +11,11 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 from coblend.core.box import Box
 from coblend.core.errors import ShapeMismatchError
-from coblend.core.psf.fields import CellField, ChebyshevField, Field
+from coblend.core.psf.fields import CellField, ChebyshevField, Field, Kernel
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.float32]
@@ -26,7 +26,7 @@ LABEL_BLOCK = 32
 
 def convolve(
     image: NDArray[np.float32],
-    kernel: Field | CellField,
+    kernel: Kernel,
     box: Box,
     *,
     outside: float | None = None,
@@ -41,7 +41,7 @@ def convolve(
     ----------
     image : array, shape (ny, nx), float32
         Finite everywhere.
-    kernel : Field or CellField
+    kernel : Field
         In parent coordinates.
     box : Box
         Where the image is.
@@ -138,12 +138,11 @@ def cells_of(field: CellField, box: Box) -> list[tuple[int, Box, NDArray[np.bool
     """
     labels = label_cells(field, box)
     found = []
-    for index in np.unique(labels):
-        rows = np.flatnonzero((labels == index).any(axis=1))
-        columns = np.flatnonzero((labels == index).any(axis=0))
-        region = Box.from_bounds(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-        inside = labels[region.slices(Box(0, 0, *box.shape))] == index
-        found.append((int(index), region.shift(box.y0, box.x0), inside))
+    for index, part in enumerate(ndimage.find_objects(labels + 1)):
+        if part is not None:
+            y, x = part
+            region = Box.from_bounds(y.start, x.start, y.stop, x.stop)
+            found.append((index, region.shift(box.y0, box.x0), labels[part] == index))
     return found
 
 

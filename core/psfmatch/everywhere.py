@@ -57,8 +57,10 @@ def fit_everywhere(
     warnings : list of str
     """
     domain = domain_of(box)
-    for n in (params.nodes, *(n for n in NODE_STEPS if n > params.nodes)):
-        counts = node_counts(box, n)
+    order = params.spatial_order or 0
+    first = max(params.nodes, int(np.ceil(np.sqrt(NODES_PER_TERM * n_terms(order)))))
+    for n in (first, *(n for n in NODE_STEPS if n > first)):
+        counts = node_counts(box, n, max(3, order + 1))
         y, x = chebyshev_nodes(domain, counts)
         source, target = pairs(y, x)
         kernels = _solve_all(solve, source, target)

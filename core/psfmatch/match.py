@@ -12,11 +12,10 @@ from coblend.core.box import Box
 from coblend.core.errors import ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, PolyPsf, Psf, StampPsf
-from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
+from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized, shifted
 from coblend.core.psf.stamp import normalized
-from coblend.core.psfmatch.apply import Kernel
 from coblend.core.psfmatch.convolve import label_cells
 from coblend.core.psfmatch.diagnose import DECONVOLUTION, beyond_kernel, node_table, truncated
 from coblend.core.psfmatch.everywhere import Pairs, fit_everywhere

@@ -30,6 +30,8 @@ def grow_mask(mask: NDArray[np.int32], radius: int) -> NDArray[np.int32]:
     mask : array, shape (ny, nx), int32
     radius : int
     """
+    if not radius or not mask.any():
+        return mask
     for axis in (0, 1):
         mask = _grow_rows(mask.swapaxes(0, axis), radius).swapaxes(0, axis)
     return np.ascontiguousarray(mask)

@@ -12,7 +12,8 @@ from numpy.polynomial import chebyshev
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
-from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, StampPsf
+from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PsfexPsf, StampPsf
+from coblend.core.psf.moments import adaptive_moments
 from coblend.io.exposures import read_exposure
 from coblend.io.psfs import parse_psf_spec, read_psf
 from coblend.io.reader import open_fits
@@ -221,6 +222,22 @@ def test_correlated_input_noise_is_taken_into_account(in_folder, science, write_
         )
         factors[extra] = fitsio.read_header("o.fits", "IMAGE")["NCORSUM"]
     assert factors[()] < factors[("--set", "noise_acf=acf.fits")]
+
+
+def test_a_psfex_model_may_count_in_the_pixels_of_the_file(in_folder, science, write_file, cli):
+    """Planes that vary by 1 % per 100 px; the file starts at (500, 300) of its parent."""
+    planes = np.stack([moffat(3.5), (moffat(3.4) - moffat(3.5)) / 2, np.zeros((31, 31))])
+    psf = PsfexPsf(planes, 1, (50.0, 50.0), (50.0, 50.0))
+    write_file(replace(science, psf=psf), "in.fits")
+    sigma = {}
+    for frame in ("parent", "array"):
+        again = ("in.fits", "-o", "o.fits", "--overwrite", "--reference", REFERENCE)
+        options = ("--kernel-size", "15", "--save-nodes", "n.fits", "--set", f"psf_frame={frame}")
+        assert cli("psf-match", *again, *options).code == 0
+        sigma[frame] = fitsio.read("n.fits", "MATCH_NODES")["sigma_sci"].mean()
+    truth = {place: adaptive_moments(psf.at(*place)).sigma[0] for place in ((45, 50), (345, 550))}
+    assert sigma["array"] == pytest.approx(truth[45, 50], rel=1e-3)
+    assert sigma["parent"] == pytest.approx(truth[345, 550], rel=2e-3)
 
 
 # Bad input

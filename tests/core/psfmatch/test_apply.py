@@ -112,6 +112,25 @@ def test_variance_is_convolved_with_the_kernel_squared(noise):
     np.testing.assert_allclose(out.variance, expected, rtol=1e-5)
 
 
+def test_variance_never_falls_below_that_of_the_quietest_pixels(noise, rng):
+    """Beside a pixel of enormous variance the kernel squared of a varying kernel is not exact."""
+    axis = np.arange(SIDE) - SIDE // 2
+    radius2 = axis[:, None] ** 2 + axis[None, :] ** 2
+    basis = np.stack([np.exp(-0.5 * radius2 / s**2) for s in (1.5, 2.0, 1.2)])
+    basis /= basis.sum(axis=(1, 2))[:, None, None]
+    basis[1:] -= basis[0]
+    weights = np.array([[1, 0, 0, 0, 0, 0], [0, 0.5, 0.3, 0.2, 0, 0], [0, 0, 0.4, 0.1, 0, 0.2]])
+    field = ChebyshevField(basis, weights, (69.5, 169.5, 49.5, 139.5))
+    source = exposure(noise)
+    source.variance[45, 50] = 1e12
+    out = apply_kernel(source, field, MatchParams()).exposure
+    good = np.isfinite(out.variance)
+    gain = np.sum(field.at_many([50, 139, 94], [70, 169, 119]) ** 2, axis=(1, 2))
+    assert out.variance[good].min() >= 0.5 * gain.min()
+    assert out.variance[45, 50] == pytest.approx(1e12 * field.at_many([95], [120])[0, 7, 7] ** 2,
+                                                 rel=1e-3)  # fmt: skip
+
+
 def test_the_sum_of_the_kernel_scales_image_and_variance(noise):
     double = ChebyshevField.of_constant(2 * KERNEL.basis[0])
     one = apply_kernel(exposure(noise), KERNEL, MatchParams()).exposure
