@@ -181,11 +181,11 @@ def test_rendering_agrees_with_the_peer(fit: Fit) -> None:
         ours = np.zeros(fit.models.box.shape)
         add_stamps(ours, fit.models.box, render_objects(fit.models, band)[1])
         theirs = fit.blend.observation.convolve(fit.blend.get_model(), mode="real").data[band]
-        assert np.abs(ours - theirs).max() < 5e-5 * theirs.max()
+        assert np.abs(ours - theirs).max() < 1e-4 * theirs.max()
 
 
 def test_stability(fit: Fit, rng: np.random.Generator) -> None:
-    """Models moved by 0.003 sigma: our light moves by < 0.01 sigma, the reference's by far more."""
+    """Models moved by 0.003 sigma: our light moves by less than 0.01 sigma."""
     steps = storage_steps(fit.models, 0.003)
     assert steps is not None
     noisy = fit.models.morph.copy()
