@@ -13,7 +13,7 @@ from coblend.core.psf import AnalyticPsf, Psf
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psfmatch.guard import SAFE_GAIN, gains
 from coblend.core.psfmatch.regularize import GRID, fourier_residuals
-from coblend.core.psfmatch.spatial import chebyshev_nodes, domain_of
+from coblend.core.psfmatch.spatial import cell_centres, chebyshev_nodes, domain_of
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,8 @@ def text_form(psf: AnalyticPsf) -> str:
 
 def _stamps(psf: Psf, box: Box) -> Array:
     count = 1 if psf.constant else N_NODE
-    return psf.at_many(*chebyshev_nodes(domain_of(box), (count, count)))
+    places = cell_centres(psf, box) or chebyshev_nodes(domain_of(box), (count, count))
+    return np.unique(psf.at_many(*places), axis=0)
 
 
 def _reaches(stamp: Array, psf: AnalyticPsf, tolerance: float) -> bool:

@@ -16,13 +16,18 @@ from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeFi
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized, shifted
 from coblend.core.psf.stamp import normalized
-from coblend.core.psfmatch.convolve import label_cells
 from coblend.core.psfmatch.diagnose import DECONVOLUTION, beyond_kernel, node_table, truncated
 from coblend.core.psfmatch.everywhere import Pairs, fit_everywhere
 from coblend.core.psfmatch.guard import adequate_fwhm, is_deconvolution
 from coblend.core.psfmatch.reference import DEFAULT_SIDE, fit_reference
 from coblend.core.psfmatch.solver import Solver, make_solver
-from coblend.core.psfmatch.spatial import chebyshev_nodes, domain_of, fit_field, node_counts
+from coblend.core.psfmatch.spatial import (
+    cell_centres,
+    chebyshev_nodes,
+    domain_of,
+    fit_field,
+    node_counts,
+)
 from coblend.core.psfmatch.transform import convolved
 
 Array = NDArray[np.float64]
@@ -89,7 +94,7 @@ def match_models(
         For a kernel that does not fit the stamps or the image, and for a refused deconvolution.
     """
     pairs = _pairs_of(source, target, params)
-    cells = _cells(source, box)
+    cells = cell_centres(source, box)
     constant = source.constant and target.constant
     if cells is not None:
         y, x = cells
@@ -148,16 +153,6 @@ def _pairs_of(source: Psf, target: Psf, params: MatchParams) -> Pairs:
 def _identical(source: Array, target: Array, tolerance: float) -> bool:
     difference = np.abs(source - target).max(axis=(1, 2))
     return bool(np.all(difference <= tolerance * target.max(axis=(1, 2))))
-
-
-def _cells(source: Psf, box: Box) -> tuple[Array, Array] | None:
-    """Centres of the cells of a PSF that jumps: those that own a pixel, all when a map decides."""
-    if not isinstance(source, CellPsf) or source.interpolation != "nearest" or source.constant:
-        return None
-    if source.regions is not None:
-        return source.y, source.x
-    used = np.unique(label_cells(source.field, box))
-    return source.y[used], source.x[used]
 
 
 def _solve_distinct(solver: Solver, source: Array, target: Array) -> Array:

@@ -49,7 +49,7 @@ def stamp_side(own: int, params: MatchParams) -> int:
     return padded
 
 
-def cell_centres(box: Box, cell: int) -> tuple[Array, Array]:
+def grown_cells(box: Box, cell: int) -> tuple[Array, Array]:
     """Centres of the cells of a box grown by one cell on every side, y and x."""
     grown = box.grow(cell)
     centres = []
@@ -79,7 +79,7 @@ def fit_reference(
     order = 0 if constant else order
     basis = al_basis(side, params.al_sigmas, params.al_degrees)
     domain = domain_of(box.grow(params.cell_size))
-    y, x = cell_centres(box, params.cell_size)
+    y, x = grown_cells(box, params.cell_size)
     if constant:
         y, x = y[:1], x[:1]
     source, target = pairs(y, x)

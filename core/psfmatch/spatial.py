@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
+from coblend.core.psf import CellPsf, Psf
 from coblend.core.psf.fields import ChebyshevField, exponents, n_terms, principal_images
+from coblend.core.psfmatch.convolve import label_cells
 
 Array = NDArray[np.float64]
 Domain = tuple[float, float, float, float]
@@ -22,6 +24,19 @@ def node_counts(box: Box, n: int, least: int = 3) -> tuple[int, int]:
     stretch = np.sqrt(box.ny / box.nx)
     counts = np.clip(np.round([n * stretch, n / stretch]), least, max(12, n)).astype(int)
     return int(counts[0]), int(counts[1])
+
+
+def cell_centres(psf: Psf, box: Box) -> tuple[Array, Array] | None:
+    """Centres of the cells that own a pixel of a box, y and x, for a PSF that jumps.
+
+    None for other PSFs. When a map of regions decides where a cell holds, all cells count.
+    """
+    if not isinstance(psf, CellPsf) or psf.interpolation != "nearest" or psf.constant:
+        return None
+    if psf.regions is not None:
+        return psf.y, psf.x
+    used = np.unique(label_cells(psf.field, box))
+    return psf.y[used], psf.x[used]
 
 
 def chebyshev_nodes(domain: Domain, counts: tuple[int, int]) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from coblend.core.box import Box
 from coblend.core.errors import ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf.resample import resized
-from coblend.core.psfmatch.reference import cell_centres, fit_reference, stamp_side
+from coblend.core.psfmatch.reference import grown_cells, fit_reference, stamp_side
 from coblend.core.psfmatch.transform import residual
 
 BOX = Box(0, 0, 500, 500)
@@ -79,7 +79,7 @@ def test_varying_psf_leaves_two_percent(field_f, wide_moffat):
 
 def test_cells_cover_the_grown_box():
     """A 4000 x 4000 image gives 33 x 33 nodes."""
-    y, x = cell_centres(Box(10, 20, 4000, 4000), 128)
+    y, x = grown_cells(Box(10, 20, 4000, 4000), 128)
     assert len(y) == 33 * 33
     assert y.mean() == pytest.approx(10 + 1999.5)
     assert x.mean() == pytest.approx(20 + 1999.5)
