@@ -9,7 +9,7 @@ from coblend.core.box import Box
 from coblend.core.errors import ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf.resample import resized
-from coblend.core.psfmatch.reference import grown_cells, fit_reference, stamp_side
+from coblend.core.psfmatch.reference import fit_reference, grown_cells, stamp_side
 from coblend.core.psfmatch.transform import residual
 
 BOX = Box(0, 0, 500, 500)
