@@ -10,9 +10,12 @@ import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
+from coblend.core.coadd.rules import INTERPOLABLE
+from coblend.core.errors import ParameterError
 from coblend.core.params.coadd import CoaddParams
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from coblend.cli.coadd_inputs import Field
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from coblend.core.coadd.stack import Stacked
     from coblend.core.exposure import HeaderValue
     from coblend.core.psf.base import Psf
-    from coblend.io.coadds import PlaneStore
+    from coblend.io.coadds import Edit, PlaneStore
 
 log = logging.getLogger("coblend")
 
@@ -47,14 +50,20 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     """
     from coblend.cli.coadd_inputs import Field, open_warps
     from coblend.cli.compare_warp import compare_warps
+    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
     from coblend.core.coadd.plan import plan_slabs
-    from coblend.io.coadds import PlaneStore
+    from coblend.core.coadd.psf import tabulated
+    from coblend.core.psf.coadd import CoaddPsf
+    from coblend.io.coadds import PlaneStore, write_input_psfs, write_planes
+    from coblend.io.psfs import write_psf
 
     field = Field.of(open_warps(warps), params, run)
+    interpolate = _interpolates(run, params, field)
     _warn_of_few(field)
     plan = plan_slabs(
-        field.box, len(field.warps), run.max_memory, threads=run.jobs, tiles=field.tiled
-    )
+        field.box, len(field.warps), run.max_memory,
+        threads=run.jobs, tiles=field.tiled, input_map=params.input_map,
+    )  # fmt: skip
     if run.dry_run:
         run.report(_plan_summary(field, plan))
         return
@@ -63,11 +72,24 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     if comparison is not None:
         field = field.with_epochs(comparison.epochs)
     folder = os.path.dirname(os.path.abspath(run.output))
-    dtypes = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}
-    with PlaneStore(folder, dtypes, field.box.shape) as store:
-        _fill(store, field, plan, table, comparison, run)
-        psf = field.psf(table, params.psf_step)
-        _write(run, params, field, table, store, psf, comparison)
+    psfs = field.psfs(table)
+    psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
+    with PlaneStore(folder, _dtypes(params, field), field.box.shape) as store:
+        typical = _fill(store, field, plan, table, comparison, run)
+        edits = _interpolation(field, typical) if interpolate else {}
+        header = _header(field, table, psf is not None)
+        with run.create("exposure/1") as out:
+            write_planes(
+                out, store, field.box, field.rules.planes,
+                header=header, wcs=field.wcs, edits=edits, compress=params.compress,
+            )  # fmt: skip
+            if psf is not None:
+                write_psf(out, psf)
+            write_input_psfs(out, table, psfs)
+            if comparison is not None:
+                out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
+    if comparison is not None and params.template:
+        _write_template(run, params, field, comparison)
     run.report(_result_summary(field, table, psf, comparison), _input_rows(table))
 
 
@@ -80,6 +102,27 @@ def _warn_of_few(field: Field) -> None:
         )  # fmt: skip
 
 
+def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:
+    """Whether to fill missing pixels; asking for it where it makes no sense is an error."""
+    possible = field.rules.statistic in INTERPOLABLE
+    if params.interp and not possible and run.options.sources["interp"] != "default":
+        raise ParameterError(
+            f"interp: pixels without {field.rules.statistic} cannot be interpolated",
+            hint=f"possible for {', '.join(INTERPOLABLE)}",
+        )
+    return params.interp and possible
+
+
+def _dtypes(params: CoaddParams, field: Field) -> dict[str, str]:
+    """Planes of the coadd and their types."""
+    from coblend.core.coadd.stack import map_planes
+    from coblend.io.coadds import input_map_names
+
+    dtypes = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}
+    n_planes = map_planes(len(field.warps)) if params.input_map else 0
+    return dtypes | dict.fromkeys(input_map_names(n_planes), "i4")
+
+
 def _fill(
     store: PlaneStore,
     field: Field,
@@ -87,29 +130,43 @@ def _fill(
     table: NDArray[Any],
     comparison: Comparison | None,
     run: Run,
-) -> None:
-    """Combine slab after slab; adds the pixel counts to the table."""
+) -> float:
+    """Combine slab after slab; adds the pixel counts to the table; returns a typical value."""
+    import numpy as np
+
     from coblend.cli.coadd_inputs import read_ahead
     from coblend.core.coadd.stack import stack
+    from coblend.io.coadds import INPUT_MAP, input_map_names
 
     def read(box: Box) -> tuple[Box, list[WarpPart]]:
         return box, field.parts(box, table)
 
     n_input = len(field.warps)
+    sampled = []
+    every = -(-field.box.area // _SAMPLE)
     with run.progress("coadd", field.box.ny) as advance:
         for box, parts in read_ahead(read, plan.slabs(), run.jobs):
-            done = stack(parts, box, field.rules, n_input=n_input, threads=run.jobs)
+            done = stack(
+                parts, box, field.rules,
+                n_input=n_input, threads=run.jobs, input_map=INPUT_MAP in store.dtypes,
+            )  # fmt: skip
             if comparison is not None:
                 _mark_edges(done, comparison, field)
             store.append(
                 IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=done.n_image,
                 WEIGHT=done.weight,
+                **dict(zip(input_map_names(len(done.input_map)), done.input_map, strict=True)),
             )  # fmt: skip
             for column, count in zip(_COUNTS, done.counts.T, strict=True):
                 table[column] += count
+            rows = done.image[(field.box.y0 - box.y0) % every :: every]
+            sampled.append(rows[np.isfinite(rows)])
             advance(box.ny)
+    values = np.concatenate(sampled)
+    return float(np.median(values)) if values.size else 0.0
 
 
+_SAMPLE = 1 << 20
 _COUNTS = ("good_pixels", "clipped_pixels", "rejected_pixels")
 
 
@@ -119,32 +176,28 @@ def _mark_edges(done: Stacked, comparison: Comparison, field: Field) -> None:
     done.mask[comparison.edges[done.box.slices(field.box)]] |= bits
 
 
-def _write(
-    run: Run,
-    params: CoaddParams,
-    field: Field,
-    table: NDArray[Any],
-    store: PlaneStore,
-    psf: Psf | None,
-    comparison: Comparison | None,
-) -> None:
-    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
-    from coblend.io.coadds import INPUT_COLUMNS, write_planes
-    from coblend.io.psfs import write_psf
+def _interpolation(field: Field, fallback: float) -> dict[str, Edit]:
+    """Make the changes of the planes that fill the pixels without data."""
+    import numpy as np
 
-    header = _header(field, table, psf is not None)
-    with run.create("exposure/1") as out:
-        write_planes(
-            out, store, field.box, field.rules.planes,
-            header=header, wcs=field.wcs, compress=params.compress,
-        )  # fmt: skip
-        if psf is not None:
-            write_psf(out, psf)
-        out.table("INPUTS", table, columns=INPUT_COLUMNS)
-        if comparison is not None:
-            out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
-    if comparison is not None and params.template:
-        _write_template(run, params, field, comparison)
+    from coblend.core.coadd.interpolate import find_gaps
+
+    no_data = np.int32(field.rules.planes.value(["NO_DATA"]))
+    filled = np.int32(field.rules.planes.value(["INTRP"]))
+
+    def missing(mask: NDArray[np.int32]) -> NDArray[np.bool_]:
+        return np.asarray((mask & no_data) != 0)
+
+    def variance(rows: NDArray[np.float32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        out = find_gaps(missing(mask)).fill_variance(rows)
+        out[np.isinf(out)] = np.nan  # how files say that nothing is known
+        return out
+
+    return {
+        "IMAGE": lambda rows, mask: find_gaps(missing(mask)).fill(rows, fallback),
+        "MASK": lambda rows, mask: np.where(missing(mask), mask | filled, mask),
+        "VARIANCE": variance,
+    }
 
 
 def _write_template(run: Run, params: CoaddParams, field: Field, comparison: Comparison) -> None:

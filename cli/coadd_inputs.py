@@ -17,14 +17,13 @@ from coblend.core.box import Box
 from coblend.core.coadd.artifacts import EpochMask
 from coblend.core.coadd.photometry import Calibration, common_calibration
 from coblend.core.coadd.plan import TILE
-from coblend.core.coadd.psf import CoaddPsf, InputPsf, tabulated
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
-from coblend.core.psf.base import Psf
+from coblend.core.psf.coadd import InputPsf
 from coblend.io.coadds import inputs_table
 from coblend.io.exposures import require_same_wcs
 from coblend.io.specs import expand_lists
@@ -125,6 +124,7 @@ class Field:
             variance = self._mean_variance(warp, params)
             row["scale"], row["mean_variance"] = warp.scale, variance
             box = warp.box
+            row["dy"], row["dx"] = warp.offset
             row["y0"], row["x0"], row["ny"], row["nx"] = box.y0, box.x0, box.ny, box.nx
             row["weight"] = 1 / variance if params.weight == "mean-variance" else 1.0
             row["used"] = np.isfinite(variance) and np.isfinite(row["weight"])
@@ -147,17 +147,22 @@ class Field:
             if table["used"][i] and (warp.box & box).area
         ]
 
-    def psf(self, table: NDArray[Any], step: int) -> Psf | None:
-        """PSF of the coadd; None when a warp has none."""
+    def psfs(self, table: NDArray[Any]) -> list[InputPsf]:
+        """PSFs, weights and outlines of the warps used; empty when one has no PSF."""
         sources = []
         for row, warp in zip(table, self.warps, strict=True):
-            if row["used"]:
-                psf = warp.file.info.psf
-                if psf is None:
-                    log.warning("%s: no PSF, so the coadd has none", warp.file.info.path)
-                    return None
-                sources.append(InputPsf(psf, float(row["weight"]), warp.box, warp.offset))
-        return tabulated(CoaddPsf(sources), self.box, step)
+            info = warp.file.info
+            if row["used"] and info.psf is None:
+                log.warning("%s: no PSF, so the coadd has none", info.path)
+                return []
+            if row["used"] and info.psf is not None:
+                outline = info.polygon
+                if outline is not None:
+                    outline = outline + np.array(warp.offset)[:, None]
+                sources.append(
+                    InputPsf(info.psf, float(row["weight"]), warp.box, warp.offset, outline)
+                )
+        return sources
 
     def _mean_variance(self, warp: PlacedWarp, params: CoaddParams) -> float:
         blocks = sample_boxes(warp.box, 1 if warp.file.straight else TILE)

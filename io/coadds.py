@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,11 +13,25 @@ from numpy.typing import DTypeLike, NDArray
 
 from coblend.core.box import Box
 from coblend.core.catalog import Column, empty_table
+from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.io.exposures import frame_header
+from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
+from coblend.io.exposures import frame_header, frame_origin
+from coblend.io.psfs import read_psf, write_psf
+from coblend.io.reader import FitsFile, open_fits
 from coblend.io.warps import Warp, header_float
 from coblend.io.writer import FitsWriter
+
+Edit = Callable[[NDArray[Any], NDArray[np.int32]], NDArray[Any]]
+
+INPUT_MAP = "INPUTMAP"
+"""EXTNAME of the first plane of an input map; the others are INPUTMAP_2 and so on."""
+
+
+def input_map_names(n_planes: int) -> tuple[str, ...]:
+    """EXTNAMEs of the planes of an input map."""
+    return tuple(INPUT_MAP + (f"_{p + 1}" if p else "") for p in range(n_planes))
 
 
 class PlaneStore:
@@ -57,11 +71,12 @@ class PlaneStore:
     def blocks(self, name: str, n_rows: int = 256) -> Iterator[NDArray[Any]]:
         """Yield the rows of a plane, ``n_rows`` at a time, in order."""
         file, dtype = self._files[name], self.dtypes[name]
-        file.seek(0)
+        width = self.shape[1]
         for row in range(0, self.shape[0], n_rows):
             rows = min(n_rows, self.shape[0] - row)
-            block = np.fromfile(file, dtype, rows * self.shape[1])
-            yield block.reshape(rows, self.shape[1])
+            file.seek(row * width * dtype.itemsize)
+            block = np.fromfile(file, dtype, rows * width)
+            yield block.reshape(rows, width)
 
 
 INPUT_COLUMNS = (
@@ -77,6 +92,9 @@ INPUT_COLUMNS = (
     Column("good_pixels", "i8", "pixels used (goodpix)", ucd="meta.number"),
     Column("clipped_pixels", "i8", "pixels clipped", ucd="meta.number"),
     Column("rejected_pixels", "i8", "pixels masked or not finite", ucd="meta.number"),
+    Column("psf", "U16", "HDU of its PSF, in its own coordinates"),
+    Column("dy", "i4", "coadd row minus own row", "pixel"),
+    Column("dx", "i4", "coadd column minus own column", "pixel"),
     Column("x0", "i4", "first column, coadd coordinates", "pixel", "pos.cartesian.x"),
     Column("y0", "i4", "first row", "pixel", "pos.cartesian.y"),
     Column("nx", "i4", "columns", "pixel"),
@@ -136,9 +154,24 @@ def write_planes(
     *,
     header: Mapping[str, HeaderValue],
     wcs: Sequence[str],
+    edits: Mapping[str, Edit] | None = None,
     compress: str = "auto",
 ) -> None:
-    """Write the planes of a store: IMAGE with ``header``, MASK, VARIANCE and further ones."""
+    """Write the planes of a store: IMAGE with ``header``, MASK, VARIANCE and further ones.
+
+    Parameters
+    ----------
+    out : FitsWriter
+    store : PlaneStore
+    box : Box
+    planes : MaskPlanes
+    header : mapping
+    wcs : sequence of str
+    edits : mapping of str to function, optional
+        Last changes by plane: rows and the same rows of MASK to what is written.
+    compress : str
+        ``auto`` (lossless) or ``none``.
+    """
     frame = frame_header(box)
     unit = str(header.get("BUNIT", ""))
     squared = {"BUNIT": f"{unit}**2"} if unit else {}
@@ -149,8 +182,98 @@ def write_planes(
         "VARIANCE": {"EXTTYPE": "VARIANCE", "INHERIT": True, **squared},
     }
     for name, dtype in store.dtypes.items():
-        codec = "GZIP_2" if dtype.kind == "f" else "PLIO_1"
+        wide = dtype.kind == "f" or name.startswith(INPUT_MAP)
+        codec = "GZIP_2" if wide else "PLIO_1"
+        blocks = store.blocks(name)
+        edit = (edits or {}).get(name)
+        if edit is not None:
+            blocks = map(edit, blocks, store.blocks("MASK"))
         out.stream(
-            name, store.blocks(name), store.shape, dtype, header={**own.get(name, {}), **frame},
+            name, blocks, store.shape, dtype, header={**own.get(name, {}), **frame},
             wcs=wcs, compress=codec if compress == "auto" else "none",
         )  # fmt: skip
+
+
+def write_input_psfs(out: FitsWriter, table: NDArray[Any], psfs: Sequence[InputPsf]) -> None:
+    """Write INPUTS, POLYGONS and one HDU per distinct PSF of the inputs.
+
+    Parameters
+    ----------
+    out : FitsWriter
+    table : structured array
+        INPUTS; the column ``psf`` is filled here.
+    psfs : sequence of InputPsf
+        Of the inputs used, in order; empty if they have none.
+    """
+    known: dict[bytes, str] = {}
+    rows = np.flatnonzero(table["used"])
+    for i, source in zip(rows, psfs, strict=False):
+        stamp = getattr(source.psf, "stamp", None)
+        key = stamp.tobytes() if stamp is not None else str(i).encode()
+        if key not in known:
+            known[key] = f"PSF_{i + 1:04d}"
+            write_psf(out, source.psf, known[key])
+        table["psf"][i] = known[key]
+    outlines: list[NDArray[np.float64] | None] = [None] * len(table)
+    for i, source in zip(rows, psfs, strict=False):
+        outlines[i] = source.polygon
+    out.table("INPUTS", table, columns=INPUT_COLUMNS)
+    polygons = polygons_table(outlines)
+    if len(polygons):
+        out.table("POLYGONS", polygons, columns=POLYGON_COLUMNS)
+
+
+def read_coadd_psf(path: str, *, exact: bool = False) -> CoaddPsf:
+    """PSF of a coadd from the PSFs of its inputs, at any position.
+
+    Parameters
+    ----------
+    path : str
+    exact : bool
+        Whether to leave out inputs that were clipped or masked at a pixel; needs the input map
+        (``assemble-coadd --set input_map=true``).
+
+    Raises
+    ------
+    FormatError
+        The coadd does not hold its inputs' PSFs, or no input map.
+    """
+    with open_fits(path) as file:
+        file.require_schema("exposure")
+        rows = file.table("INPUTS")
+        rows = rows[rows["used"]]
+        names = [text_of(name) for name in rows["psf"]]
+        if not names or not all(names):
+            raise FormatError("the coadd holds no PSFs of its inputs", path, "INPUTS")
+        models = {name: read_psf(file, None, name) for name in dict.fromkeys(names)}
+        polygons = file.table("POLYGONS") if file.has("POLYGONS") else None
+        sources = []
+        for row, name in zip(rows, names, strict=True):
+            psf = models[name]
+            if psf is None:
+                raise FormatError(f"no HDU {name}", path, "INPUTS")
+            own = None if polygons is None else polygons[polygons["input"] == row["input"]]
+            outline = None if own is None or not len(own) else np.stack([own["y"], own["x"]])
+            box = Box(*(int(row[k]) for k in ("y0", "x0", "ny", "nx")))
+            offset = int(row["dy"]), int(row["dx"])
+            sources.append(InputPsf(psf, float(row["weight"]), box, offset, outline))
+        return CoaddPsf(sources, _input_map(file, rows) if exact else None)
+
+
+def _input_map(file: FitsFile, rows: NDArray[Any]) -> InputMap:
+    names = [name for name in file.names if name.startswith(INPUT_MAP)]
+    if not names:
+        raise FormatError(
+            "no input map", file.path, hint="make the coadd with --set input_map=true"
+        )
+    planes = np.stack([file.image(name) for name in names])
+    origin = frame_origin(file.header(names[0]), file.path)
+    chosen = np.zeros((-(-len(rows) // 31), *planes.shape[1:]), np.int32)
+    for k, i in enumerate(rows["input"]):  # inputs that were not used have no PSF
+        chosen[k // 31] |= (planes[i // 31] >> (i % 31) & 1) << (k % 31)
+    return InputMap(Box(*origin, *planes.shape[1:]), chosen)
+
+
+def text_of(value: Any) -> str:
+    """Text of a table cell, which FITS pads with blanks."""
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()

@@ -51,6 +51,8 @@ class Warp:
         Of the image, over that of the primary HDU.
     framed : bool
         Whether the file says where its parent coordinates begin.
+    polygon : array, shape (2, n), or None
+        Outline ``(y, x)`` of the covered part of the box, parent coordinates of the file.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Warp:
     psf: Psf | None
     header: Mapping[str, HeaderValue]
     framed: bool
+    polygon: NDArray[np.float64] | None
 
 
 class WarpFile:
@@ -223,7 +226,16 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         psf=read_psf(file, box),
         header=header,
         framed="LTV1" in own or "CRVAL1A" in own,
+        polygon=_polygon(file),
     )
+
+
+def _polygon(file: FitsFile) -> NDArray[np.float64] | None:
+    """Outline that `warp` wrote; coadds, whose POLYGONS are those of their inputs, have none."""
+    if not file.has("POLYGONS") or file.has("INPUTS"):
+        return None
+    table = file.table("POLYGONS", ["y", "x"])
+    return np.stack([table["y"], table["x"]]).astype(np.float64) if len(table) else None
 
 
 def _plane(file: FitsFile, index: int, name: str) -> RowReader:

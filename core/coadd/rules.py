@@ -10,8 +10,8 @@ from coblend.core.params.coadd import CoaddParams
 CLIPPING = ("meanclip", "varianceclip", "stdevclip", "nclipped")
 """Statistics of the samples inside the clip window."""
 
-SORTING = ("median", "iqrange")
-"""Statistics of the sorted samples."""
+INTERPOLABLE = ("mean", "meanclip", "median", "variance", "varianceclip")
+"""Statistics whose missing pixels may be filled from their neighbours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,15 @@ class CoaddParams(Checked):
         300.0, "Sources of this significance are never clipped.", unit="sigma", minimum=1
     )
     template: str = option("", "File for the template of compare-warp.")
+    interp: bool = option(
+        True,
+        "Fill pixels without data from their row; they keep NO_DATA and get INTRP.",
+        alias="doInterp",
+    )
+    input_map: bool = option(
+        False, "Record which inputs were used in every pixel, for exact PSFs.",
+        alias="doInputMap",
+    )  # fmt: skip
     psf_step: int = option(
         256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
     )

@@ -69,7 +69,7 @@ class InputMap:
         )
         words = self.planes[:, row, column]
         i = np.arange(n_input)
-        return (words[i // 31] >> (i % 31)[:, None]) & 1 == 1
+        return np.asarray((words[i // 31] >> (i % 31)[:, None]) & 1 == 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

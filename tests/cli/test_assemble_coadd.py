@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
+from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
-from coblend.core.psf import StampPsf
+from coblend.core.psf import CellPsf, StampPsf
+from coblend.io.coadds import read_coadd_psf
 from coblend.io.exposures import read_exposure
 from coblend.io.wcs import tangent_plane
 
@@ -134,8 +136,21 @@ def test_warps_that_cover_parts(cli, warp, write_file, in_folder):
     expected[right.slices(coadd.box)] += 1
     np.testing.assert_array_equal(planes("c.fits")["NIMAGE"], expected)
     np.testing.assert_array_equal((coadd.mask & BIT["NO_DATA"]) != 0, expected == 0)
-    image = fitsio.read("c.fits", ext="IMAGE")
-    np.testing.assert_array_equal(np.isnan(image), expected == 0)
+    bare = ("assemble-coadd", "left.fits", "right.fits", "-o", "bare.fits")
+    assert cli(*bare, "--set", "interp=false").code == 0
+    before, after = planes("bare.fits"), planes("c.fits")
+    np.testing.assert_array_equal(np.isnan(before["IMAGE"]), expected == 0)
+    np.testing.assert_array_equal(np.isnan(before["VARIANCE"]), expected == 0)
+    assert not np.isnan(after["IMAGE"]).any()
+    assert not np.isinf(after["VARIANCE"]).any()
+    good = expected > 0
+    np.testing.assert_array_equal((after["MASK"] & BIT["INTRP"]) != 0, ~good)
+    for name in ("IMAGE", "VARIANCE", "NIMAGE", "WEIGHT"):
+        np.testing.assert_array_equal(before[name][good], after[name][good])
+    assert isinstance(coadd.psf, CellPsf)
+    exact = read_coadd_psf("c.fits")
+    np.testing.assert_allclose(exact.at(5, 5), gaussian(3), atol=1e-12)
+    np.testing.assert_allclose(exact.at(60, 80), gaussian(5), atol=1e-12)
 
 
 def test_offsets_of_files_of_other_programs(cli, in_folder, rng):
@@ -144,7 +159,8 @@ def test_offsets_of_files_of_other_programs(cli, in_folder, rng):
         cards = fitsio.FITSHDR([*tangent_plane(150.0, 2.0, 0.2, 20 - y, 20 - x)])
         fitsio.write(f"{name}.fits", sky[y : y + 40, x : x + 50], header=cards)
         fitsio.write(f"{name}.weight.fits", np.ones((40, 50), np.float32))
-    done = cli("assemble-coadd", "a.fits", "b.fits", "-o", "c.fits", "--statistic", "mean")
+    done = cli("assemble-coadd", "a.fits", "b.fits", "-o", "c.fits", "--statistic", "mean",
+               "--set", "interp=false")  # fmt: skip
     assert done.code == 0, done.err
     image = fitsio.read("c.fits", ext="IMAGE")
     assert image.shape == (47, 54)
@@ -200,6 +216,30 @@ def test_masks_propagate(cli, warps):
     assert not np.delete(mask.ravel(), 5 * 90 + 5).any()
 
 
+def test_input_map_and_exact_psf(cli, warp, write_file, in_folder):
+    names = []
+    for i in range(5):
+        made = warp(3 + 0.5 * i, psf=StampPsf(gaussian(3 + 0.5 * i)))
+        if i == 2:
+            made.image[10, 12] = 4000
+        if i == 4:
+            made.image[:] = np.nan
+        names.append(f"w{i}.fits")
+        write_file(made, names[-1])
+    done = cli("assemble-coadd", *names, "-o", "c.fits", "--set", "input_map=true")
+    assert done.code == 0, done.err
+    used = fitsio.read("c.fits", ext="INPUTMAP")
+    np.testing.assert_array_equal(np.bitwise_count(used), planes("c.fits")["NIMAGE"])
+    assert used[10, 12] == 0b1011
+    exact = read_coadd_psf("c.fits", exact=True).at(10, 12)
+    expected = np.mean([gaussian(3 + 0.5 * i) for i in (0, 1, 3)], axis=0)
+    np.testing.assert_allclose(exact, expected, atol=2e-4)
+    plain = read_coadd_psf("c.fits").at(10, 12)
+    np.testing.assert_allclose(plain, np.mean([gaussian(3 + 0.5 * i) for i in range(4)], axis=0),
+                               atol=2e-4)  # fmt: skip
+    assert np.abs(plain - expected).max() > 5e-4
+
+
 def test_without_psf(cli, warp, write_file, in_folder):
     write_file(warp(), "a.fits")
     write_file(warp(psf=None), "b.fits")
@@ -208,6 +248,12 @@ def test_without_psf(cli, warp, write_file, in_folder):
     assert "b.fits: no PSF, so the coadd has none" in done.err
     assert read_exposure("c.fits").psf is None
     assert not fitsio.read_header("c.fits", ext="IMAGE")["HASPSF"]
+    with pytest.raises(FormatError, match="holds no PSFs of its inputs"):
+        read_coadd_psf("c.fits")
+    write_file(warp(), "b.fits")
+    assert cli("assemble-coadd", "a.fits", "b.fits", "-o", "d.fits").code == 0
+    with pytest.raises(FormatError, match="no input map"):
+        read_coadd_psf("d.fits", exact=True)
 
 
 @pytest.mark.slow
@@ -280,6 +326,7 @@ def test_inputs_that_do_not_belong_together(
         (("a.fits", "--bad-planes", "BDA"), 2, "no mask plane BDA"),
         (("a.fits", "--set", "propagate=SAT=2"), 2, "fraction from 0 to 1"),
         (("a.fits", "--unit", "mag"), 2, "allowed: input, nJy, zp=MAG"),
+        (("a.fits", "--statistic", "min", "--set", "interp=true"), 2, "cannot be interpolated"),
         (("a.fits", "--max-memory", "1MiB"), 2, "need at least"),
         (("@gone.txt",), 66, "gone.txt"),
         (("@empty.txt",), 2, "the lists are empty"),

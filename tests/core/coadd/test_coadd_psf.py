@@ -1,12 +1,15 @@
 """PSF of a coadd."""
 
+import time
+
 import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.coadd.psf import CoaddPsf, InputPsf, tabulated
+from coblend.core.coadd.psf import tabulated
 from coblend.core.errors import FormatError
 from coblend.core.psf import CellPsf, GridPsf, StampPsf
+from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf, inside_polygon
 
 
 def gaussian(fwhm, side=31, dy=0.0, dx=0.0):
@@ -67,6 +70,58 @@ def test_cells_without_an_input_are_left_out():
     corner = CoaddPsf([source(3, 1.0, Box(0, 0, 40, 40)), source(4, 1.0, Box(0, 0, 30, 30))])
     cells = tabulated(corner, FIELD, 20)
     assert len(cells.stamps) == 4
+
+
+def test_polygons_restrict_the_box():
+    triangle = np.array([[0.0, 0.0, 90.0], [0.0, 100.0, 0.0]])
+    whole = InputPsf(StampPsf(gaussian(3)), 1.0, FIELD)
+    part = InputPsf(StampPsf(gaussian(5)), 1.0, FIELD, polygon=triangle)
+    psf = CoaddPsf([whole, part])
+    inside, outside = psf.at_many([10, 80], [10, 80])
+    np.testing.assert_allclose(inside, (gaussian(3) + gaussian(5)) / 2, atol=1e-15)
+    np.testing.assert_allclose(outside, gaussian(3), atol=1e-15)
+    assert isinstance(tabulated(psf, FIELD, 50), CellPsf)
+
+
+def test_point_in_polygon_against_the_winding_number(rng):
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    radius = rng.uniform(3, 9, 9)
+    polygon = np.stack([radius * np.sin(angle), radius * np.cos(angle)])
+    y, x = rng.uniform(-10, 10, (2, 500))
+    turn = np.arctan2(polygon[0][:, None] - y, polygon[1][:, None] - x)
+    step = np.diff(np.vstack([turn, turn[:1]]), axis=0)
+    winding = np.abs(((step + np.pi) % (2 * np.pi) - np.pi).sum(axis=0)) > np.pi
+    np.testing.assert_array_equal(inside_polygon(polygon, y, x), winding)
+
+
+def test_input_map_leaves_clipped_inputs_out():
+    planes = np.full((1, *FIELD.shape), 0b11, np.int32)
+    planes[0, 20, 30] = 0b10
+    psf = CoaddPsf([source(3, 1.0, FIELD), source(5, 1.0, FIELD)], InputMap(FIELD, planes))
+    np.testing.assert_allclose(psf.at(20.3, 29.6), gaussian(5), atol=1e-15)
+    np.testing.assert_allclose(psf.at(20, 31), (gaussian(3) + gaussian(5)) / 2, atol=1e-15)
+
+
+def test_many_inputs_in_the_map(rng):
+    n = 40
+    used = rng.random((n, 5, 6)) < 0.5
+    planes = np.zeros((2, 5, 6), np.int32)
+    for i in range(n):
+        planes[i // 31] |= used[i].astype(np.int32) << (i % 31)
+    y, x = (g.ravel().astype(float) for g in np.mgrid[:5, :6])
+    found = InputMap(Box(0, 0, 5, 6), planes).used(n, y, x)
+    np.testing.assert_array_equal(found, used.reshape(n, -1))
+
+
+def test_ten_thousand_positions_in_two_seconds(rng):
+    field = Box(0, 0, 4000, 4000)
+    boxes = [Box(int(y), int(x), 3000, 3000) for y, x in rng.integers(-900, 1900, (19, 2))]
+    psf = CoaddPsf([source(3 + 0.1 * i, 1.0, box) for i, box in enumerate([field, *boxes])])
+    y, x = rng.uniform(0, 3999, (2, 10_000))
+    started = time.process_time()
+    stamps = psf.at_many(y, x)
+    assert time.process_time() - started < 2
+    np.testing.assert_allclose(stamps.sum(axis=(1, 2)), 1, atol=1e-12)
 
 
 # bad input
