@@ -6,12 +6,16 @@ counts once, however large: a saturated or clipped core gives one peak, not one 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.components import edge_labels
 from coblend.core.detect.pixels import strips
 from coblend.core.footprint import expand_runs
+
+_DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def span_pixels(spans: NDArray[np.int32], nx: int) -> NDArray[np.int64]:
@@ -58,32 +62,34 @@ def regional_maxima(
         return candidate
     flat = image.ravel()
     tied = np.zeros(len(candidate), bool)
-    for step in _steps(nx):
-        tied |= flat[candidate + step] == flat[candidate]
+    for dy, dx in _DIRECTIONS:  # candidates are never on the border
+        tied |= flat[candidate + dy * nx + dx] == flat[candidate]
     if not tied.any():
         return candidate
     centres = _plateau_centres(image, _plateaus(image, candidate[tied]))
     return np.asarray(np.union1d(candidate[~tied], centres))
 
 
-def _steps(nx: int) -> tuple[int, ...]:
-    """Flat offsets of the eight neighbours."""
-    return -nx - 1, -nx, -nx + 1, -1, 1, nx - 1, nx, nx + 1
-
-
 def _plateaus(image: NDArray[np.float32], seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """All pixels connected to ``seeds`` (inner pixels) by equal values, ascending."""
-    ny, nx = image.shape
-    flat = image.ravel()
     members = front = seeds
     while len(front):
-        y, x = np.divmod(front, nx)
-        inner = front[(y > 0) & (y < ny - 1) & (x > 0) & (x < nx - 1)]
-        around = [inner + step for step in _steps(nx)]
-        equal = np.concatenate([n[flat[n] == flat[inner]] for n in around])
-        front = np.setdiff1d(equal, members)
+        around = [(n, front[ok]) for n, ok in _neighbours(front, image.shape)]
+        equal = [n[image.flat[n] == image.flat[centre]] for n, centre in around]
+        front = np.setdiff1d(np.concatenate(equal), members)
         members = np.union1d(members, front)
     return np.asarray(members)
+
+
+def _neighbours(
+    pixels: NDArray[np.int64], shape: tuple[int, ...]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """For each of the eight directions: the neighbours inside the image, and which have one."""
+    ny, nx = shape
+    y, x = np.divmod(pixels, nx)
+    for dy, dx in _DIRECTIONS:
+        inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
+        yield (pixels + dy * nx + dx)[inside], inside
 
 
 def _plateau_centres(image: NDArray[np.float32], members: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -93,16 +99,13 @@ def _plateau_centres(image: NDArray[np.float32], members: NDArray[np.int64]) -> 
     value = image[y, x]
     exceeded = np.zeros(len(members), bool)
     joined: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    index = np.arange(len(members))
-    for dy, dx in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
-        inside = (y + dy >= 0) & (y + dy < ny) & (x + dx >= 0) & (x + dx < nx)
-        neighbour = np.where(inside, members + dy * nx + dx, members)
-        other = image.ravel()[neighbour]
-        exceeded |= other > value
-        if (dy, dx) > (0, 0):
-            place = np.minimum(np.searchsorted(members, neighbour), len(members) - 1)
-            same = inside & (members[place] == neighbour) & (other == value)
-            joined.append((index[same], place[same]))
+    for neighbour, inside in _neighbours(members, image.shape):
+        index = np.flatnonzero(inside)
+        other = image.flat[neighbour]
+        exceeded[index] |= other > value[index]
+        place = np.minimum(np.searchsorted(members, neighbour), len(members) - 1)
+        same = (members[place] == neighbour) & (other == value[index])
+        joined.append((index[same], place[same]))
     a, b = (np.concatenate(ends) for ends in zip(*joined, strict=True))
     label, n = edge_labels(a, b, len(members))
     count = np.bincount(label, minlength=n)

@@ -10,11 +10,13 @@ from coblend.core.errors import FormatError, ParameterError
 from coblend.core.merge.merging import merge_detections, squared_limit
 from coblend.core.params.merge import MergeParams
 
+# fmt: off
 ONE = [(40, 40), (220, 35), (40, 48), (220, 50), (67, 67), (150, 50), (40, 90), (70, 160),
-       (35, 255), (70, 180), (250, 200), (120, 120), (170, 180), (100, 210), (20, 210)]  # fmt: skip
+       (35, 255), (70, 180), (250, 200), (120, 120), (170, 180), (100, 210), (20, 210)]
 TWO = [(43, 45), (215, 31), (171, 258), (211, 117), (48, 99), (70, 160), (125, 45), (251, 33),
-       (37, 170), (134, 191), (79, 223), (258, 182)]  # fmt: skip
+       (37, 170), (134, 191), (79, 223), (258, 182)]
 THREE = [(70, 170), (219, 41), (253, 173), (253, 192)]
+# fmt: on
 SKY = (("g", 1.0, ONE), ("r", 2.0, TWO), ("i", 1.3, THREE))
 
 
@@ -153,7 +155,7 @@ def test_identifiers_do_not_depend_on_distant_sources(detections_from):
 
 
 def test_culling_keeps_every_peak_in_one_table_or_the_other(detections_from):
-    """40 peaks of one band in one core: rank 0 to 27 stay (28 / 40 = 0.7), the rest is kept apart."""
+    """40 peaks of one band in one core: ranks 0 to 27 stay, since 28 = 0.7 x 40."""
     x, y = np.meshgrid(np.arange(10, 90, 10), np.arange(10, 60, 10))
     image = np.ones((70, 100))
     for k, (a, b) in enumerate(zip(x.ravel(), y.ravel(), strict=True)):

@@ -1,0 +1,106 @@
+"""Noise calibration: the right direction, the right size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from coblend.core.detect.search import detect
+from coblend.core.errors import FormatError
+from coblend.core.params.detect import DetectParams
+
+
+def correlated(rng, shape):
+    """Unit variance per pixel, correlated by a 1-2-1 kernel on both axes."""
+    kernel = np.array([1.0, 2.0, 1.0])
+    noise = rng.normal(0, 1, shape)
+    for axis in (0, 1):
+        noise = ndimage.correlate1d(noise, kernel, axis, mode="wrap")
+    return noise / np.sum(np.outer(kernel, kernel) ** 2) ** 0.5
+
+
+def scales(exposure, **options):
+    meta = detect(exposure, DetectParams(psf_sigma=1.93, **options)).detections.meta
+    return meta["NOISESC1"], meta["VARSCAL1"]
+
+
+def test_white_noise_needs_no_correction(exposure_of):
+    rng = np.random.default_rng(1)
+    noise, variance = scales(exposure_of(rng.normal(0, 2, (700, 700)), 4.0))
+    assert noise == pytest.approx(1, abs=0.03)
+    assert variance == pytest.approx(1, abs=0.02)
+
+
+def test_correlated_noise_raises_the_threshold(exposure_of):
+    """f = 2.50, and no false detection; taken at its word the variance gives thousands."""
+    rng = np.random.default_rng(2)
+    exposure = exposure_of(correlated(rng, (600, 600)))
+    found = detect(exposure, DetectParams(psf_sigma=1.93))
+    assert found.detections.meta["NOISESC1"] == pytest.approx(2.5, abs=0.05)
+    assert len(found.detections.parents) <= 1
+    naive = detect(exposure, DetectParams(psf_sigma=1.93, noise_scale="none"))
+    assert len(naive.detections.parents) > 400
+    reference = detect(exposure, DetectParams(psf_sigma=1.93, noise_scale="reference"))
+    assert reference.threshold == pytest.approx(5 / 2.5, rel=0.03)
+    assert len(reference.detections.parents) > len(naive.detections.parents)
+
+
+def test_variance_too_small_by_two(stars, exposure_of):
+    """Left to the noise scale: 1.414 (the reference's ratio: 0.707), same source list."""
+    rng = np.random.default_rng(3)
+    where = rng.uniform(10, 790, (150, 2))
+    sky = stars((800, 800), 1.93, [(*p, 60 + 3 * i) for i, p in enumerate(where)])
+    image = sky + rng.normal(0, 1, sky.shape)
+    options = {"var_scale": "none", "psf_sigma": 1.93}
+    right = detect(exposure_of(image), DetectParams(**options))
+    half = detect(exposure_of(image, 0.5), DetectParams(**options))
+    ratio = half.detections.meta["NOISESC1"] / right.detections.meta["NOISESC1"]
+    assert ratio == pytest.approx(2**0.5, rel=0.03)
+    assert len(half.detections.peaks) == pytest.approx(len(right.detections.peaks), rel=0.01)
+    inverse = detect(exposure_of(image, 0.5), DetectParams(**options, noise_scale="reference"))
+    assert inverse.detections.meta["NOISESC1"] == pytest.approx(0.707, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 2.0, 10.0])
+def test_variance_scale_is_recovered(exposure_of, factor):
+    rng = np.random.default_rng(4)
+    noise, variance = scales(exposure_of(rng.normal(0, 1, (700, 700)), 1 / factor))
+    assert variance == pytest.approx(factor, rel=0.02)
+    assert noise == pytest.approx(1, abs=0.03)
+
+
+def test_rescaled_variance_enters_significances_and_errors(stars, exposure_of):
+    rng = np.random.default_rng(5)
+    image = stars((400, 400), 2.0, [(200, 200, 1000.0)]) + rng.normal(0, 1, (400, 400))
+    right, wrong = (
+        detect(exposure_of(image, v), DetectParams(psf_sigma=2.0)).detections.peaks[0]
+        for v in (1.0, 0.25)
+    )
+    assert wrong["snr"] == pytest.approx(right["snr"], rel=0.02)
+    assert wrong["flux_err"] == pytest.approx(right["flux_err"], rel=0.02)
+    assert wrong["flux"] == pytest.approx(right["flux"], rel=1e-5)
+
+
+def test_too_few_empty_pixels_are_no_calibration(exposure_of):
+    rng = np.random.default_rng(6)
+    found = detect(exposure_of(rng.normal(0, 3, (30, 30))), DetectParams(psf_sigma=1.0))
+    assert found.detections.meta["NOISESC1"] == 1
+    assert any("the noise is taken as given" in w for w in found.warnings)
+
+
+def test_an_unbelievable_variance_is_refused(exposure_of):
+    rng = np.random.default_rng(7)
+    exposure = exposure_of(rng.normal(0, 1, (400, 400)), 1 / 11)
+    with pytest.raises(FormatError, match=r"scatters 1[01].* at most 10 is believed"):
+        detect(exposure, DetectParams(psf_sigma=1.5))
+    assert detect(exposure, DetectParams(psf_sigma=1.5, var_scale="none")).threshold > 15
+
+
+def test_noise_scale_is_clipped(exposure_of):
+    rng = np.random.default_rng(8)
+    exposure = exposure_of(rng.normal(0, 1, (400, 400)), 1 / 9.0)
+    params = DetectParams(psf_sigma=1.5, var_scale="none", noise_scale_limits=(0.5, 2.0))
+    found = detect(exposure, params)
+    assert found.threshold == 10
+    assert any("outside 0.5 to 2" in w for w in found.warnings)
