@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,10 +58,12 @@ def reconstruct_footprints(
     footprint. With --kind model no COADD is needed. DEBLENDED may also be a model file of the
     Rubin pipelines (.scarlet or JSON).
     """
+    import numpy as np
+
     from coblend.cli.footprint_products import Products
     from coblend.core.box import Box
     from coblend.core.catalog import empty_table
-    from coblend.core.model import object_columns
+    from coblend.core.model import object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
 
     run.add_input("models", deblended)
@@ -81,6 +83,7 @@ def reconstruct_footprints(
         job = _Job(run, params, models, chosen, objects, parents, products)
         for band, spec in images.items():
             _one_band(job, band, None if spec is None else _read(job, band, spec))
+        set_flag(objects, np.isin(objects["parent"], list(job.damaged)), "corrupt")
         if params.cutout:
             box = Box(*(int(chosen.parents[n][chosen.rows[0]]) for n in ("y0", "x0", "ny", "nx")))
             products.write_cutout(objects, bands, box)
@@ -88,7 +91,8 @@ def reconstruct_footprints(
             known = (*object_columns(models.bands, models.unit), *measured)
             out.table("OBJECTS", objects, columns=known)
             out.table("PARENTS", parents, columns=parent_columns(bands, models.unit))
-    run.report({}, _summary(objects, parents, bands))
+    run.report({"n_damaged": len(job.damaged)}, _summary(objects, parents, bands))
+    run.check_failures(len(job.damaged), len(parents))
 
 
 def _open_models(path: str, folder: str) -> ModelFile:
@@ -126,6 +130,7 @@ class _Job:
     objects: NDArray[Any]
     parents: NDArray[Any]
     products: Products
+    damaged: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -224,16 +229,15 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
     chosen, products = job.chosen, job.products
     chunks = chunk_parents(chosen.parents, chosen.rows)
     pixels = products.start(band, exposure, job.models.box)
-    row = place = 0
+    n_parent = n_object = 0
     with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:
-        tasks = _tasks(job, pixels, chunks)
-        for (first, last), light in zip(chunks, job.run.map(_share, tasks), strict=True):
-            stop = place + len(light.objects)
-            _fill(job.objects[place:stop], light.objects, band)
-            _fill(job.parents[row : row + last - first], light.parents, band)
-            row, place = row + last - first, stop
+        for light in job.run.map(_share, _tasks(job, pixels, chunks)):
+            parents, objects = len(light.parents), len(light.objects)
+            _fill(job.parents[n_parent : n_parent + parents], light.parents, band)
+            _fill(job.objects[n_object : n_object + objects], light.objects, band)
+            n_parent, n_object = n_parent + parents, n_object + objects
             products.add(pixels, light)
-            advance(last - first)
+            advance(parents)
     products.write(pixels, job.objects)
 
 
@@ -245,8 +249,7 @@ def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iter
     all_templates = None
     if params.neighbours and exposure is not None:
         all_templates = _all_templates(job, pixels.band, exposure)
-    for first, last in chunks:
-        models = job.models.parents(first, last)
+    for models in _chunks(job, chunks):
         pixels.parents.append(models.footprints)
         frames = cut_frames(models, exposure, params.bad_mask, partial=params.allow_partial)
         total = None
@@ -254,6 +257,17 @@ def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iter
             total = cut_image(all_templates, exposure.box, frames)
         index = models.bands.index(pixels.band)
         yield _Task(models, frames, index, params, total, job.products.wants_models)
+
+
+def _chunks(job: _Job, chunks: list[tuple[int, int]]) -> Iterator[ModelSet]:
+    """Models of every range of parents; damaged parents without models, if so wished."""
+    for first, last in chunks:
+        if not job.params.keep_going:
+            yield job.models.parents(first, last)
+            continue
+        for models in job.models.whole_parents(first, last):
+            job.damaged.update(models.parents["id"][models.parents["flag_corrupt"]].tolist())
+            yield models
 
 
 def _share(task: _Task) -> BandLight:
@@ -275,8 +289,8 @@ def _all_templates(job: _Job, band: str, exposure: Exposure) -> NDArray[np.float
     rows = near_parents(chosen.parents, chosen.rows, models.psf_side)
     image = np.zeros(exposure.box.shape)
     tasks = (
-        (models.parents(first, last), models.bands.index(band), job.params.kernel_reg)
-        for first, last in chunk_parents(chosen.parents, rows)
+        (part, models.bands.index(band), job.params.kernel_reg)
+        for part in _chunks(job, chunk_parents(chosen.parents, rows))
     )
     for templates in job.run.map(_templates, tasks):
         add_stamps(image, exposure.box, templates)

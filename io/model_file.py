@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
+from coblend.core.catalog import empty_table
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
 from coblend.core.exposure import HeaderValue
+from coblend.core.footprint import FootprintSet
 from coblend.core.model import (
     ModelSet,
     blend_columns,
     component_columns,
     object_columns,
     parent_columns,
+    set_flag,
 )
 from coblend.io.encoding import decode_runs, pixels_to_footprints
 from coblend.io.model_tables import (
-    BLEND_STORE,
-    COMPONENT_STORE,
     DAMAGED,
-    PARENT_STORE,
     REMEDY,
     as_columns,
     blend_checksums,
@@ -46,6 +46,23 @@ _OWN_KEYS = {
     "TFIELDS", "CHECKSUM", "DATASUM",
 }  # fmt: skip
 _OWN_PREFIXES = ("BAND", "TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Rows and values as they stand in the file, and the numbers of their first rows."""
+
+    parents: NDArray[Any]
+    objects: NDArray[Any]
+    footprint_runs: NDArray[np.int16]
+    blends: NDArray[Any]
+    components: NDArray[Any]
+    codes: NDArray[Any]
+    runs: NDArray[np.int16]
+    parent0: int
+    object0: int
+    blend0: int
+    component0: int
 
 
 class ModelFile:
@@ -155,9 +172,20 @@ class ModelFile:
     def parents(self, first: int, last: int) -> ModelSet:
         """Rows ``first`` to ``last`` (exclusive) of PARENTS with all that belongs to them."""
         rows = self._rows("PARENTS", first, last - first)
-        filled = rows[rows["n_blend"] > 0]
-        blend0 = int(filled["blend0"][0]) if len(filled) else 0
-        return self._assemble(first, rows, blend0, int(filled["n_blend"].sum()))
+        blend0, n_blend = row_range(rows["blend0"], rows["n_blend"])
+        return self._assemble(self._fetch(first, rows, blend0, n_blend))
+
+    def whole_parents(self, first: int, last: int) -> Iterator[ModelSet]:
+        """Read the same in one or several parts; damaged parents come without models."""
+        try:
+            yield self.parents(first, last)
+        except CorruptFileError:
+            if last - first == 1:
+                yield self._without_models(first)
+                return
+            middle = (first + last) // 2
+            yield from self.whole_parents(first, middle)
+            yield from self.whole_parents(middle, last)
 
     def parent(self, identifier: int) -> ModelSet:
         """One parent by id."""
@@ -171,7 +199,7 @@ class ModelFile:
     def blend_row(self, row: int) -> ModelSet:
         """One blend by its row in BLENDS."""
         parent = int(self._rows("BLENDS", row, 1)["parent"][0])
-        return self._assemble(parent, self._rows("PARENTS", parent, 1), row, 1)
+        return self._assemble(self._fetch(parent, self._rows("PARENTS", parent, 1), row, 1))
 
     def source(self, identifier: int) -> ModelSet:
         """Blend that holds an object; its parent if it was not deblended."""
@@ -252,70 +280,88 @@ class ModelFile:
             )
         return int(row[0])
 
-    def _assemble(
-        self, parent0: int, parents: NDArray[Any], blend0: int, n_blend: int
-    ) -> ModelSet:
-        """Read, check and renumber what belongs to some parents and some of their blends."""
-        bands, unit = self.bands, self.unit
+    def _fetch(self, parent0: int, parents: NDArray[Any], blend0: int, n_blend: int) -> _Stored:
+        """Read what belongs to some parents and some of their blends, and check it."""
         object0, n_object = row_range(parents["object0"], parents["n_object"])
-        all_objects = self._rows("OBJECTS", object0, n_object)
-        known = as_columns(all_objects, object_columns(bands, unit), self.path, "OBJECTS")
-        parents = as_columns(parents, (*parent_columns(), *PARENT_STORE), self.path, "PARENTS")
-        run0, n_run = row_range(parents["run0"], parents["n_run"])
-        parent_runs = self._values("RUNS", run0, n_run, self._n_run)
-        self._check(
-            "parent", parents, parent_checksums(parents, known, parent_runs, object0, run0)
-        )
-        blends = as_columns(
-            self._rows("BLENDS", blend0, n_blend),
-            (*blend_columns(bands, unit), *BLEND_STORE), self.path, "BLENDS",
-        )  # fmt: skip
+        objects = self._rows("OBJECTS", object0, n_object)
+        footprint0, n_run = row_range(parents["run0"], parents["n_run"])
+        footprint_runs = self._values("RUNS", footprint0, n_run, self._n_run)
+        found = parent_checksums(parents, objects, footprint_runs, object0, footprint0)
+        self._check("parent", parents, found)
+        blends = self._rows("BLENDS", blend0, n_blend)
         component0, n_component = row_range(blends["component0"], blends["n_component"])
-        components = as_columns(
-            self._rows("COMPONENTS", component0, n_component),
-            (*component_columns(bands, unit), *COMPONENT_STORE), self.path, "COMPONENTS",
-        )  # fmt: skip
+        components = self._rows("COMPONENTS", component0, n_component)
         pix0, n_pix = row_range(blends["pix0"], blends["n_pix"])
         codes = self._values("MORPH", pix0, n_pix, self._n_pix)
         run0, n_run = row_range(blends["run0"], blends["n_run"])
         runs = self._values("RUNS", run0, n_run, self._n_run)
-        self._check(
-            "blend",
-            blends,
-            blend_checksums(blends, components, codes, runs, component0, pix0, run0),
-        )
+        found = blend_checksums(blends, components, codes, runs, component0, pix0, run0)
+        self._check("blend", blends, found)
+        return _Stored(
+            parents, objects, footprint_runs, blends, components, codes, runs,
+            parent0, object0, blend0, component0,
+        )  # fmt: skip
+
+    def _assemble(self, stored: _Stored) -> ModelSet:
+        """Decode and renumber what was read."""
+        bands, unit = self.bands, self.unit
+        boxes = table_boxes(stored.parents)
+        offsets = box_offsets(boxes)
         try:
-            morph, morph_offsets = unpack(components, codes, runs, len(bands))
-            boxes = table_boxes(parents)
-            offsets = box_offsets(boxes)
-            pixels = decode_runs(parent_runs, parents["n_run"].astype(np.int64), offsets)
+            morph, morph_offsets = unpack(stored.components, stored.codes, stored.runs, len(bands))
+            n_run = stored.parents["n_run"].astype(np.int64)
+            pixels = decode_runs(stored.footprint_runs, n_run, offsets)
         except FormatError as error:
             raise type(error)(error.message, self.path, "COMPONENTS", error.hint) from error
-        objects = all_objects
-        if len(parents) == 1 and n_blend < int(parents["n_blend"][0]):
+        parents = as_columns(stored.parents, parent_columns(), self.path, "PARENTS")
+        blends = as_columns(stored.blends, blend_columns(bands, unit), self.path, "BLENDS")
+        objects = as_columns(
+            stored.objects, object_columns(bands, unit), self.path, "OBJECTS", keep=True
+        )
+        components = as_columns(
+            stored.components, component_columns(bands, unit), self.path, "COMPONENTS"
+        )
+        object0 = stored.object0
+        if len(parents) == 1 and len(blends) < int(parents["n_blend"][0]):
             first = int(blends["object0"][0]) - object0
             objects = objects[first : first + int(blends["n_object"][0])]
             object0 += first
         cells, blends["psf_cell"] = np.unique(blends["psf_cell"], return_inverse=True)
+        parents["blend0"] -= stored.blend0
+        blends["parent"] -= stored.parent0
+        blends["object0"] -= object0
+        blends["component0"] -= stored.component0
+        objects["component0"] -= stored.component0
+        components["object"] -= object0
         return ModelSet(
-            bands,
-            _renumber(as_columns(parents, parent_columns()), blend0=blend0),
-            _renumber(
-                as_columns(blends, blend_columns(bands, unit)),
-                parent=parent0, object0=object0, component0=component0,
-            ),
-            _renumber(objects.copy(), component0=component0),
-            _renumber(as_columns(components, component_columns(bands, unit)), object=object0),
-            pixels_to_footprints(pixels, boxes, offsets),
-            morph,
-            morph_offsets,
-            *self._psfs(cells),
-            self.box,
-            self.kernel_reg,
-            self.model_psf_sigma,
-            unit,
-            self.wcs,
+            bands, parents, blends, objects, components,
+            pixels_to_footprints(pixels, boxes, offsets), morph, morph_offsets,
+            *self._psfs(cells), self.box, self.kernel_reg, self.model_psf_sigma, unit, self.wcs,
             self.meta,
+        )  # fmt: skip
+
+    def _without_models(self, parent0: int) -> ModelSet:
+        """One damaged parent: its objects without models or footprint, flagged as corrupt."""
+        bands, unit = self.bands, self.unit
+        stored = self._rows("PARENTS", parent0, 1)
+        object0, n_object = row_range(stored["object0"], stored["n_object"])
+        parents = as_columns(stored, parent_columns())
+        objects = as_columns(
+            self._rows("OBJECTS", object0, n_object), object_columns(bands, unit), keep=True
+        )
+        for name in ("ny", "nx", "n_blend"):
+            parents[name] = 0
+        for name in ("blend", "n_component", "component0"):
+            objects[name] = 0
+        set_flag(parents, slice(None), "corrupt")
+        set_flag(objects, slice(None), "corrupt")
+        objects["parent"] = parents["id"][0]
+        return ModelSet(
+            bands, parents, empty_table(blend_columns(bands, unit), 0), objects,
+            empty_table(component_columns(bands, unit), 0),
+            FootprintSet(np.empty((0, 3), np.int32), np.zeros(2, np.int64)),
+            np.zeros(0, np.float32), np.zeros(1, np.int64), *self._psfs(()), self.box,
+            self.kernel_reg, self.model_psf_sigma, unit, self.wcs, self.meta,
         )  # fmt: skip
 
     def _check(self, what: str, rows: NDArray[Any], found: NDArray[np.int64]) -> None:
@@ -325,10 +371,3 @@ class ModelFile:
                 f"{what} {rows['id'][wrong[0]]} {DAMAGED}", self.path, f"{what.upper()}S",
                 REMEDY,
             )  # fmt: skip
-
-
-def _renumber(table: NDArray[Any], **origins: int) -> NDArray[Any]:
-    """Row numbers relative to the first row read."""
-    for name, origin in origins.items():
-        table[name] -= origin
-    return table

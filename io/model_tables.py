@@ -40,15 +40,36 @@ REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
 
 def as_columns(
-    table: NDArray[Any], columns: tuple[Column, ...], path: str = "", hdu: str = ""
+    table: NDArray[Any],
+    columns: tuple[Column, ...],
+    path: str = "",
+    hdu: str = "",
+    *,
+    keep: bool = False,
 ) -> NDArray[Any]:
-    """Columns of a table in the order and type of ``columns``."""
+    """Columns of a table in the order and type of ``columns``.
+
+    A number or flag that says nothing about where things are may be absent in files of earlier
+    versions: NaN or False then. ``keep``: further columns of the table follow.
+
+    Raises
+    ------
+    MissingHduError
+        An integer or text column is absent.
+    """
     names = table.dtype.names or ()
-    out = np.zeros(len(table), table_dtype(columns))
+    known = {column.name for column in columns}
+    more = [(n, table.dtype[n]) for n in names if keep and n not in known]
+    out = np.zeros(len(table), [*table_dtype(columns).descr, *more])
     for column in columns:
-        if column.name not in names:
+        if column.name in names:
+            out[column.name] = table[column.name]
+        elif column.dtype.startswith("f"):
+            out[column.name] = np.nan
+        elif column.dtype != "?":
             raise MissingHduError(f"no column {column.name}", path or None, hdu or None)
-        out[column.name] = table[column.name]
+    for name, _ in more:
+        out[name] = table[name]
     return out
 
 

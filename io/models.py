@@ -87,7 +87,7 @@ def write_models(
     )
     runs = np.concatenate([parent_runs, heap.runs])
 
-    objects = as_columns(models.objects, object_columns(bands, unit))
+    objects = as_columns(models.objects, object_columns(bands, unit), keep=True)
     parents = extended(models.parents, parent_columns(), PARENT_STORE)
     parents["run0"] = np.cumsum(n_parent_run) - n_parent_run
     parents["n_run"] = n_parent_run
@@ -116,7 +116,7 @@ def write_models(
     out.table("PARENTS", parents, columns=(*parent_columns(), *PARENT_STORE), header=header,
               wcs=models.wcs)  # fmt: skip
     out.table("BLENDS", blends, columns=(*blend_columns(bands, unit), *BLEND_STORE))
-    out.table("OBJECTS", models.objects, columns=object_columns(bands, unit))
+    out.table("OBJECTS", objects, columns=object_columns(bands, unit))
     out.table("COMPONENTS", components,
               columns=(*component_columns(bands, unit), *COMPONENT_STORE))  # fmt: skip
     codec = "GZIP_2" if steps is None else "RICE_1"

@@ -120,6 +120,6 @@ def on_border(frames: Frames, pixel: NDArray[np.int64]) -> NDArray[np.bool_]:
         frames.boxes[:, 2:].tolist(), offsets[:-1], offsets[1:], strict=True
     ):
         frame = border[first:last].reshape(ny, nx)
-        frame[[0, -1]] = True
-        frame[:, [0, -1]] = True
+        frame[:1] = frame[-1:] = True
+        frame[:, :1] = frame[:, -1:] = True
     return np.asarray(border[pixel])

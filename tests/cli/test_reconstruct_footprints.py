@@ -294,6 +294,16 @@ def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:
     assert f"blend {models.blends['id'][-1]} is damaged" in done.err
     assert "deblended.fits" in done.err
     assert not Path("a.fits").exists()
+    whole = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits",
+                "--set", "keep_going=true", "--heavy", "h.fits")  # fmt: skip
+    assert whole.code == 3  # one of twelve parents is more than max_failed = 0.01
+    assert "1 of 12" in whole.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    lost = table["blend"] == models.blends["id"][-1]
+    assert np.array_equal(table["flag_corrupt"], lost)
+    assert np.all(np.isnan(table["flux_g"][lost]))
+    assert np.all(np.isfinite(table["flux_g"][~lost]))
+    assert not np.isin(table["id"][lost], read_heavy("h.fits").table["id"]).any()
 
 
 def test_models_of_the_rubin_pipelines(in_folder: Path, cli: Cli, shared_data: Path) -> None:
