@@ -193,7 +193,6 @@ def check_detections(detections: Detections, path: str) -> None:
     _refuse(outside, "lie outside the image or are reversed", path, "SPANS")
     _refuse(parents["nspan"] == 0, "have no pixels", path, "PARENTS")
     _refuse(parents["npeak"] == 0, "have no peak", path, "PARENTS")
-    _refuse(parents["area"] != footprints.areas, "differ from SPANS in area", path, "PARENTS")
     for name, table in (("PARENTS", parents), ("PEAKS", peaks)):
         _refuse(_repeated(table["id"]), "repeat an identifier", path, name)
     order = raster_order(footprints.spans)
@@ -203,6 +202,7 @@ def check_detections(detections: Detections, path: str) -> None:
     same_row = sorted_spans[1:, 0] == sorted_spans[:-1, 0]
     overlap[1:] = same_row & (sorted_spans[1:, 1] <= sorted_spans[:-1, 2])
     _refuse(overlap[np.argsort(order)], "overlap another span", path, "SPANS")
+    _refuse(parents["area"] != footprints.areas, "differ from SPANS in area", path, "PARENTS")
     span = SpanIndex.build(sorted_spans).find(peaks["iy"], peaks["ix"])
     row = np.repeat(np.arange(len(parents)), parents["npeak"])
     lost = span < 0
@@ -241,8 +241,8 @@ def renamed(detections: Detections, band: str) -> Detections:
             else name
             for name in table.dtype.names or ()
         ]
-        table = table.copy()
-        table.dtype.names = tuple(names)
+        kinds = [table.dtype[name] for name in table.dtype.names or ()]
+        table = table.view(np.dtype(list(zip(names, kinds, strict=True)))).copy()
         if "band" in names:
             table["band"] = band
         return table

@@ -1,0 +1,229 @@
+"""Detection files: identity of what is written and read, and every contradiction refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.detect.search import detect
+from coblend.core.errors import (
+    CorruptFileError,
+    FormatError,
+    InputMissingError,
+    MissingHduError,
+    SchemaError,
+)
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import FootprintSet
+from coblend.core.params.detect import DetectParams
+from coblend.io.detections import (
+    read_detections,
+    renamed,
+    with_sky_positions,
+    write_background,
+    write_detections,
+)
+from coblend.io.reader import open_fits
+from coblend.io.wcs import tangent_plane
+from coblend.io.writer import create
+
+
+@pytest.fixture(scope="module")
+def found():
+    """A small crowded field far from the origin, in an odd band."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:120, :140]
+    image = rng.normal(0, 1, (120, 140))
+    for yc, xc, flux in rng.uniform((5, 5, 60), (115, 135, 900), (25, 3)):
+        r2 = (y - yc) ** 2 + (x - xc) ** 2
+        image += flux * np.exp(-r2 / 6.0) / (6 * np.pi)
+    exposure = Exposure(
+        image.astype(np.float32),
+        np.zeros(image.shape, np.int32),
+        np.ones(image.shape, np.float32),
+        Box(40000, -200, 120, 140),
+        band="F606W",
+        unit="nJy",
+        wcs=tangent_plane(150.1, 2.2, 0.2, 60, 70),
+    )
+    params = DetectParams(psf_sigma=1.73, field_id=77, max_peaks=3)
+    return with_sky_positions(detect(exposure, params).detections)
+
+
+def write(path, detections, schema="det/1"):
+    with create(str(path), schema, overwrite=True) as out:
+        write_detections(out, detections)
+    return str(path)
+
+
+def same_table(a, b):
+    assert a.dtype.names == b.dtype.names
+    for name in a.dtype.names:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_everything_comes_back(found, tmp_path):
+    back = read_detections(write(tmp_path / "det.fits", found))
+    assert len(found.parents) > 5
+    assert found.parents["flag_split"].any()
+    for name in ("parents", "peaks"):
+        same_table(getattr(back, name), getattr(found, name))
+    for name in ("footprints", "cores"):
+        for part in ("spans", "offsets"):
+            assert np.array_equal(
+                getattr(getattr(back, name), part), getattr(getattr(found, name), part)
+            )
+    assert (back.bands, back.box, back.unit) == (("F606W",), found.box, "nJy")
+    assert back.wcs == found.wcs
+    assert dict(back.meta) == pytest.approx(dict(found.meta), rel=1e-12)
+
+
+def test_empty_catalogue_comes_back(found, tmp_path):
+    empty = replace(
+        found,
+        parents=found.parents[:0],
+        peaks=found.peaks[:0],
+        footprints=FootprintSet.empty(),
+        cores=None,
+        culled=found.peaks[:0],
+    )
+    back = read_detections(write(tmp_path / "det.fits", empty, "merged/1"))
+    assert len(back.parents) == len(back.peaks) == len(back.footprints) == 0
+    assert back.cores is None
+    assert len(back.culled) == 0
+
+
+def test_sky_positions_equal_astropy(found):
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval = 150.1, 2.2
+    wcs.wcs.crpix = 71, 61
+    wcs.wcs.cdelt = -0.2 / 3600, 0.2 / 3600
+    for table in (found.parents, found.peaks):
+        ra, dec = wcs.all_pix2world(table["x"] + 200, table["y"] - 40000, 0)
+        np.testing.assert_allclose(table["ra"], ra, rtol=1e-12)
+        np.testing.assert_allclose(table["dec"], dec, rtol=1e-12)
+
+
+def test_identifiers_survive_every_reader(found, tmp_path):
+    from astropy.table import Table
+
+    path = write(tmp_path / "det.fits", found)
+    table = Table.read(path, hdu="PEAKS")
+    assert table["id"].dtype.kind == "i"
+    assert table["id"].dtype.itemsize == 8
+    assert table["id"].tolist() == found.peaks["id"].tolist()
+    assert (table["id"] >> 39 == 77).all()
+
+
+def test_every_column_is_described(found, tmp_path):
+    with open_fits(write(tmp_path / "det.fits", found)) as file:
+        for hdu in ("PARENTS", "PEAKS", "SPANS", "CORES"):
+            header = file.header(hdu)
+            for i in range(1, int(header["TFIELDS"]) + 1):
+                assert header[f"TCOMM{i}"], (hdu, header[f"TTYPE{i}"])
+            assert header["TUNIT2" if hdu == "PEAKS" else "TUNIT1"] if hdu == "SPANS" else True
+
+
+def test_renaming_a_band(found, tmp_path):
+    moved = renamed(found, "g")
+    assert moved.bands == ("g",)
+    assert "merge_peak_g" in moved.peaks.dtype.names
+    assert "merge_peak_F606W" not in moved.peaks.dtype.names
+    assert (moved.peaks["band"] == "g").all()
+    assert np.array_equal(moved.peaks["id"], found.peaks["id"])
+    assert renamed(found, "F606W") is found
+    assert read_detections(write(tmp_path / "d.fits", moved)).bands == ("g",)
+
+
+def test_background_mesh_is_written(tmp_path):
+    y, x = np.array([31.5, 95.5]), np.array([31.5, 95.5, 140.0])
+    values = np.arange(6.0).reshape(2, 3)
+    path = str(tmp_path / "b.fits")
+    with create(path, "det/1") as out:
+        write_background(
+            out, y, x, values, values / 10, values.astype(np.int64), Box(10, 20, 128, 150),
+            "akima", "nJy",
+        )  # fmt: skip
+    with open_fits(path) as file:
+        table = file.table("BACKGROUND")
+        assert file.header("BACKGROUND")["BGINTERP"].strip() == "akima"
+    assert table["value"].tolist() == values.ravel().tolist()
+    assert table["yc"][0] == 41.5
+    assert table["xc"][-1] == 160.0
+
+
+def broken(found, name):
+    """The catalogue with one contradiction."""
+    parents, peaks = found.parents.copy(), found.peaks.copy()
+    spans = found.footprints.spans.copy()
+    if name == "outside":
+        spans[3] += 10**6
+    elif name == "reversed":
+        spans[3, [1, 2]] = spans[3, 2] + 1, spans[3, 1] - 1
+    elif name == "overlap":
+        spans[1] = spans[0]
+    elif name == "area":
+        parents["area"][2] += 1
+    elif name == "no peak":
+        parents["npeak"][0] += parents["npeak"][1]
+        parents["npeak"][1] = 0
+        parents["peak0"] = np.cumsum(parents["npeak"]) - parents["npeak"]
+    elif name == "peak outside":
+        peaks["ix"][4] = found.box.x0
+        peaks["iy"][4] = found.box.y0
+    elif name == "peak id":
+        peaks["id"][5] = peaks["id"][4]
+    elif name == "parent id":
+        parents["id"][1] = parents["id"][0]
+    elif name == "other parent":
+        peaks["parent"][0] = 1
+    elif name == "offsets":
+        parents["span0"][2] += 1
+    footprints = FootprintSet(spans, found.footprints.offsets)
+    return replace(found, parents=parents, peaks=peaks, footprints=footprints)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("outside", r"SPANS\]: 1 rows lie outside the image or are reversed \(0-based: 3\)"),
+        ("reversed", "lie outside the image or are reversed"),
+        ("overlap", "overlap another span"),
+        ("area", r"PARENTS\]: 1 rows differ from SPANS in area \(0-based: 2\)"),
+        ("no peak", r"1 rows have no peak \(0-based: 1\)"),
+        ("peak outside", r"PEAKS\]: 1 rows lie outside the footprint .*: 4\)"),
+        ("peak id", r"PEAKS\]: 1 rows repeat an identifier \(0-based: 5\)"),
+        ("parent id", r"PARENTS\]: 1 rows repeat an identifier \(0-based: 1\)"),
+        ("other parent", "name another parent"),
+        ("offsets", "do not continue the previous row"),
+    ],
+)
+def test_contradictions_are_refused_with_their_rows(found, tmp_path, name, match):
+    path = write(tmp_path / "det.fits", broken(found, name))
+    with pytest.raises(FormatError, match=match) as caught:
+        read_detections(path)
+    assert caught.value.path == path
+    assert caught.value.exit_code == 65
+
+
+def test_bad_input(found, tmp_path):
+    with pytest.raises(InputMissingError):
+        read_detections(str(tmp_path / "none.fits"))
+    with pytest.raises(SchemaError, match="a models file, expected detections"):
+        read_detections(write(tmp_path / "m.fits", found, "models/1"))
+    with pytest.raises(SchemaError, match="newer than this program"):
+        read_detections(write(tmp_path / "m.fits", found, "det/2"))
+    names = [n for n in found.peaks.dtype.names if n != "snr"]
+    with pytest.raises(MissingHduError, match="no column snr"):
+        read_detections(write(tmp_path / "m.fits", replace(found, peaks=found.peaks[names])))
+    short = FootprintSet(
+        found.footprints.spans[:-1], np.array([0, len(found.footprints.spans) - 1])
+    )
+    with pytest.raises(CorruptFileError, match="PARENTS asks for"):
+        read_detections(write(tmp_path / "m.fits", replace(found, footprints=short)))

@@ -1,0 +1,247 @@
+"""Catalogues of other programs: every kind of table by hand, and by the real programs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import fitsio
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.detect.adopt import Field, adopt_segmentation
+from coblend.core.errors import FormatError, InputMissingError, MissingHduError
+from coblend.io.foreign import is_fits, read_segmentation, read_sources
+from coblend.io.specs import FileSpec, parse_spec
+from coblend.io.wcs import tangent_plane
+
+BOX = Box(100, 1000, 200, 300)
+
+ASCII_HEAD = """\
+#   1 NUMBER                 Running object number
+#   2 FLUX_APER              Flux vector within fixed circular aperture(s)   [count]
+#   5 X_IMAGE                Object position along x                         [pixel]
+#   6 Y_IMAGE                Object position along y                         [pixel]
+#   7 FLUX_AUTO              Flux within a Kron-like elliptical aperture     [count]
+#   8 FLUXERR_AUTO           RMS error for AUTO flux                         [count]
+#   9 THETA_IMAGE            Position angle (CCW/x)                          [deg]
+         1  1.0 2.0 3.0   11.5   21.25   900.0   9.0  45.0
+         2  1.5 2.5 3.5   31.0   41.00   100.0  20.0  90.0
+"""
+
+
+def write_fits(path, table, name=""):
+    fitsio.write(str(path), table, extname=name, clobber=True)
+    return FileSpec(str(path))
+
+
+def table_of(**columns):
+    arrays = {k: np.asarray(v) for k, v in columns.items()}
+    out = np.zeros(len(next(iter(arrays.values()))), [(k, v.dtype) for k, v in arrays.items()])
+    for k, v in arrays.items():
+        out[k] = v
+    return out
+
+
+def test_plain_table_counts_from_zero(tmp_path):
+    spec = write_fits(tmp_path / "t.fits", table_of(x=[3.0, 4.5], y=[7.0, 8.0]))
+    found = read_sources(spec, BOX)
+    assert found.x.tolist() == [1003, 1004.5]
+    assert found.y.tolist() == [107, 108]
+    assert found.program == "table"
+    assert np.isnan(found.snr).all()
+    assert read_sources(spec, BOX, origin=1).x.tolist() == [1002, 1003.5]
+
+
+def test_vector_columns_of_ascii_head_are_counted_by_number(tmp_path):
+    path = tmp_path / "sex.cat"
+    path.write_text(ASCII_HEAD)
+    found = read_sources(FileSpec(str(path)), BOX)
+    assert found.program == "sextractor"
+    assert found.x.tolist() == [1010.5, 1030]  # SExtractor counts from 1
+    assert found.y.tolist() == [120.25, 140]
+    assert found.snr.tolist() == [100, 5]
+    assert found.label.tolist() == [1, 2]
+    np.testing.assert_allclose(found.theta, np.deg2rad([45, 90]))
+
+
+def test_sky_positions(tmp_path):
+    from coblend.io.wcs import pixel_to_sky
+
+    cards = tangent_plane(150.1, 2.2, 0.2, 100, 150)
+    x, y = np.array([1005.0, 1250.5]), np.array([110.0, 290.25])
+    ra, dec = pixel_to_sky(cards, BOX, x, y)
+    spec = write_fits(tmp_path / "sky.fits", table_of(RA=ra, DEC=dec, FLUX=[1.0, 2.0]))
+    found = read_sources(spec, BOX, cards)
+    np.testing.assert_allclose(found.x, x, atol=1e-6)
+    np.testing.assert_allclose(found.y, y, atol=1e-6)
+    assert found.flux.tolist() == [1, 2]
+
+
+def test_columns_by_name(tmp_path):
+    spec = write_fits(tmp_path / "t.fits", table_of(col=[3.0], row=[4.0], significance=[9.0]))
+    found = read_sources(spec, BOX, columns={"x": "COL", "y": "row", "snr": "significance"})
+    assert (found.x[0], found.y[0], found.snr[0]) == (1003, 104, 9)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.txt", "t.ecsv"])
+def test_text_tables(tmp_path, name):
+    path = tmp_path / name
+    if name == "t.ecsv":
+        from astropy.table import Table
+
+        Table({"x": [3.0], "y": [4.0], "snr": [8.0]}).write(path)
+    else:
+        path.write_text("x,y,snr\n3,4,8\n" if name == "t.csv" else "# x y snr\n3 4 8\n")
+    found = read_sources(FileSpec(str(path)), BOX)
+    assert (found.x[0], found.y[0], found.snr[0]) == (1003, 104, 8)
+
+
+def test_structured_arrays(tmp_path):
+    path = tmp_path / "t.npy"
+    np.save(path, table_of(xcpeak=[3], ycpeak=[4], npix=[5], flux=[2.0]))
+    found = read_sources(FileSpec(str(path)), BOX)
+    assert found.program == "sep"
+    assert (found.x[0], found.y[0], found.label[0]) == (1003, 104, 1)
+
+
+def test_segmentation_images(tmp_path):
+    labels = np.zeros((20, 30), np.int16)
+    labels[3:5, 4:9] = 7
+    for i, image in enumerate((labels, labels.astype(np.float32), labels.astype(">i8"))):
+        path = str(tmp_path / f"s{i}.fits")
+        fitsio.write(path, image)
+        read = read_segmentation(FileSpec(path))
+        assert read.dtype == np.int32
+        assert np.array_equal(read, labels)
+    section = read_segmentation(parse_spec(f"{path}[5:30,4:20]"))
+    assert np.array_equal(section, labels[3:, 4:])
+
+
+def test_our_peaks_of_a_real_blend(shared_data):
+    spec = FileSpec(str(shared_data / "hsc_cosmos_35" / "peaks.fits"))
+    found = read_sources(spec, Box(0, 0, 58, 48))
+    assert len(found) == 7
+    assert (found.x[0], found.y[0]) == (14, 33)
+
+
+# The real programs, on one simulated image.
+
+
+@pytest.fixture(scope="module")
+def sky():
+    """Isolated stars at whole and half pixels, a blend, and a star off the centre."""
+    rng = np.random.default_rng(3)
+    shape, sigma = (200, 300), 2.0
+    where = [(40, 40), (40, 120.5), (60.5, 200), (100, 60), (103, 66), (150, 250), (170, 33)]
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = rng.normal(0, 1, shape)
+    for k, (b, a) in enumerate(where):
+        image += (60 + 5 * k) * np.exp(-0.5 * ((y - b) ** 2 + (x - a) ** 2) / sigma**2)
+    return image.astype(np.float32), np.array(where)
+
+
+def check_import(found, labels, where):
+    """Same pixels as the segmentation; every star has a peak within a pixel."""
+    assert np.array_equal(found.footprints.labels(found.box) > 0, labels > 0)
+    peaks = np.stack([found.peaks["y"] - BOX.y0, found.peaks["x"] - BOX.x0], axis=1)
+    for star in where:
+        assert np.hypot(*(peaks - star).T).min() <= 1.0
+    assert found.parents["npeak"].max() >= 1
+
+
+def adopt(sources, labels):
+    found, _ = adopt_segmentation(sources, Field("g", BOX), labels)
+    return found
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["FITS_LDAC", "FITS_1.0", "ASCII_HEAD"])
+def test_source_extractor(sky, tmp_path, kind):
+    program = shutil.which("source-extractor") or shutil.which("sex")
+    if program is None:
+        pytest.skip("source-extractor is not installed")
+    image, where = sky
+    fitsio.write(str(tmp_path / "image.fits"), image)
+    (tmp_path / "sky.param").write_text(
+        "NUMBER\nFLUX_APER(3)\nXPEAK_IMAGE\nYPEAK_IMAGE\nX_IMAGE\nY_IMAGE\nFLUX_AUTO\n"
+        "FLUXERR_AUTO\nA_IMAGE\nB_IMAGE\nTHETA_IMAGE\n"
+    )
+    command = [
+        program, "image.fits", "-c", "none.sex", "-PARAMETERS_NAME", "sky.param",
+        "-CATALOG_NAME", "out.cat", "-CATALOG_TYPE", kind, "-CHECKIMAGE_TYPE", "SEGMENTATION",
+        "-CHECKIMAGE_NAME", "seg.fits", "-FILTER", "N", "-DETECT_THRESH", "4",
+        "-PHOT_APERTURES", "5,8,12", "-DEBLEND_MINCONT", "0.001",
+    ]  # fmt: skip
+    (tmp_path / "none.sex").write_text("")
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    found = read_sources(FileSpec(str(tmp_path / "out.cat")), BOX)
+    assert found.program == "sextractor"
+    labels = read_segmentation(FileSpec(str(tmp_path / "seg.fits")))
+    adopted = adopt(found, labels)
+    check_import(adopted, labels, where)
+    assert (adopted.peaks["snr"] > 10).all()
+
+
+@pytest.mark.peer
+def test_sep(sky, tmp_path):
+    sep = pytest.importorskip("sep")
+    image, where = sky
+    table, labels = sep.extract(image, 4.0, segmentation_map=True, deblend_cont=0.001)
+    np.save(tmp_path / "sep.npy", table)
+    found = read_sources(FileSpec(str(tmp_path / "sep.npy")), BOX)
+    assert found.program == "sep"
+    check_import(adopt(found, labels), labels, where)
+    spec = write_fits(tmp_path / "sep.fits", table)
+    assert read_sources(spec, BOX).label.tolist() == found.label.tolist()
+
+
+@pytest.mark.peer
+def test_photutils(sky, tmp_path):
+    segmentation = pytest.importorskip("photutils.segmentation")
+    image, where = sky
+    finder = segmentation.SourceFinder(n_pixels=5, deblend=False, progress_bar=False)
+    segments = finder(image, 4.0)
+    table = segmentation.SourceCatalog(image, segments).to_table()
+    table.write(tmp_path / "cat.ecsv")
+    found = read_sources(FileSpec(str(tmp_path / "cat.ecsv")), BOX)
+    assert found.program == "photutils"
+    labels = np.asarray(segments.data)
+    isolated = np.delete(where, [3, 4], axis=0)
+    check_import(adopt(found, labels), labels, isolated)
+
+
+def test_bad_input(tmp_path):
+    spec = write_fits(tmp_path / "t.fits", table_of(a=[3.0], q=[4.0]))
+    with pytest.raises(MissingHduError, match="neither x, y nor ra, dec among the columns a, q"):
+        read_sources(spec, BOX)
+    with pytest.raises(MissingHduError, match="no column COL; it has a, q"):
+        read_sources(spec, BOX, columns={"x": "COL"})
+    with pytest.raises(FormatError, match="no quantity X"):
+        read_sources(spec, BOX, columns={"X": "a"})
+    spec = write_fits(tmp_path / "s.fits", table_of(ra=[3.0], dec=[4.0]))
+    with pytest.raises(FormatError, match="no WCS"):
+        read_sources(spec, BOX)
+    with pytest.raises(InputMissingError):
+        read_sources(FileSpec(str(tmp_path / "none.cat")), BOX)
+    fitsio.write(str(tmp_path / "i.fits"), np.zeros((3, 3), np.float32))
+    with pytest.raises(MissingHduError, match="no table"):
+        read_sources(FileSpec(str(tmp_path / "i.fits")), BOX)
+    with pytest.raises(MissingHduError, match="no image"):
+        read_segmentation(spec)
+    half = np.zeros((4, 4), np.float32)
+    half[1, 1] = 0.5
+    fitsio.write(str(tmp_path / "h.fits"), half)
+    with pytest.raises(FormatError, match="holds fractions"):
+        read_segmentation(FileSpec(str(tmp_path / "h.fits")))
+    (tmp_path / "page.cat").write_text("<html>\n<body>not found</body></html>\n")
+    with pytest.raises(FormatError):
+        read_sources(FileSpec(str(tmp_path / "page.cat")), BOX)
+    (tmp_path / "noise.cat").write_bytes(bytes(range(128, 256)) * 10)
+    with pytest.raises(FormatError, match="neither FITS, nor text"):
+        read_sources(FileSpec(str(tmp_path / "noise.cat")), BOX)
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    with pytest.raises(FormatError, match="not a structured array"):
+        read_sources(FileSpec(str(tmp_path / "plain.npy")), BOX)
+    assert not is_fits(str(tmp_path / "page.cat"))
