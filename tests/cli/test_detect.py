@@ -1,0 +1,164 @@
+"""`coblend detect` through files: outputs, options, repeatability, messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.exposure import Exposure
+from coblend.core.mask import STANDARD
+from coblend.core.psf.stamp import StampPsf
+from coblend.io.detections import read_detections
+from coblend.io.exposures import read_exposure
+from coblend.io.reader import open_fits
+
+
+@pytest.fixture
+def field(wcs_cards):
+    """Stars on unit noise, PSF in the file."""
+    rng = np.random.default_rng(4)
+    r = np.arange(25) - 12
+    stamp = np.exp(-0.5 * np.add.outer(r**2, r**2) / 1.8**2)
+    stamp /= stamp.sum()
+    padded = np.pad(rng.normal(0, 1, (200, 220)), 12)
+    for y, x, flux in rng.uniform((0, 0, 40), (200, 220, 2000), (40, 3)):
+        padded[int(y) : int(y) + 25, int(x) : int(x) + 25] += flux * stamp
+    image = padded[12:-12, 12:-12].astype(np.float32)
+    return Exposure(
+        image,
+        np.zeros(image.shape, np.int32),
+        np.ones(image.shape, np.float32),
+        Box(500, 700, *image.shape),
+        band="i",
+        unit="nJy",
+        psf=StampPsf(stamp),
+        wcs=wcs_cards,
+    )
+
+
+@pytest.fixture
+def coadd(field, write_file):
+    return write_file(field, "coadd.fits")
+
+
+def test_writes_a_catalogue_with_sky_positions(cli, coadd, tmp_path):
+    out = tmp_path / "det.fits"
+    done = cli("detect", coadd, "-o", out, "--json", "--set", "field_id=9")
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
+    found = read_detections(str(out))
+    assert summary["n_parent"] == len(found.parents) > 20
+    assert summary["n_peak"] == len(found.peaks)
+    assert summary["psf_sigma"] == pytest.approx(1.8, abs=0.01)
+    assert np.isfinite(found.peaks["ra"]).all()
+    assert (found.bands, found.unit, found.box) == (("i",), "nJy", Box(500, 700, 200, 220))
+    assert (found.peaks["id"] >> 39 == 9).all()
+
+
+def test_same_bytes_for_any_jobs(cli, coadd, tmp_path):
+    paths = [tmp_path / f"{n}.fits" for n in "ab"]
+    for path, jobs in zip(paths, (1, 2), strict=True):
+        assert cli("detect", coadd, "-o", path, "-j", jobs).code == 0
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_band_and_psf_from_the_command_line(cli, field, write_file, tmp_path):
+    bare = write_file(replace(field, band="", psf=None), "bare.fits")
+    out = tmp_path / "det.fits"
+    assert cli("detect", f"r={bare}", "--psf", "gaussian:fwhm=4.24", "-o", out).code == 0
+    assert read_detections(str(out)).bands == ("r",)
+    assert cli("detect", f"r={bare}", "--psf-sigma", 1.8, "-o", out, "--overwrite").code == 0
+    refused = cli("detect", bare, "--psf-sigma", 1.8, "-o", tmp_path / "no.fits")
+    assert refused.code == 65
+    assert "band is unknown" in refused.err
+    refused = cli("detect", f"r={bare}", "-o", tmp_path / "no.fits")
+    assert refused.code == 2
+    assert "--psf-sigma" in refused.err
+    assert not (tmp_path / "no.fits").exists()
+
+
+def test_side_products(cli, coadd, tmp_path):
+    out, image, labels, regions = (
+        tmp_path / n for n in ("det.fits", "image.fits", "labels.fits", "ds9.reg")
+    )
+    done = cli(
+        "detect", coadd, "-o", out, "--bg-mesh", 64, "--polarity", "both", "--out-image", image,
+        "--out-segmentation", labels, "--regions", regions,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = read_detections(str(out))
+    with open_fits(str(labels)) as file:
+        painted = file.image("SEGMENTATION")
+    assert np.array_equal(painted, found.footprints.labels(found.box))
+    marked = read_exposure(str(image))
+    detected = (marked.mask & STANDARD.value(["DETECTED"])) != 0
+    assert np.array_equal(detected, painted > 0)
+    with open_fits(str(out)) as file:
+        assert {"BACKGROUND", "NEG_PARENTS", "NEG_PEAKS", "NEG_SPANS"} <= set(file.names)
+    lines = regions.read_text().splitlines()
+    points = [line for line in lines if line.startswith("point")]
+    assert len(points) == len(found.peaks)
+    x, y = (float(v) for v in points[0].split("(")[1].split(")")[0].split(","))
+    first = found.peaks[0]
+    assert (x, y) == pytest.approx((first["x"] - 700 + 1, first["y"] - 500 + 1), abs=0.006)
+
+
+def test_outlines_of_regions_surround_each_footprint(cli, coadd, tmp_path):
+    """The length of all lines is that of the borders, counted on the label image."""
+    regions, out = tmp_path / "ds9.reg", tmp_path / "det.fits"
+    assert cli("detect", coadd, "-o", out, "--regions", regions).code == 0
+    found = read_detections(str(out))
+    labels = np.pad(found.footprints.labels(found.box), 1)
+    border = (labels[1:] != labels[:-1]).sum() + (labels[:, 1:] != labels[:, :-1]).sum()
+    length = 0.0
+    for line in regions.read_text().splitlines():
+        if line.startswith("line("):
+            x0, y0, x1, y1 = (float(v) for v in line[5:].split(")")[0].split(","))
+            length += abs(x1 - x0) + abs(y1 - y0)
+    assert length == border
+
+
+def test_blank_image_is_an_empty_catalogue_and_a_warning(cli, field, write_file, tmp_path):
+    blank = write_file(replace(field, image=np.zeros_like(field.image)), "blank.fits")
+    out = tmp_path / "det.fits"
+    done = cli("detect", blank, "-o", out, "--set", "var_scale=none", "--set", "noise_scale=none")
+    assert done.code == 0
+    assert "nothing above 5 sigma" in done.err
+    assert len(read_detections(str(out)).parents) == 0
+
+
+def test_dry_run_writes_nothing(cli, coadd, tmp_path):
+    out = tmp_path / "det.fits"
+    assert cli("detect", coadd, "-o", out, "-n", "--regions", tmp_path / "r.reg").code == 0
+    assert not out.exists()
+    assert not (tmp_path / "r.reg").exists()
+
+
+def test_reference_preset(cli, coadd, tmp_path):
+    out = tmp_path / "det.fits"
+    assert cli("detect", coadd, "-o", out, "--preset", "reference").code == 0
+    peaks = read_detections(str(out)).peaks
+    assert np.array_equal(peaks["x"], peaks["ix"])
+
+
+def test_bad_input(cli, field, write_file, coadd, tmp_path):
+    out = tmp_path / "out.fits"
+    noisy = write_file(replace(field, variance=field.variance / 400), "noisy.fits")
+    done = cli("detect", noisy, "-o", out)
+    assert done.code == 65
+    assert "noisy.fits" in done.err
+    assert "--var-scale none" in done.err
+    assert cli("detect", tmp_path / "none.fits", "-o", out).code == 66
+    assert cli("detect", coadd, "-o", out, "--threshold", -1).code == 2
+    unknown = cli("detect", coadd, "-o", out, "--exclude-mask", "NODATA")
+    assert unknown.code == 2
+    assert "NO_DATA" in unknown.err  # the known ones are listed
+    out.write_text("mine")
+    assert cli("detect", coadd, "-o", out).code == 73
+    assert cli("detect", coadd, "-o", tmp_path / "o.fits", "--regions", out).code == 73
+    assert out.read_text() == "mine"
+    assert not (tmp_path / "o.fits").exists()
