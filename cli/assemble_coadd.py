@@ -49,8 +49,6 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     for the files listed in FILE. Warps may cover parts of the coadd; it covers all of them.
     """
     from coblend.cli.coadd_inputs import Field, open_warps
-    from coblend.cli.compare_warp import compare_warps
-    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
     from coblend.core.coadd.plan import plan_slabs
     from coblend.core.coadd.psf import tabulated
     from coblend.core.psf.coadd import CoaddPsf
@@ -60,21 +58,24 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     field = Field.of(open_warps(warps), params, run)
     interpolate = _interpolates(run, params, field)
     _warn_of_few(field)
+    dtypes = _dtypes(params, field)
+    n_bytes = PlaneStore.n_bytes(dtypes, field.box.shape)
+    in_memory = 4 * n_bytes < run.max_memory
     plan = plan_slabs(
-        field.box, len(field.warps), run.max_memory,
+        field.box, len(field.warps), run.max_memory - in_memory * n_bytes,
         threads=run.jobs, tiles=field.tiled, input_map=params.input_map,
     )  # fmt: skip
     if run.dry_run:
         run.report(_plan_summary(field, plan))
         return
-    comparison = compare_warps(field, params, run) if params.reject == "compare-warp" else None
+    comparison = _compare(field, params, run)
     table = field.weigh(params)
     if comparison is not None:
         field = field.with_epochs(comparison.epochs)
-    folder = os.path.dirname(os.path.abspath(run.output))
+    folder = None if in_memory else os.path.dirname(os.path.abspath(run.output))
     psfs = field.psfs(table)
     psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
-    with PlaneStore(folder, _dtypes(params, field), field.box.shape) as store:
+    with PlaneStore(folder, dtypes, field.box.shape) as store:
         typical = _fill(store, field, plan, table, comparison, run)
         edits = _interpolation(field, typical) if interpolate else {}
         header = _header(field, table, psf is not None)
@@ -87,7 +88,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
                 write_psf(out, psf)
             write_input_psfs(out, table, psfs)
             if comparison is not None:
-                out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
+                out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
     if comparison is not None and params.template:
         _write_template(run, params, field, comparison)
     run.report(_result_summary(field, table, psf, comparison), _input_rows(table))
@@ -100,6 +101,15 @@ def _warn_of_few(field: Field) -> None:
             "%d inputs: no outlier can be clipped at %g sigma with fewer than 4",
             n, rules.sigma_clip,
         )  # fmt: skip
+
+
+def _compare(field: Field, params: CoaddParams, run: Run) -> Comparison | None:
+    """Look for artifacts, if asked to."""
+    if params.reject == "none":
+        return None
+    from coblend.cli.compare_warp import compare_warps
+
+    return compare_warps(field, params, run)
 
 
 def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:

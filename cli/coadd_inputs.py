@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.cli.run import Run
 from coblend.core.box import Box
-from coblend.core.coadd.artifacts import EpochMask
 from coblend.core.coadd.photometry import Calibration, common_calibration
 from coblend.core.coadd.plan import TILE
 from coblend.core.coadd.rules import StackRules
@@ -29,6 +28,9 @@ from coblend.io.exposures import require_same_wcs
 from coblend.io.specs import expand_lists
 from coblend.io.warps import WarpFile, offset_to, open_warp, require_same_band
 from coblend.io.wcs import shift_cards
+
+if TYPE_CHECKING:
+    from coblend.core.coadd.artifacts import EpochMask
 
 log = logging.getLogger("coblend")
 T = TypeVar("T")

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from coblend.cli.coadd_inputs import Field, PlacedWarp, open_warps
 from coblend.cli.run import Run
+from coblend.core.catalog import Column
 from coblend.core.coadd.artifacts import (
+    ARTIFACT_COLUMNS,
     EpochMask,
     Template,
     difference,
@@ -41,7 +43,7 @@ class Comparison:
     ----------
     epochs : list of EpochMask
     table : structured array
-        ARTIFACTS.
+        ARTIFACTS, with its columns.
     template : Template
     edges : array, shape (ny, nx), bool
         Where a PSF-matched warp has ``EDGE``: the PSF is not exact there.
@@ -49,6 +51,7 @@ class Comparison:
 
     epochs: list[EpochMask]
     table: NDArray[Any]
+    columns: tuple[Column, ...]
     template: Template
     edges: NDArray[np.bool_]
 
@@ -97,7 +100,7 @@ def compare_warps(direct: Field, params: CoaddParams, run: Run) -> Comparison:
     for name, origin in (("x0", matched.box.x0), ("y0", matched.box.y0)):
         artifacts[name] += origin
         artifacts[name.replace("0", "1")] += origin
-    return Comparison(epochs, artifacts, template, edges)
+    return Comparison(epochs, artifacts, ARTIFACT_COLUMNS, template, edges)
 
 
 def _matched(direct: Field, params: CoaddParams, run: Run) -> Field:

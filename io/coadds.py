@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -35,27 +35,40 @@ def input_map_names(n_planes: int) -> tuple[str, ...]:
 
 
 class PlaneStore:
-    """Planes of a coadd under construction, on disk, so that memory does not grow with it.
+    """Planes of a coadd under construction.
+
+    They are kept on disk, in files that have no name and vanish with the process, so that memory
+    does not grow with the coadd; or in memory where they fit.
 
     Parameters
     ----------
-    folder : str
-        Where there is room; the files have no name and vanish with the process.
+    folder : str or None
+        Where there is room; None: in memory.
     dtypes : mapping of str to dtype
         Planes by name.
     shape : tuple of int
     """
 
     def __init__(
-        self, folder: str, dtypes: Mapping[str, DTypeLike], shape: tuple[int, int]
+        self, folder: str | None, dtypes: Mapping[str, DTypeLike], shape: tuple[int, int]
     ) -> None:
         self.shape = shape
         self.dtypes = {name: np.dtype(dtype) for name, dtype in dtypes.items()}
-        self._stack = ExitStack()
-        self._files = {
-            name: self._stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
-            for name in dtypes
-        }
+        self._files: dict[str, IO[bytes]] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._rows = dict.fromkeys(dtypes, 0)
+        with ExitStack() as stack:
+            for name, dtype in self.dtypes.items():
+                if folder is None:
+                    self._arrays[name] = np.empty(shape, dtype)
+                else:
+                    self._files[name] = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            self._stack = stack.pop_all()
+
+    @staticmethod
+    def n_bytes(dtypes: Mapping[str, DTypeLike], shape: tuple[int, int]) -> int:
+        """Size of all planes."""
+        return shape[0] * shape[1] * sum(np.dtype(d).itemsize for d in dtypes.values())
 
     def __enter__(self) -> PlaneStore:
         return self
@@ -66,17 +79,24 @@ class PlaneStore:
     def append(self, **rows: NDArray[Any]) -> None:
         """Append whole rows to the planes named."""
         for name, block in rows.items():
-            block.astype(self.dtypes[name], copy=False).tofile(self._files[name])
+            if name in self._arrays:
+                first = self._rows[name]
+                self._arrays[name][first : first + len(block)] = block
+                self._rows[name] = first + len(block)
+            else:
+                block.astype(self.dtypes[name], copy=False).tofile(self._files[name])
 
     def blocks(self, name: str, n_rows: int = 256) -> Iterator[NDArray[Any]]:
         """Yield the rows of a plane, ``n_rows`` at a time, in order."""
-        file, dtype = self._files[name], self.dtypes[name]
-        width = self.shape[1]
-        for row in range(0, self.shape[0], n_rows):
-            rows = min(n_rows, self.shape[0] - row)
+        height, width = self.shape
+        for row in range(0, height, n_rows):
+            rows = min(n_rows, height - row)
+            if name in self._arrays:
+                yield self._arrays[name][row : row + rows]
+                continue
+            file, dtype = self._files[name], self.dtypes[name]
             file.seek(row * width * dtype.itemsize)
-            block = np.fromfile(file, dtype, rows * width)
-            yield block.reshape(rows, width)
+            yield np.fromfile(file, dtype, rows * width).reshape(rows, width)
 
 
 INPUT_COLUMNS = (

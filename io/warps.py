@@ -253,12 +253,13 @@ def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
 
 
 def _variance(noise: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
-    """Variance from a noise plane; NaN where a weight or rms is not positive."""
-    if kind not in (WEIGHT, RMS):
-        return noise
+    """Variance from a noise plane; not finite or not positive where nothing is known."""
     with np.errstate(divide="ignore", over="ignore"):
-        value = 1 / noise if kind == WEIGHT else np.square(noise)
-    return np.where(noise > 0, value, np.float32(np.nan))
+        if kind == WEIGHT:
+            return np.divide(np.float32(1), noise)
+        if kind == RMS:
+            return np.asarray(np.square(noise) * np.sign(noise))
+    return noise
 
 
 def header_float(header: Mapping[str, HeaderValue], *keys: str) -> float:

@@ -115,6 +115,8 @@ def find_gaps(bad: NDArray[np.bool_]) -> Gaps:
     meas_algorithms ``interpolateOverDefects``: runs of more than six pixels at a border are the
     fallback value but for the six pixels next to the data, which then lie between the two.
     """
+    lines = np.flatnonzero(bad.any(axis=1))
+    bad = bad[lines]
     ny, nx = bad.shape
     row, start, stop = _runs(bad)
     at_left, at_right = (
@@ -147,12 +149,13 @@ def find_gaps(bad: NDArray[np.bool_]) -> Gaps:
     keys, inverse = np.unique(np.stack([left, right, code[run]], axis=1), axis=0,
                               return_inverse=True)  # fmt: skip
     table = np.array([coefficients(*map(int, key)) for key in keys]).reshape(-1, 4)
+    far_row, far_column = np.nonzero(fallback)
     return Gaps(
-        pixels=row[run] * nx + column,
-        sources=(row[:, None] * nx + places)[run],
+        pixels=lines[row[run]] * nx + column,
+        sources=(lines[row, None] * nx + places)[run],
         weights=table[inverse.ravel()],
         long=(length > SHORT)[run],
-        fallback=np.flatnonzero(fallback),
+        fallback=lines[far_row] * nx + far_column,
     )
 
 

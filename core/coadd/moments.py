@@ -95,9 +95,8 @@ def accumulate(
             s2[view] += term
             w2[view] += np.multiply(g, sample.weight, out=term)
         if error:
-            np.multiply(sample.variance, g, out=term)
-            if error == "input":
-                term *= sample.weight
+            share = g * sample.weight if error == "input" else g
+            np.multiply(sample.variance, share, out=term)
             errors[view] += term
     return Moments(
         n=count(used),

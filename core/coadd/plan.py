@@ -95,5 +95,6 @@ def plan_slabs(
             hint=f"pass --max-memory {-(-needed // 2**20)}MiB, or use fewer --jobs",
         )
     best = TILE if tiles else max(_CACHE_BYTES // per_row, strip)
+    best -= 0 if tiles else best % strip
     rows = min(rows, box.ny, best)
     return SlabPlan(box, int(rows), int(fixed + rows * per_row))

@@ -23,9 +23,12 @@ def opened(path):
     return open_warp(str(path))
 
 
-def test_plane_store_round_trip(tmp_path, rng):
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_plane_store_round_trip(tmp_path, rng, on_disk):
     planes = {"A": rng.normal(size=(600, 7)).astype("f4"), "B": rng.integers(0, 9, (600, 7))}
-    with PlaneStore(str(tmp_path), {"A": "f4", "B": "i2"}, (600, 7)) as store:
+    dtypes = {"A": "f4", "B": "i2"}
+    assert PlaneStore.n_bytes(dtypes, (600, 7)) == 600 * 7 * 6
+    with PlaneStore(str(tmp_path) if on_disk else None, dtypes, (600, 7)) as store:
         for rows in (slice(0, 10), slice(10, 599), slice(599, 600)):
             store.append(**{name: plane[rows] for name, plane in planes.items()})
         assert not list(tmp_path.iterdir())
