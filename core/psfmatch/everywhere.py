@@ -58,9 +58,10 @@ def fit_everywhere(
     """
     domain = domain_of(box)
     order = params.spatial_order or 0
-    first = max(params.nodes, int(np.ceil(np.sqrt(NODES_PER_TERM * n_terms(order)))))
+    enough = int(np.ceil(np.sqrt(NODES_PER_TERM * n_terms(order))))
+    first = max(params.nodes, enough, order + 1)
     for n in (first, *(n for n in NODE_STEPS if n > first)):
-        counts = node_counts(box, n, max(3, order + 1))
+        counts = node_counts(box, n)
         y, x = chebyshev_nodes(domain, counts)
         source, target = pairs(y, x)
         kernels = _solve_all(solve, source, target)

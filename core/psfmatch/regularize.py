@@ -42,11 +42,31 @@ def choose_strength(pairs: Sequence[tuple[Stamp, Stamp]], solve: Solve, toleranc
     return float(GRID[index])
 
 
+def hardest(source: Stamp, target: Stamp, tolerance: float, n: int) -> list[int]:
+    """Find the pairs that need the smallest strength, by the estimate without solving.
+
+    Parameters
+    ----------
+    source, target : array, shape (n_pair, side, side)
+    tolerance : float
+    n : int
+        How many.
+
+    Returns
+    -------
+    list of int
+    """
+    keys = []
+    for i, pair in enumerate(zip(source, target, strict=True)):
+        errors = fourier_residuals(*pair)
+        start = _start(errors, tolerance)
+        keys.append((-start, -float(errors[start]), i))
+    return [i for *_, i in sorted(keys)[:n]]
+
+
 def _strongest(source: Stamp, target: Stamp, solve: Solve, tolerance: float) -> int:
     """Index on the grid of the largest strength that meets the tolerance, or nearly the best."""
-    estimate = fourier_residuals(source, target)
-    good = np.flatnonzero(estimate <= tolerance)
-    start = int(good[0]) if good.size else _nearly_best(estimate)
+    start = _start(fourier_residuals(source, target), tolerance)
     errors: dict[int, float] = {}
 
     def meets(i: int) -> bool:
@@ -77,6 +97,12 @@ def fourier_residuals(source: Stamp, target: Stamp) -> Stamp:
 def peak_residual(kernel: Stamp, source: Stamp, target: Stamp) -> float:
     """``max |R| / max P_r`` of a kernel."""
     return float(np.abs(residual(kernel, source, target)).max() / target.max())
+
+
+def _start(errors: Stamp, tolerance: float) -> int:
+    """Index of the largest strength that meets the tolerance, or is nearly the best."""
+    good = np.flatnonzero(errors <= tolerance)
+    return int(good[0]) if good.size else _nearly_best(errors)
 
 
 def _nearly_best(errors: Stamp) -> int:

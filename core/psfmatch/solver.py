@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.params.match import MatchParams
-from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psfmatch.al import (
     EXTENDED_DEGREES,
     EXTENDED_RIDGE,
@@ -19,9 +18,12 @@ from coblend.core.psfmatch.al import (
 )
 from coblend.core.psfmatch.delta import solve_delta
 from coblend.core.psfmatch.diagnose import largest_gain, noise_gain
-from coblend.core.psfmatch.regularize import GRID, Solve, choose_strength
+from coblend.core.psfmatch.regularize import GRID, Solve, choose_strength, hardest
 
 Array = NDArray[np.float64]
+
+N_PROBE = 3
+"""Pairs that are solved to choose the strength: the smallest that any of them needs serves all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +66,7 @@ def make_solver(
     Parameters
     ----------
     source, target : array, shape (n, side, side)
-        Stamps at the nodes; the corners of the node lattice, its middle and the nodes of smallest
-        and largest PSF are tried.
+        Stamps at the nodes; the three that are hardest to match are tried.
     side : int
         Side of the kernel.
     params : MatchParams
@@ -81,7 +82,8 @@ def make_solver(
         )
     if params.regularization is not None:
         return DeltaSolver(side, params.alpha, params.regularization, noise)
-    probes = [(source[i], target[i]) for i in _probes(source)]
+    chosen = hardest(source, target, params.tolerance, N_PROBE)
+    probes = [(source[i], target[i]) for i in chosen]
 
     def solve(s: Array, t: Array, strength: float) -> Array:
         return solve_delta(s, t, side, strength, params.alpha, noise)
@@ -90,14 +92,6 @@ def make_solver(
     if params.deconvolution != "allow":
         strength = _within_limits(probes, solve, strength, params)
     return DeltaSolver(side, params.alpha, strength, noise)
-
-
-def _probes(source: Array) -> list[int]:
-    n = len(source)
-    sigma = adaptive_moments(source).sigma
-    across = round(np.sqrt(n))
-    corners = (0, across - 1, n - across, n - 1, n // 2)
-    return sorted({*corners, int(np.argmin(sigma)), int(np.argmax(sigma))})
 
 
 def _within_limits(

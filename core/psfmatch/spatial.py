@@ -19,10 +19,10 @@ def domain_of(box: Box) -> Domain:
     return box.x0 - 0.5, box.x1 - 0.5, box.y0 - 0.5, box.y1 - 0.5
 
 
-def node_counts(box: Box, n: int, least: int = 3) -> tuple[int, int]:
+def node_counts(box: Box, n: int) -> tuple[int, int]:
     """Nodes along y and x: ``n`` each for a square, more along the longer side of a strip."""
     stretch = np.sqrt(box.ny / box.nx)
-    counts = np.clip(np.round([n * stretch, n / stretch]), least, max(12, n)).astype(int)
+    counts = np.clip(np.round([n * stretch, n / stretch]), n, max(12, n)).astype(int)
     return int(counts[0]), int(counts[1])
 
 
