@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erf
 
 from coblend.core.errors import ParameterError
 from coblend.core.psf.moments import FWHM_PER_SIGMA
@@ -115,6 +114,8 @@ class AnalyticPsf:
         if not integrated:
             values = self._profile(axis[:, None], axis[None, :])
         elif self.kind == "GAUSSIAN" and not (self.e1 or self.e2):
+            from scipy.special import erf
+
             edges = erf((np.arange(side + 1) - side / 2) / (np.sqrt(2) * self.sigma))
             values = np.outer(np.diff(edges), np.diff(edges))
         else:

@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import make_interp_spline
-from scipy.spatial import cKDTree
 
 from coblend.core.errors import FormatError
 
@@ -228,6 +226,8 @@ class LatticeField:
         if nodes.size == 1:
             return np.ones((position.size, 1))
         degree = 3 if self.interpolation == "cubic" and nodes.size >= 4 else 1
+        from scipy.interpolate import make_interp_spline
+
         spline = make_interp_spline(nodes, np.eye(nodes.size), k=degree)
         return np.asarray(spline(np.clip(position, nodes[0], nodes[-1])))
 
@@ -271,6 +271,8 @@ class CellField:
 
     def cell_of(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
         """Index of the nearest centre, shape (n,)."""
+        from scipy.spatial import cKDTree
+
         tree = cKDTree(np.stack([self.y, self.x], axis=1))
         points = np.stack([np.ravel(y), np.ravel(x)], axis=1)
         return np.asarray(tree.query(points)[1], dtype=np.int64)

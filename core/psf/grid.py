@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import LinearNDInterpolator
-from scipy.spatial import QhullError
 
 from coblend.core.errors import FormatError
 from coblend.core.psf.fields import CellField, LatticeField
@@ -135,6 +133,9 @@ class CellPsf:
             return nearest
         centres = np.stack([self.y, self.x], axis=1)
         flat = self.stamps.reshape(len(self.stamps), -1)
+        from scipy.interpolate import LinearNDInterpolator
+        from scipy.spatial import QhullError
+
         try:
             between = LinearNDInterpolator(centres, flat)
         except (QhullError, ValueError):  # fewer than three centres, or all on one line

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from coblend.core.errors import ParameterError
 
@@ -57,6 +56,8 @@ def shifted(stamp: NDArray[np.float64], dy: float, dx: float) -> NDArray[np.floa
     array, shape (n, n), float64
     """
     padded = np.pad(stamp.astype(np.float64), SPLINE_MARGIN)
+    from scipy import ndimage
+
     moved = ndimage.shift(padded, (dy, dx), order=5, mode="constant")
     inner = moved[SPLINE_MARGIN:-SPLINE_MARGIN, SPLINE_MARGIN:-SPLINE_MARGIN]
     return np.asarray(inner * (stamp.sum() / inner.sum()), dtype=np.float64)
