@@ -74,18 +74,18 @@ def difference_kernel(
     ParameterError
         When ``reg`` is negative.
     """
-    psf = np.asarray(psf, np.float64)
+    stamps: NDArray[np.float64] = np.asarray(psf, np.float64)
     if reg < 0 or not math.isfinite(reg):
         raise ParameterError(f"the kernel regularisation is {reg}; it must not be negative")
-    if psf.ndim < 2 or psf.shape[-1] % 2 == 0 or psf.shape[-2] % 2 == 0:
-        raise FormatError(f"the PSF has {psf.shape} pixels; its sides must be odd")
-    total = psf.sum((-2, -1), keepdims=True)
-    if not np.all(np.isfinite(psf)) or not np.all(total > 0):
+    if stamps.ndim < 2 or stamps.shape[-1] % 2 == 0 or stamps.shape[-2] % 2 == 0:
+        raise FormatError(f"the PSF has {stamps.shape} pixels; its sides must be odd")
+    total = stamps.sum((-2, -1), keepdims=True)
+    if not np.all(np.isfinite(stamps)) or not np.all(total > 0):
         raise FormatError("the PSF must be finite with a positive sum")
-    ny, nx = psf.shape[-2:]
+    ny, nx = stamps.shape[-2:]
     my, mx = model.shape
     shape = (fft.next_fast_len(ny + my + 3, real=True), fft.next_fast_len(nx + mx + 3, real=True))
-    psf_ft = fft.rfft2(_centre_at_origin(psf, shape))
+    psf_ft = fft.rfft2(_centre_at_origin(stamps, shape))
     model_ft = fft.rfft2(_centre_at_origin(np.asarray(model, np.float64), shape))
     power = np.abs(model_ft) ** 2 + reg**2
     ratio = psf_ft * np.conj(model_ft) / np.where(power > 0, power, np.inf)

@@ -19,6 +19,8 @@ Place = tuple[int, Window, Window]
 
 RADII = (7, 10, 15, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300)
 """Radii of stamps; larger ones grow by a quarter each."""
+_RING_COST = 200
+"""Cost of a ring of calls, in pixels."""
 PADDING = 5
 """Room around the lit pixels of a stamp, to grow into (pixel)."""
 
@@ -71,27 +73,31 @@ class Centres:
     @property
     def reach(self) -> NDArray[np.int64]:
         """Offset of the farthest pixel of the box, shape (k,)."""
-        return np.maximum.reduce([self.y, self.x, self.ny - 1 - self.y, self.nx - 1 - self.x])
+        high, wide = self.ny - 1 - self.y, self.nx - 1 - self.x
+        return np.asarray(np.maximum.reduce([self.y, self.x, high, wide]), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Stamps of equal radius.
+    """Stamps of one size.
 
     Parameters
     ----------
     radius : int
+        Of the stamps; ``n = 2 radius + 1``.
+    own : array, shape (m,), int64
+        Radius that each component may use, at most ``radius``.
     rows : array, shape (m,), int64
         The components, rows of `Centres`.
     planes : array, shape (p, m, n, n), float32
-        Morphologies in plane 0, whatever the optimiser keeps per pixel in the others;
-        ``n = 2 radius + 1``.
+        Morphologies in plane 0, whatever the optimiser keeps per pixel in the others.
     outside : array, shape (m, n, n), bool, or None
-        Pixels outside the blend's box; None when there are none.
+        Pixels beyond the own radius or the blend's box; None when there are none.
     places : tuple of Place
     """
 
     radius: int
+    own: NDArray[np.int64]
     rows: NDArray[np.int64]
     planes: Floats
     outside: NDArray[np.bool_] | None
@@ -100,37 +106,47 @@ class Stack:
     @property
     def morph(self) -> Floats:
         """Morphologies, shape (m, n, n)."""
-        return self.planes[0]
+        first: Floats = self.planes[0]
+        return first
 
     @classmethod
-    def empty(cls, radius: int, rows: NDArray[np.int64], centres: Centres, planes: int) -> Stack:
-        """Stack of zeros."""
+    def empty(
+        cls,
+        own: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        centres: Centres,
+        planes: int = 1,
+    ) -> Stack:
+        """Stack of zeros for components ``rows`` of radii ``own``."""
+        radius = int(own.max())
         side = 2 * radius + 1
-        own = centres.select(rows)
+        at = centres.select(rows)
         places = []
         outside = np.ones((len(rows), side, side), bool)
-        for i in range(len(rows)):
-            y, x, ny, nx = int(own.y[i]), int(own.x[i]), int(own.ny[i]), int(own.nx[i])
-            fy = slice(max(0, y - radius), min(ny, y + radius + 1))
-            fx = slice(max(0, x - radius), min(nx, x + radius + 1))
+        for i, r in enumerate(own.tolist()):
+            y, x, ny, nx = int(at.y[i]), int(at.x[i]), int(at.ny[i]), int(at.nx[i])
+            fy = slice(max(0, y - r), min(ny, y + r + 1))
+            fx = slice(max(0, x - r), min(nx, x + r + 1))
             sy = slice(fy.start - y + radius, fy.stop - y + radius)
             sx = slice(fx.start - x + radius, fx.stop - x + radius)
-            places.append((int(own.blend[i]), (fy, fx), (sy, sx)))
+            places.append((int(at.blend[i]), (fy, fx), (sy, sx)))
             outside[i, sy, sx] = False
-        return cls(radius, rows, np.zeros((planes, len(rows), side, side), np.float32),
-                   outside if outside.any() else None, tuple(places))  # fmt: skip
+        zeros = np.zeros((planes, len(rows), side, side), np.float32)
+        return cls(radius, own, rows, zeros, outside if outside.any() else None, tuple(places))
 
     def take(
         self, members: NDArray[np.int64], rows: NDArray[np.int64], blends: NDArray[np.int64]
     ) -> Stack:
-        """Some of the stamps, as components ``rows`` of blends ``blends``."""
+        """Take some of the stamps, as components ``rows`` of blends ``blends``."""
         places = ((int(b), *self.places[i][1:]) for b, i in zip(blends, members, strict=True))
         outside = None if self.outside is None else self.outside[members]
-        return Stack(self.radius, rows, self.planes[:, members], outside, tuple(places))
+        return Stack(
+            self.radius, self.own[members], rows, self.planes[:, members], outside, tuple(places)
+        )
 
     def with_planes(self, planes: Floats) -> Stack:
         """Return the same places with other pixels."""
-        return Stack(self.radius, self.rows, planes, self.outside, self.places)
+        return Stack(self.radius, self.own, self.rows, planes, self.outside, self.places)
 
     def cut(self, images: Sequence[Floats]) -> Floats:
         """Cut the stamps out of one plane per blend; 0 outside the box."""
@@ -149,8 +165,9 @@ def stack_stamps(
     """
     home = {int(row): (stack, i) for stack in old for i, row in enumerate(stack.rows)}
     stacks = []
-    for radius in np.unique(radii):
-        stack = Stack.empty(int(radius), np.flatnonzero(radii == radius), centres, planes)
+    for low, high in _sizes(radii):
+        rows = np.flatnonzero((radii > low) & (radii <= high))
+        stack = Stack.empty(radii[rows], rows, centres, planes)
         for i, row in enumerate(stack.rows):
             if int(row) in home:
                 source, j = home[int(row)]
@@ -179,15 +196,34 @@ def support_radius(morph: Floats) -> NDArray[np.int64]:
     lit = morph > 0
     rows = np.where(lit.any(2), offset, 0).max(1, initial=0)
     columns = np.where(lit.any(1), offset, 0).max(1, initial=0)
-    return np.maximum(rows, columns)
+    return np.asarray(np.maximum(rows, columns), np.int64)
 
 
 def radii_of(stacks: Sequence[Stack], n_component: int) -> NDArray[np.int64]:
     """Radius of every component's stamp, shape (n_component,)."""
     radii = np.zeros(n_component, np.int64)
     for stack in stacks:
-        radii[stack.rows] = stack.radius
+        radii[stack.rows] = stack.own
     return radii
+
+
+def _sizes(radii: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ranges (low, high] of radii that share a stack.
+
+    Every ring of a stack costs a handful of calls, whatever the number of stamps, so few small
+    stamps had better share the stack of larger ones.
+    """
+    values, counts = np.unique(radii, return_counts=True)
+    sizes, low, held = [], 0, 0
+    for i, (radius, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
+        held += count
+        if i + 1 < len(values):
+            following = int(values[i + 1])
+            if held * (following**2 - radius**2) < _RING_COST * radius:
+                continue
+        sizes.append((low, radius))
+        low, held = radius, 0
+    return sizes
 
 
 def members_of(centres: Centres, n_blend: int) -> list[list[int]]:

@@ -29,7 +29,7 @@ from coblend.core.deblend.observation import Observation
 from coblend.core.deblend.spectra import normal_equations, solve
 from coblend.core.params.deblend import DeblendParams
 
-_SPECTRA_EVERY = 3
+_SPECTRA_EVERY = 4
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
 _SHRINK = 0.7

@@ -51,7 +51,7 @@ def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
     for _ in range(n_iter):
         model = frames.invert(frames.transform(x * weight) * kernel_ft) * weight
         x *= target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
-    return x * weight
+    return np.asarray(x * weight, np.float32)
 
 
 def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) -> Floats:
@@ -108,7 +108,8 @@ def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
     total = np.maximum(core.sum((1, 2)), 1e-30)
     dy = (core[:, 2].sum(1) - core[:, 0].sum(1)) / total
     dx = (core[:, :, 2].sum(1) - core[:, :, 0].sum(1)) / total
-    return np.clip(np.rint(2 * np.stack([dy, dx], 1)), -1, 1).astype(np.int64)
+    shift = np.clip(np.rint(2 * np.stack([dy, dx], 1)), -1, 1)
+    return np.asarray(shift, np.int64)
 
 
 def symmetrize(stamps: Floats, shift: NDArray[np.int64]) -> Floats:
@@ -187,7 +188,7 @@ def _split(
     position = np.full(len(double), -1)
     position[stack.rows] = np.arange(len(stack.rows))
     members = np.flatnonzero(position[rows] >= 0)
-    out = Stack.empty(stack.radius, members, own, 1)
+    out = Stack.empty(stack.own[position[rows[members]]], members, own)
     whole = stack.morph[position[rows[members]]]
     bulge = is_bulge[members][:, None, None]
     disk = (double[rows[members]] & ~is_bulge[members])[:, None, None]
@@ -204,4 +205,4 @@ def embed(stamp: Floats, side: int) -> Floats:
     out[side // 2 - r : side // 2 + r + 1, side // 2 - r : side // 2 + r + 1] = stamp[
         own - r : own + r + 1, own - r : own + r + 1
     ]
-    return out / out.max()
+    return np.asarray(out / out.max(), np.float32)

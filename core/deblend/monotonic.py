@@ -8,6 +8,7 @@ be capped at once: exact, and vectorised over any number of morphologies.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,7 +53,7 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def plan(radius: int, dtype: type[np.floating] = np.float32) -> Plan:
+def plan(radius: int, dtype: str = "f4") -> Plan:
     """Projection plan for stamps of side ``2 radius + 1``, weights of type ``dtype``."""
     side = 2 * radius + 1
     y, x = (a.ravel() for a in np.mgrid[-radius : radius + 1, -radius : radius + 1])
@@ -65,7 +66,7 @@ def plan(radius: int, dtype: type[np.floating] = np.float32) -> Plan:
     position = inverse[pixel[0] * side + pixel[1] + (radius * side + radius)]
     weight = weight.astype(dtype)
     edges = np.searchsorted(level, np.arange(-1, 3 * radius + 1))  # the centre has level -1
-    bounds = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    bounds = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
     capped, caps = _transpose(position, weight)
     return Plan(
         order,
@@ -152,16 +153,28 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     -------
     array, shape (k, n, n), dtype of ``stamps``
     """
-    k, side, _ = stamps.shape
-    steps = plan(side // 2, stamps.dtype.type)
+    side = stamps.shape[-1]
+    steps = plan(side // 2, stamps.dtype.str)
     if outside is not None:
-        stamps = np.where(outside, stamps.dtype.type(_OUTSIDE), stamps)
-    values = np.ascontiguousarray(stamps.reshape(k, -1).T[steps.order])
+        stamps = stamps.copy()
+        np.putmask(stamps, outside, stamps.dtype.type(_OUTSIDE))
+    values = _to_levels(stamps, steps)
     cap_outwards(values, steps)
-    result = np.ascontiguousarray(values[steps.inverse].T).reshape(stamps.shape)
+    result = _from_levels(values, steps, side)
     if outside is not None:
-        result[outside] = 0
+        np.putmask(result, outside, 0)
     return result
+
+
+def _to_levels(stamps: Floats, steps: Plan) -> Floats:
+    """Sort pixels by level, shape (n * n, k)."""
+    return np.ascontiguousarray(stamps.reshape(len(stamps), -1).T).take(steps.order, axis=0)
+
+
+def _from_levels(values: Floats, steps: Plan, side: int) -> Floats:
+    """Undo `_to_levels`."""
+    ordered = values.take(steps.inverse, axis=0)
+    return np.ascontiguousarray(ordered.T).reshape(-1, side, side)
 
 
 def cap_outwards(values: Floats, steps: Plan) -> None:
@@ -192,19 +205,28 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
     -------
     array, shape (k, n, n)
     """
-    k, side, _ = stamps.shape
-    steps = plan(side // 2, stamps.dtype.type)
-    values = np.ascontiguousarray(stamps.reshape(k, -1).T[steps.order])
-    pull = np.ascontiguousarray(gradient.reshape(k, -1).T[steps.order])
+    side = stamps.shape[-1]
+    steps = plan(side // 2, stamps.dtype.str)
+    values, pull = _to_levels(stamps, steps), _to_levels(gradient, steps)
     cap = np.zeros_like(values)
     for neighbours, weights in zip(steps.neighbours, steps.weights, strict=True):
-        cap += values.take(neighbours, axis=0) * weights
+        near = values.take(neighbours, axis=0)
+        near *= weights
+        cap += near
     held = (values >= cap * values.dtype.type(_AT_CAP)) & (cap > 0)
-    passed = np.where(held, np.minimum(pull, 0), 0)
+    passed = np.minimum(pull, 0)
+    passed *= held
+    minimum, total, multiply = np.minimum, np.add.reduce, np.multiply
+    lit = np.flatnonzero(held.any(1))
+    last_held = int(lit[-1]) if len(lit) else -1
     for first, last, pixels, weights in steps.outer:
+        if first > last_held:
+            continue
         add = passed.take(pixels, axis=0)
-        add *= weights
+        multiply(add, weights, out=add)
         own = pull[first:last]
-        own += add.sum(0)
-        np.minimum(own, 0, out=passed[first:last], where=held[first:last])
-    return np.ascontiguousarray(pull[steps.inverse].T).reshape(stamps.shape)
+        own += total(add, 0)
+        push = passed[first:last]
+        minimum(own, 0, out=push)
+        push *= held[first:last]
+    return _from_levels(pull, steps, side)

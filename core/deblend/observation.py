@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from scipy import fft
 from coblend.core.exposure import Cube
 
 Floats = NDArray[np.floating]
+T = TypeVar("T", bound=np.generic)
 Complex = NDArray[np.complexfloating]
 
 
@@ -122,9 +124,9 @@ class Observation:
         """Number of bands."""
         return int(self.frames[0].data.shape[1]) if self.frames else 0
 
-    def by_blend(self, arrays: Sequence[Floats]) -> list[Floats]:
-        """Views of every blend's part of arrays, one array per group of frames."""
-        views: list[Floats] = [np.empty(0)] * len(self)
+    def by_blend(self, arrays: Sequence[NDArray[T]]) -> list[NDArray[T]]:
+        """Return views of every blend's part of arrays, one array per group of frames."""
+        views = [arrays[0][0]] * len(self) if arrays else []
         for frames, array in zip(self.frames, arrays, strict=True):
             for blend, view in zip(frames.blends, array, strict=True):
                 views[blend] = view
@@ -151,7 +153,7 @@ class Observation:
         return Observation(tuple(parts))
 
     def split(self, mask: NDArray[np.bool_]) -> Observation:
-        """The same blends, those with and without ``mask`` in frames of their own."""
+        """Sort the same blends, those with and without ``mask`` in frames of their own."""
         parts = []
         for frames in self.frames:
             for rows in (

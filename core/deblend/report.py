@@ -13,7 +13,6 @@ from coblend.core.deblend.components import Floats, Stack
 from coblend.core.deblend.fit import Fit
 from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
 from coblend.core.deblend.observation import Observation
-from coblend.core.deblend.operators import brightest
 from coblend.core.deblend.spectra import (
     NormalEquations,
     Rendered,
@@ -110,7 +109,9 @@ def report(
         spectra = solve(systems, len(fitted.centres)).astype(np.float32)
     if not np.isfinite(spectra).all():
         raise FormatError("NonFinite")
-    morphs, recentred = _trimmed(fitted.stacks, len(fitted.centres))
+    morphs = _trimmed(fitted.stacks, len(fitted.centres))
+    at = fitted.centres
+    recentred = (at.y != batch.y[at.source]) | (at.x != batch.x[at.source])
     return [
         _blend_result(batch, i, data[i], weights[i], footprints[i], fitted, spectra, morphs,
                       rendered[i], systems[i], {"psf_init": point, "recentred": recentred}, params)
@@ -200,7 +201,7 @@ def _source_flags(
     footprint: NDArray[np.bool_],
     params: DeblendParams,
 ) -> NDArray[np.int64]:
-    """Flags of the sources of a blend that follow from the final model."""
+    """Set the flags of the sources of a blend that follow from the final model."""
     flags = np.zeros(n_source, np.int64)
     seen = np.zeros((n_source, len(system.seen)), bool)
     np.logical_or.at(seen, source, system.seen.T)
@@ -251,7 +252,7 @@ def _errors(
     """Errors of the fluxes at fixed morphologies, with the floor, shape (n_source, n_band)."""
     share = (source == np.arange(len(flux))[:, None]) * light
     variance = np.einsum("sk,bkl,sl->sb", share, cov, share)
-    return np.sqrt(variance * sigma**2 + (params.flux_err_floor * flux) ** 2)
+    return np.asarray(np.sqrt(variance * sigma**2 + (params.flux_err_floor * flux) ** 2))
 
 
 def _border(footprint: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -261,12 +262,10 @@ def _border(footprint: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return footprint & ~inside
 
 
-def _trimmed(stacks: Sequence[Stack], n: int) -> tuple[list[Morph], NDArray[np.bool_]]:
-    """Morphologies of all components cut to their lit pixels, and whether they moved."""
+def _trimmed(stacks: Sequence[Stack], n: int) -> list[Morph]:
+    """Cut the morphologies of all components to their lit pixels."""
     morphs: list[Morph] = [(0, 0, np.zeros((1, 1), np.float32))] * n
-    recentred = np.zeros(n, bool)
     for stack in stacks:
-        recentred[stack.rows] = brightest(stack.morph).any(1)
         for row, morph, (_, frame, part) in zip(
             stack.rows, stack.morph, stack.places, strict=True
         ):
@@ -276,4 +275,4 @@ def _trimmed(stacks: Sequence[Stack], n: int) -> tuple[list[Morph], NDArray[np.b
             morphs[int(row)] = (
                 frame[0].start + int(rows[0]), frame[1].start + int(columns[0]), own[y, x].copy()
             )  # fmt: skip
-    return morphs, recentred
+    return morphs

@@ -144,17 +144,39 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
         See `render`.
     weight, data : array, shape (n_band, ny, nx), float32
     """
-    n_band, k = len(data), len(rendered)
-    gram = np.zeros((n_band, k, k))
-    rhs = np.zeros((n_band, k))
-    seen = np.zeros((n_band, k), bool)
-    for i, (_, (ya, xa), image) in enumerate(rendered):
-        w = weight[:, ya, xa]
-        weighted = w * image
-        rhs[:, i] = _dot(weighted, data[:, ya, xa])
+    rows = np.array([row for row, _, _ in rendered], np.int64)
+    whole = bool(rendered) and all(image.shape == data.shape for _, _, image in rendered)
+    build = _dense_products if whole else _overlap_products
+    gram, rhs = build(rendered, weight, data)
+    seen = np.zeros(rhs.shape, bool)
+    for i, (_, window, image) in enumerate(rendered):
         light = np.maximum(image, 0)
-        covered = np.einsum("byx,byx->b", light, w > 0, dtype=np.float32)
+        covered = _dot(light, (weight[(slice(None), *window)] > 0).astype(np.float32))
         seen[:, i] = covered > _MIN_COVERAGE * np.maximum(light.sum((1, 2)), 1e-30)
+    return NormalEquations(rows, gram, rhs, seen)
+
+
+def _dense_products(
+    rendered: Sequence[Rendered], weight: Floats, data: Floats
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gram matrices and right-hand sides of images that all cover the frame."""
+    n_band = len(data)
+    images = np.stack([image for _, _, image in rendered], 1).reshape(n_band, len(rendered), -1)
+    weighted = images * weight.reshape(n_band, 1, -1)
+    gram = weighted @ images.transpose(0, 2, 1)
+    rhs = weighted @ data.reshape(n_band, -1, 1)
+    return gram.astype(np.float64), rhs[..., 0].astype(np.float64)
+
+
+def _overlap_products(
+    rendered: Sequence[Rendered], weight: Floats, data: Floats
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gram matrices and right-hand sides of images on windows of their own."""
+    n_band, k = len(data), len(rendered)
+    gram, rhs = np.zeros((n_band, k, k)), np.zeros((n_band, k))
+    for i, (_, (ya, xa), image) in enumerate(rendered):
+        weighted = weight[:, ya, xa] * image
+        rhs[:, i] = _dot(weighted, data[:, ya, xa])
         for j in range(i + 1):
             _, (yb, xb), other = rendered[j]
             y, x = _meet(ya, yb), _meet(xa, xb)
@@ -163,8 +185,7 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
                     weighted[:, _within(y, ya), _within(x, xa)],
                     other[:, _within(y, yb), _within(x, xb)],
                 )
-    rows = np.array([row for row, _, _ in rendered], np.int64)
-    return NormalEquations(rows, gram, rhs, seen)
+    return gram, rhs
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coblend.core.deblend.metrics import overlap, reduced_chi2
+from coblend.core.deblend.metrics import add_up, merge, overlap, reduced_chi2
 
 
 @pytest.mark.parametrize("distance", [2.0, 5.0, 9.0])
 def test_blendedness_of_two_gaussians(distance: float) -> None:
     """``1 - 1 / (1 + exp(-d^2 / 4 sigma^2))`` for equal sources at distance d."""
     y, x = np.mgrid[:61, :61]
-    models = np.stack([
-        np.exp(-((y - 30) ** 2 + (x - 30 - side * distance / 2) ** 2) / 18.0)
+    window = slice(2, 63), slice(1, 62)
+    models = [
+        (window, np.exp(-((y - 30) ** 2 + (x - 30 - side * distance / 2) ** 2)[None] / 18.0))
         for side in (-1, 1)
-    ])[:, None].astype(np.float32)  # fmt: skip
+    ]
     result = overlap(models)
     expected = 1 - 1 / (1 + np.exp(-(distance**2) / 36))
     assert np.abs(result.blendedness - expected).max() < 1e-3
@@ -25,11 +26,11 @@ def test_blendedness_of_two_gaussians(distance: float) -> None:
 
 
 def test_a_lone_source_has_no_overlap(rng: np.random.Generator) -> None:
-    model = rng.uniform(size=(1, 2, 9, 9)).astype(np.float32)
-    result = overlap(model)
+    model = rng.uniform(size=(2, 9, 9)).astype(np.float32)
+    result = overlap([((slice(0, 9), slice(3, 12)), model)])
     assert np.abs(result.blendedness).max() < 1e-12
     assert result.max_overlap.max() == 0
-    assert result.flux[0] == pytest.approx(model[0].sum((1, 2), dtype=float))
+    assert result.flux[0] == pytest.approx(model.sum((1, 2), dtype=float))
 
 
 def test_chi2_of_noise_is_one(rng: np.random.Generator) -> None:
@@ -42,11 +43,21 @@ def test_chi2_of_noise_is_one(rng: np.random.Generator) -> None:
     assert reduced_chi2(chi2, usable, rendered) == pytest.approx(1, abs=0.05)
 
 
+def test_patches_add_up_over_the_smallest_window() -> None:
+    one = (slice(2, 4), slice(5, 9)), np.ones((1, 2, 4), np.float32)
+    two = (slice(3, 6), slice(4, 6)), np.ones((1, 3, 2), np.float32)
+    window, image = merge([one, two])
+    assert window == (slice(2, 6), slice(4, 9))
+    assert np.array_equal(add_up([(window, image)], (7, 9)), add_up([one, two], (7, 9)))
+    assert image.sum() == 14
+
+
 # bad input
 
 
 def test_sources_without_light() -> None:
-    result = overlap(np.zeros((2, 1, 5, 5), np.float32))
+    dark = (slice(0, 5), slice(0, 5)), np.zeros((1, 5, 5), np.float32)
+    result = overlap([dark, dark])
     assert np.isnan(result.blendedness).all()
     assert result.flux_overlap_frac.tolist() == [[0], [0]]
     assert np.isnan(reduced_chi2(np.zeros((1, 2, 2)), np.ones((1, 2, 2), bool),
