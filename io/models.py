@@ -24,7 +24,7 @@ from coblend.core.model import (
     object_columns,
     parent_columns,
 )
-from coblend.io.encoding import encode_runs, footprint_pixels
+from coblend.io.encoding import encode_runs, footprint_intervals
 from coblend.io.model_file import ModelFile
 from coblend.io.model_tables import (
     BLEND_STORE,
@@ -83,7 +83,7 @@ def write_models(
     boxes = table_boxes(models.parents)
     offsets = box_offsets(boxes)
     parent_runs, n_parent_run = encode_runs(
-        footprint_pixels(models.footprints, boxes, offsets), offsets
+        *footprint_intervals(models.footprints, boxes, offsets), offsets
     )
     runs = np.concatenate([parent_runs, heap.runs])
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coblend.core.errors import CorruptFileError, FormatError
 from coblend.core.footprint import expand_runs
 from coblend.core.model import CUBE, FACTORIZED, POINT, ModelSet
-from coblend.io.encoding import decode_runs, encode_runs, from_codes, to_codes
+from coblend.io.encoding import decode_runs, encode_runs, from_codes, intervals, to_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ def pack(models: ModelSet, steps: NDArray[np.floating] | None) -> Heap:
         support[expand_runs(offsets[rows], area)] |= models.morph[expand_runs(start, area)] != 0
     pixels = np.flatnonzero(support)
     trimmed, there, count = _trim(pixels, boxes, offsets, _peak_boxes(models.components))
-    runs, n_run = encode_runs(there, box_offsets(trimmed))
+    corners = box_offsets(trimmed)
+    runs, n_run = encode_runs(*intervals(there, corners), corners)
     if not np.all(shaped):
         runs = runs[np.repeat(shaped, n_run)]
         n_run = np.where(shaped, n_run, 0)
@@ -136,7 +137,8 @@ def unpack(
     boxes[~shaped, 2:] = 0
     offsets = box_offsets(boxes)
     inner = box_offsets(boxes[shaped])
-    pixels = decode_runs(runs, components["n_run"][shaped].astype(np.int64), inner)
+    start, stop = decode_runs(runs, components["n_run"][shaped].astype(np.int64), inner)
+    pixels = expand_runs(start, stop - start)
     owner = np.flatnonzero(shaped)[np.searchsorted(inner, pixels, side="right") - 1]
     count = np.bincount(owner, minlength=len(boxes))
     planes = np.where(shaped, np.where(kind == CUBE, n_band, 1), 0)

@@ -9,13 +9,14 @@ import pytest
 from scipy.signal import fftconvolve
 
 from coblend.core.errors import CorruptFileError, FormatError
-from coblend.core.footprint import FootprintSet
+from coblend.core.footprint import FootprintSet, expand_runs
 from coblend.io.encoding import (
     decode_runs,
     encode_runs,
-    footprint_pixels,
+    footprint_intervals,
     from_codes,
-    pixels_to_footprints,
+    intervals,
+    intervals_to_footprints,
     row_checksums,
     to_codes,
 )
@@ -33,17 +34,22 @@ def runs_of(mask: np.ndarray) -> list[int]:
     return [*out, length]
 
 
+def pixels_of(runs: np.ndarray, counts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    start, stop = decode_runs(runs, counts, offsets)
+    return expand_runs(start, stop - start)
+
+
 def test_runs_equal_a_plain_loop(rng: np.random.Generator) -> None:
     masks = [rng.random(rng.integers(1, 9, 2)) < p for p in rng.random(200)]
     masks += [np.ones((3, 4), bool), np.zeros((3, 4), bool), np.ones((1, 1), bool)]
     offsets = np.cumsum([0, *(m.size for m in masks)])
     pixels = np.flatnonzero(np.concatenate([m.ravel() for m in masks]))
-    runs, counts = encode_runs(pixels, offsets)
+    runs, counts = encode_runs(*intervals(pixels, offsets), offsets)
     assert runs.dtype == np.int16
     expected = [runs_of(m) for m in masks]
     assert counts.tolist() == [len(e) for e in expected]
     assert runs.tolist() == [r for e in expected for r in e]
-    assert np.array_equal(decode_runs(runs, counts, offsets), pixels)
+    assert np.array_equal(pixels_of(runs, counts, offsets), pixels)
 
 
 @pytest.mark.parametrize("on", [0, 1, 32767, 32768, 65534, 65535, 100_000])
@@ -52,22 +58,26 @@ def test_long_runs_are_split(on: int, off: int) -> None:
     mask = np.zeros((1, on + off + 5), bool)
     mask[0, off : off + on] = True
     offsets = np.array([0, mask.size])
-    runs, counts = encode_runs(np.flatnonzero(mask), offsets)
+    runs, counts = encode_runs(*intervals(np.flatnonzero(mask), offsets), offsets)
     assert runs.min() >= 0
     assert runs.sum(dtype=int) == mask.size
-    assert np.array_equal(decode_runs(runs, counts, offsets), np.flatnonzero(mask))
+    start, _ = decode_runs(runs, counts, offsets)
+    assert len(start) == (on > 0)
+    assert np.array_equal(pixels_of(runs, counts, offsets), np.flatnonzero(mask))
     parity = np.arange(len(runs)) % 2 == 1  # the documented way to decode
     assert np.array_equal(np.repeat(parity, runs), mask.ravel())
 
 
-def test_footprints_to_pixels_and_back(rng: np.random.Generator) -> None:
-    masks = [rng.random((9, 11)) < 0.6 for _ in range(20)]
+def test_footprints_to_runs_and_back(rng: np.random.Generator) -> None:
+    masks = [rng.random((9, 11)) < 0.6 for _ in range(20)] + [np.ones((300, 250), bool)]
     sets = FootprintSet.concatenate([FootprintSet.from_mask(m, 50, -20) for m in masks])
     boxes = sets.boxes().astype(np.int64)
     offsets = box_offsets(boxes)
-    pixels = footprint_pixels(sets, boxes, offsets)
-    assert np.all(np.diff(pixels) > 0)
-    back = pixels_to_footprints(pixels, boxes, offsets)
+    start, stop = footprint_intervals(sets, boxes, offsets)
+    assert np.all(start < stop)
+    assert np.all(stop[:-1] <= start[1:])
+    runs, counts = encode_runs(start, stop, offsets)
+    back = intervals_to_footprints(*decode_runs(runs, counts, offsets), boxes, offsets)
     assert np.array_equal(back.spans, sets.spans)
     assert np.array_equal(back.offsets, sets.offsets)
 

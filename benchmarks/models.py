@@ -1,0 +1,273 @@
+"""Stored models: bytes per source, and how long one blend and all of them take to read.
+
+    OPENBLAS_NUM_THREADS=1 python benchmarks/models.py [--size 720] [--sources 10000]
+
+Deblends a simulated field in five bands, repeats it until there are enough sources, and compares
+the file with heavy footprints of 12 bytes a pixel and with the JSON of scarlet lite's
+`ScarletModelData` in a zip (stored, as the Rubin pipelines write it, and deflated).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from field import Field, make_field
+
+from coblend.core.box import Box
+from coblend.core.deblend.collect import collect
+from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.work import deblend_work
+from coblend.core.exposure import Cube, Exposure
+from coblend.core.footprint import FootprintSet
+from coblend.core.model import ModelSet
+from coblend.core.params.deblend import DeblendParams
+from coblend.core.params.reconstruct import ReconstructParams
+from coblend.core.reconstruct.band import reconstruct_band
+from coblend.core.reconstruct.frames import cut_frames
+from coblend.core.reconstruct.precision import storage_steps
+from coblend.io.models import ModelFile, read_models, write_models
+from coblend.io.structure import scan
+from coblend.io.writer import create
+
+_PLACES = ("blend", "parent", "peak_id", "id", "component0", "n_component", "ix", "iy", "flags")
+"""Columns of OBJECTS that belong to the models; the others are the catalogue."""
+
+
+def deblended(field: Field, params: DeblendParams | None = None) -> ModelSet:
+    """Models of a field."""
+    params = params or DeblendParams()
+    work = plan(field.detections, field.cube, params)
+    results = [
+        result
+        for batch in batches(field.detections, field.cube, work)
+        for result in deblend_work(batch, params)
+    ]
+    return collect(field.detections, field.cube, work, results, params)
+
+
+def exposures(cube: Cube) -> list[Exposure]:
+    """Exposures of a cube, one per band."""
+    return [
+        Exposure(cube.images[b], cube.masks[b], cube.variances[b], cube.box, cube.planes, band)
+        for b, band in enumerate(cube.bands)
+    ]
+
+
+def repeated(models: ModelSet, n: int) -> ModelSet:
+    """The same models ``n`` times, side by side in x, with ids of their own."""
+    step = models.box.nx
+    tables: dict[str, list[Any]] = {"parents": [], "blends": [], "objects": [], "components": []}
+    spans = []
+    for i in range(n):
+        part = {name: getattr(models, name).copy() for name in tables}
+        for name, columns in (
+            ("parents", ("x0",)), ("blends", ("x0",)), ("objects", ("x", "ix")),
+            ("components", ("x0", "peak_x")),
+        ):  # fmt: skip
+            for column in columns:
+                part[name][column] += i * step
+        shift = i * 10_000_000
+        part["parents"]["id"] += shift
+        part["parents"]["blend0"] += i * len(models.blends)
+        part["blends"]["id"] += shift
+        part["blends"]["parent"] += i * len(models.parents)
+        part["blends"]["object0"] += i * len(models.objects)
+        part["blends"]["component0"] += i * len(models.components)
+        part["objects"]["component0"] += i * len(models.components)
+        part["objects"]["blend"] += np.where(part["objects"]["blend"] != 0, shift, 0)
+        part["objects"]["id"] += shift
+        part["objects"]["parent"] += shift
+        part["components"]["object"] += i * len(models.objects)
+        for name in tables:
+            tables[name].append(part[name])
+        spans.append(
+            FootprintSet(
+                models.footprints.spans + np.array([0, i * step, i * step], np.int32),
+                models.footprints.offsets,
+            )
+        )
+    sizes = np.tile(np.diff(models.morph_offsets), n)
+    box = models.box
+    return replace(
+        models,
+        **{name: np.concatenate(parts) for name, parts in tables.items()},
+        footprints=FootprintSet.concatenate(spans),
+        morph=np.tile(models.morph, n),
+        morph_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        box=Box(box.y0, box.x0, box.ny, box.nx * n),
+    )
+
+
+def save(models: ModelSet, path: str, error: float) -> float:
+    """Write a file and return the seconds that takes."""
+    start = time.perf_counter()
+    with create(path, "deblended/1", overwrite=True) as out:
+        write_models(out, models, storage_steps(models, error))
+    return time.perf_counter() - start
+
+
+def sizes(path: str, models: ModelSet) -> dict[str, float]:
+    """Bytes per source of every HDU; the catalogue's columns of OBJECTS counted apart."""
+    n = len(models.objects)
+    out = {hdu.name or "header": (hdu.end - hdu.start) / n for hdu in scan(path)}
+    kept = sum(models.objects.dtype[name].itemsize for name in _PLACES)
+    out["catalogue"] = out.pop("OBJECTS") - kept
+    out["OBJECTS"] = kept
+    out["models"] = sum(v for k, v in out.items() if k != "catalogue")
+    return out
+
+
+def heavy_bytes(field: Field, models: ModelSet) -> float:
+    """Bytes per source of heavy footprints: 12 a pixel and span, 620 of peak and records."""
+    total = 0.0
+    for b, exposure in enumerate(exposures(field.cube)):
+        light = reconstruct_band(models, cut_frames(models, exposure), b, ReconstructParams())
+        total += 12 * len(light.light) + 12 * len(light.footprints.spans)
+        total += 620 * len(light.footprints)
+    return total / len(models.objects)
+
+
+def zip_bytes(models: ModelSet, folder: str, compression: int) -> float:
+    """Bytes per source of the Rubin pipelines' zip: JSON members with the keys of scarlet lite."""
+    path = os.path.join(folder, "models.scarlet")
+    objects, components = models.objects, models.components
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        psf = models.psfs[0]
+        archive.writestr(
+            "metadata",
+            json.dumps({"bands": models.bands, "psf": psf.ravel().astype(float).tolist()}),
+        )
+        for p, parent in enumerate(models.parents):
+            spans = models.footprints.mask(p)
+            children = {}
+            first = int(parent["blend0"])
+            for blend in models.blends[first : first + int(parent["n_blend"])]:
+                o0 = int(blend["object0"])
+                sources = {}
+                for row in objects[o0 : o0 + int(blend["n_object"])]:
+                    c0 = int(row["component0"])
+                    parts = []
+                    for c in range(c0, c0 + int(row["n_component"])):
+                        part = components[c]
+                        parts.append({
+                            "origin": [int(part["y0"]), int(part["x0"])],
+                            "shape": [int(part["ny"]), int(part["nx"])],
+                            "peak": [int(part["peak_y"]), int(part["peak_x"])],
+                            "spectrum": models.spectra()[c].astype(float).tolist(),
+                            "morph": models.morphology(c).ravel().astype(float).tolist(),
+                            "component_type": "factorized", "version": "1.0.0",
+                        })  # fmt: skip
+                    sources[str(row["id"])] = {
+                        "source_type": "source", "components": parts, "version": "1.0.0",
+                        "metadata": {"id": int(row["id"]), "peak_id": int(row["peak_id"])},
+                    }  # fmt: skip
+                children[str(blend["id"])] = {
+                    "blend_type": "blend", "origin": [int(blend["y0"]), int(blend["x0"])],
+                    "shape": [int(blend["ny"]), int(blend["nx"])], "sources": sources,
+                    "version": "1.0.0",
+                }  # fmt: skip
+            origin = [int(parent["y0"]), int(parent["x0"])]
+            if children:
+                member = {
+                    "blend_type": "hierarchical", "children": children, "version": "1.0.0",
+                    "metadata": {"spans": spans.ravel().tolist(), "spans_shape": spans.shape,
+                                 "spans_dtype": "bool", "origin": origin,
+                                 "array_keys": ["spans"]},
+                }  # fmt: skip
+            else:
+                member = {
+                    "source_type": "isolated", "origin": origin, "shape": spans.shape,
+                    "span_array": spans.ravel().astype(float).tolist(), "version": "1.0.0",
+                }  # fmt: skip
+            archive.writestr(str(parent["id"]), json.dumps(member))
+    return os.path.getsize(path) / len(models.objects)
+
+
+def timed(function: Callable[[], Any], repeat: int = 5) -> float:
+    """Shortest of several runs (s)."""
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def bytes_read(function: Callable[[], Any]) -> int:
+    """Bytes that a function reads from files (Linux)."""
+
+    def count() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = count()
+    function()
+    return count() - before
+
+
+def access(path: str, models: ModelSet) -> None:
+    """Print times of reading and the part of the file that one blend needs."""
+    row = len(models.blends) // 2
+    identifier = int(models.blends["id"][row])
+
+    def cold() -> None:
+        with ModelFile(path) as file:
+            file.blend_row(row)
+
+    size = os.path.getsize(path)
+    with ModelFile(path) as file:
+        file.blend_row(0)
+        warm = timed(lambda: [file.blend_row(row + i) for i in range(20)]) / 20
+        by_row = bytes_read(lambda: file.blend_row(row + 30)) / size
+        by_id = bytes_read(lambda: file.blend(identifier)) / size
+    print(f"read all            {1e3 * timed(lambda: read_models(path), 3):9.1f} ms")
+    print(f"one blend, cold     {1e3 * timed(cold, 20):9.2f} ms")
+    print(f"one blend, warm     {1e3 * warm:9.2f} ms   {100 * by_row:.2f} % of the file")
+    print(f"one blend by id                    {100 * by_id:.2f} % of the file")
+
+
+def main() -> None:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", type=int, default=720)
+    parser.add_argument("--sources", type=int, default=10_000)
+    options = parser.parse_args()
+    field = make_field(options.size)
+    one = deblended(field)
+    models = repeated(one, max(1, round(options.sources / len(one.objects))))
+    n = len(models.objects)
+    print(f"{n} sources, {len(models.components)} components, {len(models.blends)} blends, "
+          f"{len(models.bands)} bands")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "models.fits")
+        for error in (0.0, 0.002, 0.005, 0.01, 0.02):
+            seconds = save(models, path, error)
+            parts = sizes(path, models)
+            print(f"model_error {error:5g}: {parts['models']:7.1f} B/source "
+                  f"(+ catalogue {parts['catalogue']:.1f}), written in {seconds:.2f} s")  # fmt: skip
+            if error in (0.0, 0.005):
+                rest = {k: round(v, 1) for k, v in parts.items() if k != "models"}
+                print(f"    {rest}")
+        save(models, path, 0.005)
+        ours = sizes(path, models)["models"]
+        rivals = {
+            "heavy footprints": heavy_bytes(field, one),
+            "zip, stored": zip_bytes(one, folder, zipfile.ZIP_STORED),
+            "zip, deflated": zip_bytes(one, folder, zipfile.ZIP_DEFLATED),
+        }
+        for name, value in rivals.items():
+            print(f"{name:18s} {value:9.0f} B/source, {value / ours:6.1f} times ours")
+        access(path, models)
+
+
+if __name__ == "__main__":
+    main()
