@@ -142,6 +142,11 @@ def _render(truth: np.ndarray, radius: np.ndarray, rng: np.random.Generator) -> 
 def _add(sky: np.ndarray, image: np.ndarray, y: int, x: int) -> None:
     half = image.shape[-1] // 2
     ny, nx = sky.shape[1:]
-    y0, y1, x0, x1 = max(0, y - half), min(ny, y + half + 1), max(0, x - half), min(nx, x + half + 1)
+    y0, y1, x0, x1 = (
+        max(0, y - half),
+        min(ny, y + half + 1),
+        max(0, x - half),
+        min(nx, x + half + 1),
+    )
     part = image[:, y0 - y + half : y1 - y + half, x0 - x + half : x1 - x + half]
     sky[:, y0:y1, x0:x1] += part
