@@ -49,7 +49,7 @@ def deblended(field: Field, params: DeblendParams | None = None) -> ModelSet:
     work = plan(field.detections, field.cube, params)
     results = [
         result
-        for batch in batches(field.detections, field.cube, work)
+        for batch in batches(field.detections, field.cube, work, params)
         for result in deblend_work(batch, params)
     ]
     return collect(field.detections, field.cube, work, results, params)
@@ -64,7 +64,7 @@ def exposures(cube: Cube) -> list[Exposure]:
 
 
 def repeated(models: ModelSet, n: int) -> ModelSet:
-    """The same models ``n`` times, side by side in x, with ids of their own."""
+    """Repeat models ``n`` times, side by side in x, with ids of their own."""
     step = models.box.nx
     tables: dict[str, list[Any]] = {"parents": [], "blends": [], "objects": [], "components": []}
     spans = []
@@ -252,8 +252,10 @@ def main() -> None:
         for error in (0.0, 0.002, 0.005, 0.01, 0.02):
             seconds = save(models, path, error)
             parts = sizes(path, models)
-            print(f"model_error {error:5g}: {parts['models']:7.1f} B/source "
-                  f"(+ catalogue {parts['catalogue']:.1f}), written in {seconds:.2f} s")  # fmt: skip
+            print(
+                f"model_error {error:5g}: {parts['models']:7.1f} B/source (+ catalogue "
+                f"{parts['catalogue']:.1f}), written in {seconds:.2f} s"
+            )
             if error in (0.0, 0.005):
                 rest = {k: round(v, 1) for k, v in parts.items() if k != "models"}
                 print(f"    {rest}")

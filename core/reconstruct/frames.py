@@ -100,7 +100,7 @@ def cut_frames(
 
 
 def chunk_parents(
-    parents: NDArray[Any], rows: NDArray[np.int64], limit: int = 1 << 21
+    parents: NDArray[Any], rows: NDArray[np.int64], limit: int = 1 << 18
 ) -> list[tuple[int, int]]:
     """Split parents into ranges of rows whose stamps fit into memory together.
 

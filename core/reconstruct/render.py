@@ -11,8 +11,8 @@ from coblend.core.kernels import difference_kernel, model_psf
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.stamps import Stamps, area_offsets
 
-_BATCH = 1 << 21
-"""Pixels of padded stamps per transform; bounds the work space to about 100 MB."""
+_BATCH = 1 << 19
+"""Pixels of padded stamps per transform; bounds the work space to about 20 MB."""
 _STEP = 8
 """Stamps are padded to multiples of this, so that few shapes occur."""
 

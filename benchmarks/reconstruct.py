@@ -1,0 +1,205 @@
+"""`reconstruct-footprints`: time per source and band, memory, accuracy, growth.
+
+    OPENBLAS_NUM_THREADS=1 python benchmarks/reconstruct.py [--size 720] [--sources 10000]
+
+Times the steps on a deblended field, in CPU seconds of one core, and scarlet lite's
+`Blend.conserve_flux` on the same models where it is installed; compares the flux that each way of
+sharing gives with the truth; then runs the command on the field repeated to 10^4 and more sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from field import Field, make_field
+from models import deblended, exposures, repeated, save
+
+from coblend.core.exposure import Exposure
+from coblend.core.model import ModelSet
+from coblend.core.params.reconstruct import ReconstructParams
+from coblend.core.reconstruct.band import reconstruct_band
+from coblend.core.reconstruct.frames import chunk_parents, cut_frames
+from coblend.io.exposures import write_exposure
+from coblend.io.models import ModelFile
+from coblend.io.writer import create
+
+
+def cpu(function: Callable[[], Any], repeat: int = 3) -> float:
+    """Shortest CPU time of several runs (s)."""
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def steps(path: str, images: list[Exposure]) -> None:
+    """Print the CPU time of each step per source and band."""
+    params = ReconstructParams()
+    with ModelFile(path) as file:
+        chunks = chunk_parents(file.table("PARENTS"), np.arange(len(file)))
+        parts = [file.parents(*c) for c in chunks]
+        n = sum(len(p.objects) for p in parts)
+        frames = [cut_frames(p, images[1], params.bad_mask) for p in parts]
+        times = {
+            "decode": cpu(lambda: [file.parents(*c) for c in chunks]),
+            "cut": cpu(lambda: [cut_frames(p, images[1], params.bad_mask) for p in parts]),
+            "share and measure": cpu(
+                lambda: [
+                    reconstruct_band(p, f, 1, params) for p, f in zip(parts, frames, strict=True)
+                ]
+            ),
+        }
+    for name, seconds in times.items():
+        print(f"{name:18s} {1e3 * seconds / n:7.3f} ms per source and band")
+    total = 1e3 * sum(times.values()) / n
+    print(
+        f"{'together':18s} {total:7.3f} ms per source and band ({n} sources, {len(chunks)} chunks)"
+    )
+
+
+def peer(models: ModelSet, images: list[Exposure]) -> None:
+    """Print the time of scarlet lite's conserve_flux, one band at a time as the pipelines do."""
+    if find_spec("lsst") is None or find_spec("lsst.scarlet.lite") is None:
+        print("scarlet lite is not installed")
+        return
+    import lsst.scarlet.lite as lite
+    from lsst.scarlet.lite.io.cube_component import ComponentCube
+    from lsst.scarlet.lite.utils import integrated_circular_gaussian
+
+    band, exposure = 1, images[1]
+    model_psf = integrated_circular_gaussian(sigma=models.model_psf_sigma)[None]
+    seconds, n = 0.0, 0
+    for p, parent in enumerate(models.parents):
+        if not parent["n_blend"]:
+            continue
+        box = models.footprints.box(p)
+        cut = box.slices(exposure.box)
+        row = models.blends[int(parent["blend0"])]
+        psf = models.psfs[int(row["psf_cell"]), band][None]
+        observation = lite.Observation(
+            images=exposure.image[cut][None], variance=exposure.variance[cut][None],
+            weights=models.footprints.mask(p, box)[None].astype(np.float32), psfs=psf,
+            model_psf=model_psf, bands=("r",), bbox=lite.Box(box.shape, (box.y0, box.x0)),
+            convolution_mode="real",
+        )  # fmt: skip
+        sources = []
+        for one in models.objects[models.objects["parent"] == parent["id"]]:
+            first = int(one["component0"])
+            components = []
+            for c in range(first, first + int(one["n_component"])):
+                part = models.components[c]
+                data = models.morphology(c)[None] * models.spectra()[c, band]
+                image = lite.Image(data, yx0=(int(part["y0"]), int(part["x0"])), bands=("r",))
+                components.append(ComponentCube(image, (int(part["peak_y"]), int(part["peak_x"]))))
+            sources.append(lite.Source(components))
+        blend = lite.Blend(sources, observation)
+        start = time.process_time()
+        blend.conserve_flux()
+        seconds += time.process_time() - start
+        n += len(sources)
+    print(f"scarlet lite       {1e3 * seconds / n:7.3f} ms per source and band (shares only)")
+
+
+def accuracy(field: Field, models: ModelSet, images: list[Exposure]) -> None:
+    """Print bias and scatter of fluxes in the i band against the truth in the same footprint."""
+    band = 2
+    objects = models.objects
+    frames = cut_frames(models, images[band])
+    for weights in ("positive", "reference"):
+        light = reconstruct_band(models, frames, band, ReconstructParams(weights=weights))
+        error = []
+        for row in np.flatnonzero(objects["blend"] != 0):
+            distance = np.hypot(field.truth["x"] - objects["x"][row],
+                                field.truth["y"] - objects["y"][row])  # fmt: skip
+            best = int(np.argmin(distance))
+            flux = light.objects["flux"][row]
+            good = flux > 20 * light.objects["flux_err"][row]
+            if distance[best] > 2 or not good:
+                continue
+            truth = truth_inside(field, best, light.footprints.of(row), band)
+            error.append(flux / truth - 1)
+        values = np.array(error)
+        middle = np.median(values)
+        scatter = 1.4826 * np.median(np.abs(values - middle))
+        print(f"{weights:18s} bias {100 * middle:6.2f} %, scatter {100 * scatter:6.2f} % "
+              f"({len(values)} blended sources)")  # fmt: skip
+
+
+def truth_inside(field: Field, source: int, spans: np.ndarray, band: int) -> float:
+    """Sum the true light of a source in the pixels of a footprint."""
+    stamp = field.images[source, band]
+    half = stamp.shape[0] // 2
+    y0 = round(float(field.truth["y"][source])) - half
+    x0 = round(float(field.truth["x"][source])) - half
+    total = 0.0
+    for y, first, last in spans.tolist():
+        if 0 <= y - y0 < len(stamp):
+            total += stamp[y - y0, max(first - x0, 0) : max(last + 1 - x0, 0)].sum()
+    return total
+
+
+def growth(models: ModelSet, images: list[Exposure], n_source: int, folder: str) -> None:
+    """Run the command on the field repeated to ``n_source`` and print its time and memory."""
+    n = max(1, round(n_source / len(models.objects)))
+    many = repeated(models, n)
+    path = os.path.join(folder, "many.fits")
+    seconds = save(many, path, 0.005)
+    image = images[1]
+    tiled = replace(
+        image, image=np.tile(image.image, (1, n)), mask=np.tile(image.mask, (1, n)),
+        variance=np.tile(image.variance, (1, n)), box=many.box,
+    )  # fmt: skip
+    coadd = os.path.join(folder, "r.fits")
+    with create(coadd, "exposure/1", overwrite=True) as out:
+        write_exposure(out, tiled, compress="none")
+    script = (
+        "import re, sys, time; from pathlib import Path; from coblend.cli.main import run; "
+        "code = run(sys.argv[1:]); status = Path('/proc/self/status').read_text(); "
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', status)[1]; "
+        "print(code, time.process_time(), int(peak) // 1024)"
+    )
+    call = ["reconstruct-footprints", path, f"r={coadd}", "-o", os.path.join(folder, "out.fits"),
+            "--overwrite", "--set", "ignore_units=true", "-q"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *call], capture_output=True, text=True, check=True
+    )
+    code, used, peak = done.stdout.split()[-3:]
+    rest = (sum(t.nbytes for t in (many.objects, many.parents)) + 12 * tiled.image.size) >> 20
+    print(f"{len(many.objects):7d} sources, {tiled.image.size / 1e6:5.1f} Mpx: exit {code}, "
+          f"{1e3 * float(used) / len(many.objects):.3f} ms per source, peak {peak} MiB of which "
+          f"tables and image {rest}; file written in {seconds:.1f} s")  # fmt: skip
+
+
+def main() -> None:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", type=int, default=720)
+    parser.add_argument("--sources", type=int, nargs="*", default=[10_000])
+    options = parser.parse_args()
+    field = make_field(options.size)
+    models = deblended(field)
+    images = exposures(field.cube)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "models.fits")
+        save(models, path, 0.005)
+        steps(path, images)
+        peer(models, images)
+        accuracy(field, models, images)
+        for n in options.sources:
+            growth(models, images, n, folder)
+
+
+if __name__ == "__main__":
+    main()
