@@ -1,0 +1,60 @@
+"""Files of released schemas stay readable: one of each is kept, with what it must give."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coblend.core.catalog import Column
+from coblend.core.errors import MissingHduError
+from coblend.io.checksum import mismatches
+from coblend.io.model_file import ModelFile
+from coblend.io.model_tables import as_columns
+from coblend.io.models import read_models, verify_blends
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+@pytest.fixture
+def deblended_1(tmp_path: Path) -> str:
+    """A file of schema deblended/1, written on 21 November 2026."""
+    path = tmp_path / "deblended_1.fits"
+    path.write_bytes(gzip.decompress((GOLDEN / "deblended_1.fits.gz").read_bytes()))
+    return str(path)
+
+
+def test_deblended_1(deblended_1: str) -> None:
+    models = read_models(deblended_1)
+    assert models.bands == ("g", "r")
+    assert models.unit == "nJy"
+    assert models.objects["id"].tolist() == [1000, 1010, 1011, 1020, 1021, 1022, 1030, 1031, 1032,
+                                             1033]  # fmt: skip
+    assert models.components["kind"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0]
+    assert models.footprints.areas.tolist() == [1405, 1481, 997, 2001]
+    assert models.morph.sum(dtype=float) == pytest.approx(126.31576016265899, rel=1e-12)
+    assert models.spectra().sum(dtype=float) == pytest.approx(253.2674582004547, rel=1e-12)
+    assert models.psfs.shape == (2, 2, 11, 11)
+    assert models.psfs.sum(dtype=float) == pytest.approx(4.0000018157297745, rel=1e-12)
+    assert models.objects["model_flux_r"][3] == np.float32(784.93017578125)
+    assert verify_blends(deblended_1) == mismatches(deblended_1) == []
+    with ModelFile(deblended_1) as file:
+        assert file.source(1032).components["kind"].tolist() == [1, 2, 0, 0]
+
+
+def test_columns_that_older_files_lack() -> None:
+    """Numbers and flags are unknown and False; what places things must be there."""
+    old = np.array([(7, 1.5, 9)], [("id", "i8"), ("chi2", "f4"), ("own", "i2")])
+    columns = (Column("id", "i8", ""), Column("chi2", "f4", ""), Column("new", "f8", ""),
+               Column("flag_new", "?", ""))  # fmt: skip
+    read = as_columns(old, columns, keep=True)
+    assert read.dtype.names == ("id", "chi2", "new", "flag_new", "own")
+    assert read["chi2"][0] == 1.5
+    assert np.isnan(read["new"][0])
+    assert not read["flag_new"][0]
+    assert read["own"][0] == 9
+    assert as_columns(old, columns).dtype.names == ("id", "chi2", "new", "flag_new")
+    with pytest.raises(MissingHduError, match=r"a.fits\[BLENDS\]: no column n_pix"):
+        as_columns(old, (Column("n_pix", "i4", ""),), "a.fits", "BLENDS")
