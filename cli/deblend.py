@@ -57,7 +57,7 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     results = []
     with run.progress("deblending", len(work.fitted)) as advance:
         for batch in run.map(partial(deblend_work, params=params),
-                             batches(detections, cube, work)):  # fmt: skip
+                             batches(detections, cube, work, params)):  # fmt: skip
             results += batch
             advance(len(batch))
     models = collect(detections, cube, work, results, params)

@@ -16,7 +16,7 @@ from coblend.core.deblend.observation import noise_rms
 from coblend.core.deblend.refit import Warm, left_over, refit
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.suggest import suggest_peaks
-from coblend.core.deblend.task import Members, Plan, batches, plan
+from coblend.core.deblend.task import Members, Plan, batches, joint_batches, plan
 from coblend.core.deblend.work import deblend_work, guarded
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import ParameterError
@@ -69,13 +69,16 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     """
     detections = edited_detections(edit)
     warm = is_warm(edit.models)
-    fitter = deblend_work
     if warm:
         work = _warm_plan(edit, detections, params)
-        fitter = partial(guarded, partial(_refit, _warm(edit, detections, work)))
+        fitter = partial(_refit, _warm(edit, detections, work))
+        shares = joint_batches(detections, edit.cube, work, work.fitted)
+        results = [r for b in shares for r in guarded(fitter, b, params)]
     else:
-        work = plan(detections, edit.cube, replace(params, process_singles=True))
-    results = [r for b in batches(detections, edit.cube, work) for r in fitter(b, params)]
+        params = replace(params, process_singles=True)
+        work = plan(detections, edit.cube, params)
+        shares = batches(detections, edit.cube, work, params)
+        results = [r for share in shares for r in deblend_work(share, params)]
     done = collect(detections, edit.cube, work, results, replace(params, single_psf_flux=False))
     return _with_old_identifiers(edit, done, warm)
 
@@ -191,7 +194,7 @@ def missed_peaks(edit: Edit, params: RefitParams) -> tuple[NDArray[np.int64], ND
         return np.zeros((0, 2), np.int64), np.zeros(0)
     detections = edited_detections(edit)
     work = _warm_plan(edit, detections, params)
-    batch = next(batches(detections, edit.cube, work))
+    (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
     left = left_over(batch, _warm(edit, detections, work), params)
     peaks = np.stack([edit.models.objects["y"], edit.models.objects["x"]], 1)
     origin = np.array([edit.cube.box.y0, edit.cube.box.x0])

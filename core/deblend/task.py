@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from coblend.core.deblend.batch import Batch, make_batches
 from coblend.core.deblend.components import Floats
+from coblend.core.deblend.crowded import StarField
 from coblend.core.deblend.observation import noise_rms
+from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.report import BlendResult
 from coblend.core.detection import Detections
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
@@ -153,19 +155,20 @@ def skip_flags(
     """
     n_peak = members.n_real
     boxes = detections.footprints.boxes().astype(np.int64)
+    crowded = is_crowded(n_peak, params)
     area, side = boxes[:, 2] * boxes[:, 3], boxes[:, 2:].max(1, initial=0)
     big = np.zeros(len(n_peak), bool)
     for value, limit in (
         (area, params.max_footprint_area),
         (side, params.max_footprint_size),
-        (area * n_peak, params.max_area_times_peaks),
+        (area * np.where(crowded, 0, n_peak), params.max_area_times_peaks),
     ):
         if limit:
             big |= value > limit
     if params.min_footprint_axis_ratio:
         big |= axis_ratios(detections) < params.min_footprint_axis_ratio
     masked = _masked(detections, cube, params.mask_limits)
-    many = n_peak > (params.max_number_of_peaks or np.inf)
+    many = (n_peak > (params.max_number_of_peaks or np.inf)) & ~crowded
     flags = np.zeros(len(n_peak), np.int64)
     for name, hit in (
         ("skipped_pseudo", members.pseudo),
@@ -176,6 +179,12 @@ def skip_flags(
     ):
         flags[(flags == 0) & hit] = FLAGS[name]
     return flags
+
+
+def is_crowded(n_peak: NDArray[np.int64], params: DeblendParams) -> NDArray[np.bool_]:
+    """Parents that are fitted as point sources because they have too many peaks."""
+    limit = params.max_number_of_peaks or np.inf
+    return np.asarray((params.crowded == "psf") & (n_peak > limit), bool)
 
 
 def axis_ratios(detections: Detections) -> NDArray[np.float64]:
@@ -276,16 +285,29 @@ def _stamps_at(psf: Psf, places: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([_stamps_at(psf, place[None]) for place in places])
 
 
-def batches(detections: Detections, cube: Cube, work: Plan) -> Iterator[Batch]:
-    """Batches of the parents to fit; see `batch.make_batches`.
+def batches(
+    detections: Detections, cube: Cube, work: Plan, params: DeblendParams
+) -> Iterator[Batch | StarField]:
+    """Shares of the work, cut out of the images; see `batch.make_batches`."""
+    crowded = is_crowded(work.members.n_real[work.fitted], params)
+    for row in work.fitted[crowded]:
+        rows = detections.peaks[work.members.of_parent(int(row))]
+        pixel = np.stack([rows["iy"], rows["ix"]], 1).astype(np.int64)
+        offset = nearest_pixel(np.stack([rows["y"], rows["x"]], 1), pixel)
+        for batch in joint_batches(detections, cube, work, row[None]):
+            yield StarField(batch, offset)
+    yield from joint_batches(detections, cube, work, work.fitted[~crowded])
 
-    Bands without a PSF have no weight.
-    """
+
+def joint_batches(
+    detections: Detections, cube: Cube, work: Plan, fitted: NDArray[np.int64]
+) -> Iterator[Batch]:
+    """Batches of some parents, rows of the detections; bands without a PSF have no weight."""
     places = np.stack([detections.peaks["iy"], detections.peaks["ix"]], 1).astype(np.int64)
-    peaks = [places[work.members.of_parent(int(i))] for i in work.fitted]
+    peaks = [places[work.members.of_parent(int(i))] for i in fitted]
     for batch in make_batches(
         cube.images, work.weights, work.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
-        work.fitted, peaks, work.psfs, work.cells[work.fitted],
+        fitted, peaks, work.psfs, work.cells[fitted],
     ):  # fmt: skip
         missing = work.no_psf[work.cells[batch.parents]]
         if not missing.any():

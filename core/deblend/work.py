@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.blend import deblend_batch
+from coblend.core.deblend.crowded import StarField, fit_stars
 from coblend.core.deblend.report import BlendResult
 from coblend.core.errors import CoblendError
 from coblend.core.model import FLAGS
@@ -20,9 +22,15 @@ _LENGTH = 25
 Fitter = Callable[[Batch, DeblendParams], list[BlendResult]]
 
 
-def deblend_work(batch: Batch, params: DeblendParams) -> list[BlendResult]:
-    """Fit a batch; every blend of it has a result, whatever happens."""
-    return guarded(deblend_batch, batch, params)
+def deblend_work(work: Batch | StarField, params: DeblendParams) -> list[BlendResult]:
+    """Fit a share of the work; every blend of it has a result, whatever happens."""
+    if isinstance(work, StarField):
+        return guarded(partial(_fit_stars, work), work.batch, params)
+    return guarded(deblend_batch, work, params)
+
+
+def _fit_stars(field: StarField, _: Batch, params: DeblendParams) -> list[BlendResult]:
+    return [fit_stars(field, params)]
 
 
 def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendResult]:

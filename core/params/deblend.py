@@ -25,10 +25,12 @@ class DeblendParams(Checked):
                             minimum=0, shown=True, alias="minSNR")
     process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
                                    alias="processSingles")
-    single_psf_flux: bool = option(True, "Give sources that are not fitted because they are alone "
-                                   "a PSF flux as model flux")
-    max_number_of_peaks: int = option(600, "Skip parents with more peaks; 0: no limit", minimum=0,
-                                      shown=True, alias="maxNumberOfPeaks")
+    single_psf_flux: bool = option(True, "Give isolated sources, which are not fitted, a PSF flux as "
+                                   "model flux")
+    max_number_of_peaks: int = option(600, "Most peaks of a parent that is fitted; 0: no limit",
+                                      minimum=0, shown=True, alias="maxNumberOfPeaks")
+    crowded: str = option("skip", "What to do with parents of more peaks: skip them, or fit every "
+                          "peak as a point source", choices=("skip", "psf"), shown=True)
     max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
                                      "0: no limit", unit="pixel**2", minimum=0, shown=True,
                                      alias="maxFootprintArea")
@@ -52,7 +54,7 @@ class DeblendParams(Checked):
     final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
-    patience: int = option(2, "Iterations in a row that must satisfy relative_error", minimum=1)
+    patience: int = option(1, "Iterations in a row that must satisfy relative_error", minimum=1)
     kernel_reg: float = option(0.01, "Regularisation of the difference kernels; 0: none",
                                minimum=0)
     psf_grid: int = option(64, "Parents in one cell of this size share a PSF", unit="pixel",

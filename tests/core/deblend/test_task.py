@@ -27,7 +27,9 @@ FAST = DeblendParams(max_iter=12, min_iter=2)
 def run(cube: Cube, detections, params: DeblendParams = FAST) -> ModelSet:
     work = plan(detections, cube, params)
     results = [
-        r for batch in batches(detections, cube, work) for r in deblend_batch(batch, params)
+        r
+        for batch in batches(detections, cube, work, params)
+        for r in deblend_batch(batch, params)
     ]
     return collect(detections, cube, work, results, params)
 
