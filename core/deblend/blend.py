@@ -10,36 +10,20 @@ from coblend.core.deblend.fit import fit
 from coblend.core.deblend.initialize import initial_components
 from coblend.core.deblend.observation import Frames, Observation
 from coblend.core.deblend.report import BlendResult, report
-from coblend.core.errors import CoblendError, FormatError
+from coblend.core.errors import FormatError
 from coblend.core.kernels import difference_kernel, model_psf
-from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
-
-_REASONS = ("NoPsf", "NoData", "NonFinite")
 
 
 def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
-    """Fit a batch; a blend that cannot be fitted is reported as failed and harms no other."""
-    try:
-        return _deblend(batch, params)
-    except (CoblendError, np.linalg.LinAlgError, MemoryError) as error:
-        if len(batch) > 1:
-            alone = (deblend_batch(batch.alone(i), params) for i in range(len(batch)))
-            return [result for results in alone for result in results]
-        return [BlendResult(int(batch.parents[0]), error=_reason(error), flags=FLAGS["failed"])]
+    """Fit a batch of blends.
 
-
-def _reason(error: Exception) -> str:
-    """Name of a failure, one of a closed set."""
-    if isinstance(error, np.linalg.LinAlgError):
-        return "LinAlg"
-    if isinstance(error, MemoryError):
-        return "MemoryLimit"
-    return str(error.args[0]) if error.args and error.args[0] in _REASONS else "NoPsf"
-
-
-def _deblend(batch: Batch, params: DeblendParams) -> list[BlendResult]:
-    """Fit a batch of blends."""
+    Raises
+    ------
+    FormatError
+        The message is the reason: ``NoData`` (a blend without a usable pixel), ``NoPsf`` (a PSF
+        that cannot be matched) or ``NonFinite`` (the fit ran away).
+    """
     if not all((cut.weight > 0).any((1, 2, 3)).all() for cut in batch.cuts):
         raise FormatError("NoData")
     observation = observe(batch, params)

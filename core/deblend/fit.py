@@ -134,6 +134,7 @@ class _Live:
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
+    before: NDArray[np.float64]
     calm: NDArray[np.int64]
 
     @classmethod
@@ -151,7 +152,7 @@ class _Live:
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
             correlated_data(observation), top, np.ones(n), np.ones(n), np.full(n, np.inf),
-            np.zeros(n, np.int64),
+            np.full(n, np.inf), np.zeros(n, np.int64),
         )  # fmt: skip
 
     def advance(self, relative_error: float) -> None:
@@ -192,9 +193,11 @@ class _Live:
         rose = loss > self.loss
         self.nesterov = np.where(rose, 1.0, t)
         self.damping = np.where(rose & ~moving, 2 * self.damping, self.damping)
-        still = np.abs(loss - self.loss) < relative_error * np.abs(loss)
+        # two steps back as well: a loss that rose and fell again has not converged
+        change = np.maximum(np.abs(loss - self.loss), np.abs(loss - self.before) / 4)
+        still = change < relative_error * np.abs(loss)
         self.calm = np.where(still, self.calm + 1, 0)
-        self.loss = loss
+        self.before, self.loss = self.loss, loss
 
     def resize(self, threshold: float) -> None:
         """Adapt the stamps to the lit pixels."""
@@ -226,7 +229,7 @@ class _Live:
         self.centres = self.centres.select(kept_rows).with_blend(number[blend[kept_rows]])
         self.members = members_of(self.centres, len(kept_blends))
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
-        for name in ("blends", "top_weight", "nesterov", "damping", "loss", "calm"):
+        for name in ("blends", "top_weight", "nesterov", "damping", "loss", "before", "calm"):
             setattr(self, name, getattr(self, name)[kept_blends])
         return out
 

@@ -85,16 +85,34 @@ def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) ->
     return ratio
 
 
-def recentre(centres: Centres, images: Sequence[Floats]) -> Centres:
-    """Move centres to the brightest of the 3x3 pixels about them; the first wins a tie."""
+def recentre(centres: Centres, images: Sequence[Floats]) -> tuple[Centres, NDArray[np.bool_]]:
+    """Move centres that lie beside a local maximum onto it.
+
+    Peaks on the flank of a neighbour have no maximum of their own and stay where they are.
+
+    Returns
+    -------
+    centres : Centres
+    is_peak : array, shape (k,), bool
+        Centres that are the brightest of their 3x3 pixels.
+    """
     y, x = centres.y.copy(), centres.x.copy()
+    is_peak = np.zeros(len(centres), bool)
     for i, blend in enumerate(centres.blend):
-        y0, x0 = max(0, int(y[i]) - 1), max(0, int(x[i]) - 1)
-        y1, x1 = min(int(centres.ny[i]), int(y[i]) + 2), min(int(centres.nx[i]), int(x[i]) + 2)
-        core = images[blend][y0:y1, x0:x1]
-        dy, dx = divmod(int(core.argmax()), core.shape[1])
-        y[i], x[i] = y0 + dy, x0 + dx
-    return replace(centres, y=y, x=x)
+        image = images[blend][: centres.ny[i], : centres.nx[i]]
+        first = _brightest_near(image, int(y[i]), int(x[i]))
+        is_peak[i] = _brightest_near(image, *first) == first
+        if is_peak[i]:
+            y[i], x[i] = first
+    return replace(centres, y=y, x=x), is_peak
+
+
+def _brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
+    """Brightest of the 3x3 pixels about one; the first in raster order wins a tie."""
+    y0, x0 = max(0, y - 1), max(0, x - 1)
+    core = image[y0 : y + 2, x0 : x + 2]
+    dy, dx = divmod(int(core.argmax()), core.shape[1])
+    return y0 + dy, x0 + dx
 
 
 def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
@@ -148,7 +166,7 @@ def initial_components(
         Components that start as the model PSF.
     """
     images = observation.by_blend([detection_images(frames) for frames in observation.frames])
-    centres = recentre(centres, images)
+    centres, is_peak = recentre(centres, images)
     noise = np.float32(threshold * np.sqrt(observation.n_band))
     radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
     stacks = stack_stamps(radii, centres, [])
@@ -156,7 +174,8 @@ def initial_components(
     point = np.zeros(n_source, bool)
     for stack in stacks:
         morph = stack.cut(images)
-        morph = symmetrize(morph, half_pixel_shift(morph))
+        shift = np.where(is_peak[stack.rows, None], half_pixel_shift(morph), 0)
+        morph = symmetrize(morph, shift)
         morph = project(np.maximum(morph, 0), stack.outside)
         morph[morph <= noise] = 0
         top = morph.max((1, 2))

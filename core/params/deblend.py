@@ -25,12 +25,20 @@ class DeblendParams(Checked):
                             minimum=0, shown=True, alias="minSNR")
     process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
                                    alias="processSingles")
-    single_psf_flux: bool = option(True, "Give isolated sources, which are not fitted, a PSF flux as "
-                                   "model flux")
+    single_psf_flux: bool = option(True, "Give isolated sources, which are not fitted, a PSF flux "
+                                   "as model flux")
     max_number_of_peaks: int = option(600, "Most peaks of a parent that is fitted; 0: no limit",
                                       minimum=0, shown=True, alias="maxNumberOfPeaks")
     crowded: str = option("skip", "What to do with parents of more peaks: skip them, or fit every "
                           "peak as a point source", choices=("skip", "psf"), shown=True)
+    split: str = option("auto", "Fit a parent in parts, cut where its deconvolved image is dark; "
+                        "auto: beyond joint_max_peaks or joint_max_area",
+                        choices=("auto", "always", "never"))
+    joint_max_peaks: int = option(200, "Most peaks that are fitted jointly", minimum=1)
+    joint_max_area: int = option(1_000_000, "Largest bounding box that is fitted jointly",
+                                 unit="pixel**2", minimum=1)
+    coupling_passes: int = option(2, "Passes over the parts of a parent after the first",
+                                  minimum=0)
     max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
                                      "0: no limit", unit="pixel**2", minimum=0, shown=True,
                                      alias="maxFootprintArea")
@@ -69,5 +77,10 @@ class DeblendParams(Checked):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
-        "model": {"relative_error": 1e-4, "background_thresh": 0.25, "max_iter": 600},
+        "model": {
+            "relative_error": 1e-4,
+            "background_thresh": 0.25,
+            "max_iter": 600,
+            "patience": 2,
+        },
     }

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.deblend.blend import deblend_batch
 from coblend.core.deblend.collect import collect, not_deblended
+from coblend.core.deblend.guard import guarded
+from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.task import batches, evaluate_psfs, plan
+from coblend.core.deblend.work import deblend_work
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube
 from coblend.core.mask import STANDARD
@@ -27,9 +29,7 @@ FAST = DeblendParams(max_iter=12, min_iter=2)
 def run(cube: Cube, detections, params: DeblendParams = FAST) -> ModelSet:
     work = plan(detections, cube, params)
     results = [
-        r
-        for batch in batches(detections, cube, work, params)
-        for r in deblend_batch(batch, params)
+        r for batch in batches(detections, cube, work, params) for r in deblend_work(batch, params)
     ]
     return collect(detections, cube, work, results, params)
 
@@ -210,6 +210,26 @@ def test_no_parents_give_empty_tables(field, fields) -> None:
     )  # fmt: skip
     models = run(cube, empty)
     assert len(models.objects) == len(models.blends) == len(models.parents) == 0
+
+
+def test_failures_have_names_and_leave_the_rest_of_a_batch(field) -> None:
+    """A fitter that breaks on one blend: the others are fitted, the failure is classified."""
+    cube, detections = field
+    work = plan(detections, cube, FAST)
+    (batch,) = batches(detections, cube, work, FAST)
+    for error, name in (
+        (np.linalg.LinAlgError("x"), "LinAlg"), (MemoryError(), "MemoryLimit"),
+        (FormatError("NonFinite"), "NonFinite"), (IndexError("x"), "Internal:IndexError"),
+        (FormatError("something"), "Internal:FormatError"),
+    ):  # fmt: skip
+
+        def fitter(part, params, error=error):
+            if 2 in part.parents:
+                raise error
+            return [BlendResult(int(i)) for i in part.parents]
+
+        results = {r.parent: r.error for r in guarded(fitter, batch, FAST)}
+        assert results == {0: "", 2: name}
 
 
 def test_bad_input_is_refused(field) -> None:

@@ -1,0 +1,250 @@
+"""Whole fits of simulated blends against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.deblend.batch import Batch, CutOuts
+from coblend.core.deblend.blend import deblend_batch, observe
+from coblend.core.deblend.components import Centres, stack_stamps
+from coblend.core.deblend.evaluate import correlated_data, evaluate
+from coblend.core.deblend.fit import solve_spectra
+from coblend.core.deblend.initialize import initial_components
+from coblend.core.errors import FormatError
+from coblend.core.kernels import model_psf
+from coblend.core.model import FLAGS
+from coblend.core.params.deblend import DeblendParams
+
+Scenery = Callable[..., object]
+PARAMS = DeblendParams(process_singles=True)
+
+
+def start(batch: Batch, params: DeblendParams = PARAMS):
+    observation = observe(batch, params)
+    box = batch.boxes[0]
+    n = len(batch.y)
+    centres = Centres(batch.blend, np.arange(n), batch.y, batch.x,
+                      np.full(n, box.ny), np.full(n, box.nx))  # fmt: skip
+    own, stacks, _ = initial_components(
+        observation, batch.psfs[batch.cell], centres, threshold=params.background_thresh,
+        min_snr=params.min_snr, psf_morph=model_psf(),
+    )  # fmt: skip
+    return observation, own, stacks
+
+
+@pytest.mark.parametrize("n_source", [1, 3])
+def test_gradients_are_the_differences_of_the_loss(scenery: Scenery, n_source: int) -> None:
+    """The two ways of evaluating (one component, several) against central differences."""
+    positions = [(20, 20), (25, 29), (31, 17)][:n_source]
+    scene = scenery(positions, np.full((n_source, 3), 60.0))
+    observation, centres, stacks = start(scene.batch)
+    observation = observation.split(np.array([n_source == 1]))
+    members = [list(range(len(centres)))]
+    spectra = solve_spectra(observation, stacks, len(centres))
+    data = correlated_data(observation)
+    here = evaluate(observation, members, stacks, spectra, data)
+    rng = np.random.default_rng(3)
+    for s, stack in enumerate(stacks):
+        for _ in range(6):
+            k = rng.integers(len(stack.rows))
+            y, x = rng.integers(stack.radius - 3, stack.radius + 4, 2)
+            old, step = stack.morph[k, y, x].copy(), np.float32(5e-2)
+            losses = []
+            for sign in (1, -1):
+                stack.morph[k, y, x] = old + sign * step
+                losses.append(evaluate(observation, members, stacks, spectra, data).loss[0])
+            stack.morph[k, y, x] = old
+            slope = (losses[0] - losses[1]) / (2 * step)
+            assert here.pull[s][k, y, x] == pytest.approx(slope, rel=3e-2, abs=0.2)
+
+
+def test_exact_scene_gives_the_true_spectra() -> None:
+    """Noise-free image of known morphologies: the spectra come back to 1e-4."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[-12:13, -12:13]
+    shape = (40, 44)
+    at = [(15, 14), (19, 24), (24, 17)]
+    psfs = np.stack([model_psf(s, 31) for s in (1.5, 1.7, 2.0)])[None].astype(np.float32)
+    blank = np.zeros((1, 3, *shape), np.float32)
+    cut = CutOuts(np.zeros(1, int), blank, np.ones_like(blank), np.ones((1, *shape), bool))
+    batch = Batch(np.zeros(1, int), (Box(0, 0, *shape),), (cut,), psfs, np.zeros(1, int),
+                  np.zeros(3, int), np.array([a for a, _ in at]), np.array([b for _, b in at]),
+                  np.ones(3))  # fmt: skip
+    observation = observe(batch, PARAMS)
+    centres = Centres(np.zeros(3, int), np.arange(3), batch.y, batch.x, np.full(3, 40),
+                      np.full(3, 44))  # fmt: skip
+    stacks = stack_stamps(np.full(3, 12), centres, [])
+    (stack,) = stacks
+    stack.planes[0] = np.exp(-np.hypot(y, x)[None] / np.array([1.5, 2.5, 3.5])[:, None, None])
+    truth = rng.uniform(10, 100, (3, 3)).astype(np.float32)
+    model = np.zeros((1, 3, *shape), np.float32)
+    for k, (_, frame, part) in enumerate(stack.places):
+        model[(0, slice(None), *frame)] += truth[k][:, None, None] * stack.morph[k][part]
+    (frames,) = observation.frames
+    exact = replace(observation, frames=(replace(frames, data=frames.convolve(model)),))
+    assert np.allclose(solve_spectra(exact, stacks, 3), truth, rtol=1e-4)
+
+
+def test_point_source_flux_error_and_chi2(scenery: Scenery) -> None:
+    pulls, bias, chi2 = [], [], []
+    for seed in range(24):
+        flux = np.array([[2500.0, 2000.0, 1500.0]])
+        scene = scenery([(20.3, 19.8)], flux, seed=seed, shape=(41, 41))
+        (result,) = deblend_batch(scene.batch, replace(PARAMS, flux_err_floor=0.0))
+        error = result.objects["model_flux"][0] - flux[0]
+        pulls.append(error / result.objects["model_flux_err"][0])
+        bias.append(error / flux[0])
+        chi2.append(result.chi2)
+    assert abs(np.median(bias)) < 0.02
+    assert 0.6 < np.std(pulls) < 2.0
+    assert 0.9 < np.median(chi2) < 1.05
+
+
+@pytest.mark.parametrize("ratio", [3, 10])
+def test_two_stars_joint_fit_is_unbiased(scenery: Scenery, ratio: int) -> None:
+    errors = []
+    for seed in range(12):
+        flux = np.array([[10000.0] * 3, [10000.0 / ratio] * 3])
+        scene = scenery([(25, 19), (25, 31)], flux, seed=seed)
+        (result,) = deblend_batch(scene.batch, PARAMS)
+        shared = scene.redistributed(result)[1].sum((1, 2))
+        errors.append(shared / scene.truth[1].sum((1, 2)) - 1)
+    assert abs(np.median(errors)) < 0.03
+
+
+@pytest.mark.parametrize("distance", [5, 7])
+@pytest.mark.parametrize("colours", [False, True])
+def test_two_disks(scenery: Scenery, distance: int, colours: bool) -> None:
+    tilt = np.array([1.5, 1.0, 0.5]) if colours else np.ones(3)
+    flux = np.array([3000 * tilt, 1800 * tilt[::-1]])
+    errors = []
+    for seed in range(6):
+        scene = scenery([(25, 22), (25, 22 + distance)], flux, (2.0, 2.0), seed=seed)
+        (result,) = deblend_batch(scene.batch, PARAMS)
+        shared = scene.redistributed(result).sum((2, 3))
+        errors.append(shared / scene.truth.sum((2, 3)) - 1)
+    assert np.abs(errors).mean() < 0.04
+
+
+def test_shared_light_adds_up_to_the_image(scenery: Scenery) -> None:
+    scene = scenery([(20, 20), (26, 28)], np.full((2, 3), 800.0))
+    (result,) = deblend_batch(scene.batch, PARAMS)
+    shared = scene.redistributed(result).sum(0)
+    lit = np.abs(shared) > 0
+    assert np.allclose(shared[lit], scene.batch.cuts[0].data[0][lit], rtol=1e-5)
+
+
+def test_one_band_missing_in_half_of_the_blend(scenery: Scenery) -> None:
+    flux = np.array([[2000.0, 1600, 1200], [1200, 1200, 1200]])
+    scene = scenery([(25, 16), (25, 34)], flux)
+    (whole,) = deblend_batch(scene.batch, PARAMS)
+    cut = scene.batch.cuts[0]
+    weight = cut.weight.copy()
+    weight[0, 1, :, 25:] = 0
+    hidden = replace(cut, weight=weight, data=np.where(weight > 0, cut.data, 0))
+    (result,) = deblend_batch(replace(scene.batch, cuts=(hidden,)), PARAMS)
+    change = result.objects["model_flux"] / whole.objects["model_flux"] - 1
+    assert np.abs(change[:, [0, 2]]).max() < 0.05
+    assert abs(change[0, 1]) < 0.10
+    assert result.object_flags[1] & FLAGS["no_data"]
+    assert not result.object_flags[0] & FLAGS["no_data"]
+
+
+def test_units_do_not_matter(scenery: Scenery) -> None:
+    flux = np.array([[2000.0, 1600, 1200], [900, 1000, 1200]])
+    results = [
+        deblend_batch(scenery([(22, 20), (27, 29)], flux, scale=scale).batch, PARAMS)[0]
+        for scale in (1.0, 1e-25)
+    ]
+    assert np.allclose(results[1].objects["model_flux"] / 1e-25,
+                       results[0].objects["model_flux"], rtol=1e-5)  # fmt: skip
+    assert np.allclose(results[1].spectra / np.float32(1e-25), results[0].spectra, rtol=1e-5)
+
+
+def test_two_stars_from_point_starts(scenery: Scenery) -> None:
+    """A start at the wrong place never makes the loss explode."""
+    flux = np.array([[6000.0] * 3, [2000.0] * 3])
+    scene = scenery([(25, 20), (25, 30)], flux)
+    (few,) = deblend_batch(scene.batch, replace(PARAMS, min_snr=1e9, max_iter=12, min_iter=12))
+    (result,) = deblend_batch(scene.batch, replace(PARAMS, min_snr=1e9))
+    assert few.loss < 1.5 * few.loss_init
+    shared = scene.redistributed(result).sum((2, 3)) / scene.truth.sum((2, 3)) - 1
+    assert np.abs(shared).max() < 0.03
+
+
+def test_a_blend_does_not_depend_on_its_company(scenery: Scenery) -> None:
+    """Bit for bit the same alone and in a batch of other shapes."""
+    one = scenery([(15, 15)], np.full((1, 3), 900.0), shape=(31, 30)).batch
+    two = scenery([(20, 20), (26, 28)], np.full((2, 3), 800.0)).batch
+    cuts = (replace(one.cuts[0]), replace(two.cuts[0], blends=np.array([1])))
+    both = Batch(
+        np.array([4, 7]), one.boxes + two.boxes, cuts, one.psfs, np.zeros(2, int),
+        np.concatenate([one.blend, two.blend + 1]), np.concatenate([one.y, two.y]),
+        np.concatenate([one.x, two.x]), one.sigma,
+    )  # fmt: skip
+    together = deblend_batch(both, PARAMS)
+    assert [r.parent for r in together] == [4, 7]
+    for alone, result in zip((one, two), together, strict=True):
+        (expected,) = deblend_batch(alone, PARAMS)
+        assert np.array_equal(result.spectra, expected.spectra)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(result.morphs, expected.morphs, strict=True)
+        )
+        assert result.n_iter == expected.n_iter
+
+
+def test_no_iterations_give_the_initial_model(scenery: Scenery) -> None:
+    scene = scenery([(20, 20), (26, 28)], np.full((2, 3), 800.0))
+    for n in (0, 1):
+        (result,) = deblend_batch(scene.batch, replace(PARAMS, max_iter=n))
+        assert result.n_iter == n
+        assert np.isfinite(result.loss)
+        assert bool(result.flags & FLAGS["not_converged"]) == (n == 1)
+
+
+def test_real_blend(shared_data: Path) -> None:
+    """HSC COSMOS: the likelihood of the peer (half chi-square 8642) and better."""
+    fitsio = pytest.importorskip("fitsio")
+    folder = shared_data / "hsc_cosmos_35"
+    planes = {
+        name: np.stack([fitsio.read(str(folder / f"{b}.fits"), name) for b in "grizy"])
+        for name in ("IMAGE", "VARIANCE", "PSF")
+    }
+    peaks = fitsio.read(str(folder / "peaks.fits"))
+    sigma = np.sqrt(np.median(planes["VARIANCE"], (1, 2)))
+    unit = sigma[:, None, None]
+    cut = CutOuts(
+        np.zeros(1, int), (planes["IMAGE"] / unit)[None].astype(np.float32),
+        (unit**2 / planes["VARIANCE"])[None].astype(np.float32), np.ones((1, 58, 48), bool),
+    )  # fmt: skip
+    batch = Batch(np.zeros(1, int), (Box(0, 0, 58, 48),), (cut,),
+                  planes["PSF"][None].astype(np.float32), np.zeros(1, int), np.zeros(7, int),
+                  peaks["y"].astype(int), peaks["x"].astype(int), sigma)  # fmt: skip
+    (standard,) = deblend_batch(batch, PARAMS)
+    assert standard.loss < 8640
+    assert standard.n_iter < 60
+    preset = DeblendParams(**DeblendParams.PRESETS["model"])
+    (model,) = deblend_batch(batch, preset)
+    assert model.loss < 8300
+
+
+# bad input
+
+
+def test_nothing_to_fit(scenery: Scenery) -> None:
+    scene = scenery([(20, 20)], np.full((1, 3), 800.0))
+    empty = replace(scene.batch.cuts[0], weight=np.zeros_like(scene.batch.cuts[0].weight))
+    with pytest.raises(FormatError, match="NoData"):
+        deblend_batch(replace(scene.batch, cuts=(empty,)), PARAMS)
+
+
+def test_a_psf_that_is_not_finite(scenery: Scenery) -> None:
+    scene = scenery([(20, 20)], np.full((1, 3), 800.0))
+    with pytest.raises(FormatError, match="NoPsf"):
+        deblend_batch(replace(scene.batch, psfs=np.full_like(scene.batch.psfs, np.nan)), PARAMS)
