@@ -12,12 +12,13 @@ from coblend.core.box import Box
 from coblend.core.catalog import column_suffix, empty_table
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.collect import collect
+from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.observation import noise_rms
 from coblend.core.deblend.refit import Warm, left_over, refit
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.suggest import suggest_peaks
 from coblend.core.deblend.task import Members, Plan, batches, joint_batches, plan
-from coblend.core.deblend.work import deblend_work, guarded
+from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import ParameterError
 from coblend.core.exposure import Cube
@@ -72,8 +73,8 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     if warm:
         work = _warm_plan(edit, detections, params)
         fitter = partial(_refit, _warm(edit, detections, work))
-        shares = joint_batches(detections, edit.cube, work, work.fitted)
-        results = [r for b in shares for r in guarded(fitter, b, params)]
+        joint = joint_batches(detections, edit.cube, work, work.fitted)
+        results = [r for batch in joint for r in guarded(fitter, batch, params)]
     else:
         params = replace(params, process_singles=True)
         work = plan(detections, edit.cube, params)

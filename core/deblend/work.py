@@ -1,57 +1,32 @@
-"""One worker's share: fits that fail are reported by name and harm no other."""
+"""One worker's share of the blends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-
-import numpy as np
 
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.blend import deblend_batch
 from coblend.core.deblend.crowded import StarField, fit_stars
+from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.report import BlendResult
-from coblend.core.errors import CoblendError
-from coblend.core.model import FLAGS
+from coblend.core.deblend.split import fit_parts, oversized
 from coblend.core.params.deblend import DeblendParams
-
-REASONS = ("NoPsf", "NoData", "NonFinite", "LinAlg", "MemoryLimit", "Diverged", "Internal")
-"""Names of failures; ``Internal`` is followed by a colon and the class of the error."""
-_LENGTH = 25
-
-Fitter = Callable[[Batch, DeblendParams], list[BlendResult]]
 
 
 def deblend_work(work: Batch | StarField, params: DeblendParams) -> list[BlendResult]:
     """Fit a share of the work; every blend of it has a result, whatever happens."""
     if isinstance(work, StarField):
         return guarded(partial(_fit_stars, work), work.batch, params)
-    return guarded(deblend_batch, work, params)
+    large = oversized(work, params)
+    if not any(large):
+        return guarded(deblend_batch, work, params)
+    fitters = [fit_parts if too_large else deblend_batch for too_large in large]
+    return [
+        result
+        for i, fitter in enumerate(fitters)
+        for result in guarded(fitter, work.alone(i), params)
+    ]
 
 
 def _fit_stars(field: StarField, _: Batch, params: DeblendParams) -> list[BlendResult]:
     return [fit_stars(field, params)]
-
-
-def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendResult]:
-    """Fit a batch, blend by blend when something goes wrong."""
-    try:
-        return fitter(batch, params)
-    except (
-        ArithmeticError, AttributeError, CoblendError, LookupError, MemoryError, RuntimeError,
-        TypeError, ValueError,
-    ) as error:  # fmt: skip
-        if len(batch) > 1:
-            return [r for i in range(len(batch)) for r in guarded(fitter, batch.alone(i), params)]
-        return [BlendResult(int(batch.parents[0]), error=reason(error), flags=FLAGS["failed"])]
-
-
-def reason(error: Exception) -> str:
-    """Name of a failure, one of `REASONS`."""
-    if isinstance(error, np.linalg.LinAlgError):
-        return "LinAlg"
-    if isinstance(error, MemoryError):
-        return "MemoryLimit"
-    if isinstance(error, CoblendError) and error.message in REASONS:
-        return error.message
-    return f"Internal:{type(error).__name__}"[:_LENGTH]

@@ -1,0 +1,94 @@
+"""Parents fitted in parts: every peak once, and passes repair what the cut spoils."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coblend.core.deblend.collect import collect
+from coblend.core.deblend.split import is_split
+from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.work import deblend_work
+from coblend.core.model import ModelSet
+from coblend.core.params.deblend import DeblendParams
+
+JOINT = DeblendParams(max_iter=60)
+PARTS = replace(JOINT, split="always")
+UNEVEN = [(40.2, 30.3, 60000.0), (40.0, 42.4, 3000.0), (48.0, 70.0, 3000.0), (49.0, 78.0, 2500.0)]
+
+
+def run(cube, detections, params) -> ModelSet:
+    work = plan(detections, cube, params)
+    shares = batches(detections, cube, work, params)
+    results = [r for share in shares for r in deblend_work(share, params)]
+    return collect(detections, cube, work, results, params)
+
+
+@pytest.fixture(scope="module")
+def field(fields):
+    return fields.make_scene([UNEVEN], (90, 110), radius=13)
+
+
+def test_parts_hold_every_peak_once(field) -> None:
+    cube, detections = field
+    models = run(cube, detections, PARTS)
+    assert models.parents["n_blend"][0] == len(models.blends) > 1
+    assert sorted(models.objects["peak_id"]) == [1, 2, 3, 4]
+    assert models.blends["n_object"].sum() == 4
+    for blend in models.blends:
+        rows = slice(blend["object0"], blend["object0"] + blend["n_object"])
+        assert (models.objects["blend"][rows] == blend["id"]).all()
+    owner = models.components["object"]
+    assert (np.diff(owner) >= 0).all()
+    # components lie about their own object's peak, whatever the order of the parts
+    distance = np.hypot(models.components["peak_y"] - models.objects["iy"][owner],
+                        models.components["peak_x"] - models.objects["ix"][owner])  # fmt: skip
+    assert distance.max() < 2
+
+
+def test_passes_bring_the_joint_fluxes(field) -> None:
+    """Wings of a star twenty times brighter: taken by the faint one without coupling."""
+    cube, detections = field
+    fluxes = {}
+    for name, params in (
+        ("joint", JOINT), ("independent", replace(PARTS, coupling_passes=0)), ("coupled", PARTS),
+    ):  # fmt: skip
+        objects = run(cube, detections, params).objects
+        fluxes[name] = np.sort(objects, order="peak_id")["model_flux_r"]
+    truth = np.array([star[2] for star in UNEVEN])
+    error = {name: np.abs(flux / truth - 1).max() for name, flux in fluxes.items()}
+    assert error["coupled"] < 0.08
+    assert error["coupled"] < error["joint"] + 0.05
+    assert error["coupled"] <= error["independent"] + 0.005
+
+
+def test_limits_decide(field) -> None:
+    assert not is_split(4, 900, JOINT)
+    assert is_split(201, 900, JOINT)
+    assert is_split(2, 1_000_001, JOINT)
+    assert not is_split(500, 2_000_000, replace(JOINT, split="never"))
+    assert not is_split(1, 900, PARTS)
+    cube, detections = field
+    models = run(cube, detections, replace(JOINT, joint_max_peaks=3))
+    assert models.parents["n_blend"][0] > 1
+
+
+def test_close_pair_cannot_be_cut(fields) -> None:
+    cube, detections = fields.make_scene([[(30.0, 30.0, 4000.0), (30.0, 36.0, 4000.0)]], (60, 66))
+    models, joint = run(cube, detections, PARTS), run(cube, detections, JOINT)
+    assert models.parents["n_blend"][0] == 1
+    assert models.morph.tobytes() == joint.morph.tobytes()
+
+
+def test_a_part_without_data_fails_alone(field) -> None:
+    cube, detections = field
+    images = cube.images.copy()
+    images[:, 30:, 58:] = np.nan
+    models = run(replace(cube, images=images), detections, PARTS)
+    failed = models.objects["flag_failed"]
+    assert models.parents["error"][0] == "NoData"
+    assert models.parents["flag_failed"][0]
+    assert 0 < failed.sum() < 4
+    assert np.isfinite(models.objects["model_flux_r"][~failed]).all()
