@@ -120,7 +120,7 @@ def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: li
     """Smallest part of the exposures that holds the chosen parents, bands as in the models."""
     from coblend.core.box import Box
     from coblend.core.exposure import Cube
-    from coblend.io.exposures import read_exposure, require_band
+    from coblend.io.exposures import read_exposure, require_band, require_same_wcs
     from coblend.io.specs import expand_lists, parse_band_spec
 
     table = models.table("PARENTS")[rows]
@@ -145,6 +145,9 @@ def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: li
                 f"{models.box.x0}, {models.box.y0}", spec.path,
                 hint="give the exposures that were deblended",
             )  # fmt: skip
+        require_same_wcs(
+            models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path
+        )  # fmt: skip
         found[exposure.band] = exposure
     missing = [band for band in models.bands if band not in found]
     if missing:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from coblend.cli.main import run
+from coblend.cli.main import COMMANDS, run
 
 BANDS = ("g", "r")
 
@@ -26,6 +26,8 @@ GOOD = {
     "merge-detections": ["det_g.fits", "det_r.fits"],
     "deblend": ["merged.fits", "coadd_g.fits", "coadd_r.fits"],
     "reconstruct-footprints": ["deblended.fits", "coadd_g.fits", "coadd_r.fits"],
+    "refit": ["deblended.fits", "coadd_g.fits", "coadd_r.fits", "--add-peaks", "40,40"],
+    "warp": ["warp_g_1.fits", "--like", "coadd_g.fits"],
 }
 """Arguments of a run that works, without ``-o``; the last input gets the defect."""
 
@@ -36,6 +38,8 @@ VICTIM = {
     "merge-detections": "det_r.fits",
     "deblend": "coadd_r.fits",
     "reconstruct-footprints": "coadd_r.fits",
+    "refit": "coadd_r.fits",
+    "warp": "warp_g_1.fits",
     "info": "coadd_r.fits",
     "verify": "coadd_r.fits",
 }
@@ -152,7 +156,10 @@ def no_band(path: Path) -> None:
 
 
 ALL = tuple(VICTIM)
-IMAGES = ("assemble-coadd", "psf-match", "detect", "deblend", "reconstruct-footprints")
+IMAGES = tuple(c for c in GOOD if c != "merge-detections")
+NEED_DATA = tuple(c for c in IMAGES if c not in ("assemble-coadd", "refit"))
+"""The two leave out a warp, or a band of a blend, in which no pixel is usable."""
+CUBES = ("deblend", "reconstruct-footprints", "refit")
 TABLE: dict[Callable[[Path], None], dict[str, int]] = {
     missing: dict.fromkeys(ALL, 66),
     truncated: dict.fromkeys(ALL, 65),
@@ -161,13 +168,13 @@ TABLE: dict[Callable[[Path], None], dict[str, int]] = {
     empty: dict.fromkeys(ALL, 65),
     no_variance: dict.fromkeys(IMAGES, 65),
     smaller_mask: dict.fromkeys(IMAGES, 65),
-    smaller_image: dict.fromkeys(("deblend", "reconstruct-footprints"), 65),
-    other_wcs: dict.fromkeys(("assemble-coadd", "merge-detections", *IMAGES[3:]), 65),
-    all_nan: dict.fromkeys(IMAGES[1:], 65),  # assemble-coadd leaves such a warp out
-    negative_variance: dict.fromkeys(IMAGES[1:], 65),
+    smaller_image: dict.fromkeys(CUBES, 65),
+    other_wcs: dict.fromkeys(("assemble-coadd", "merge-detections", *CUBES), 65),
+    all_nan: dict.fromkeys(NEED_DATA, 65),
+    negative_variance: dict.fromkeys(NEED_DATA, 65),
     no_psf: dict.fromkeys(("psf-match", "detect", "deblend"), 65),
-    even_psf: dict.fromkeys(IMAGES[:4], 65),
-    no_band: dict.fromkeys(("deblend", "merge-detections", "reconstruct-footprints"), 65),
+    even_psf: dict.fromkeys(("assemble-coadd", "psf-match", "detect", "deblend", "warp"), 65),
+    no_band: dict.fromkeys(("merge-detections", *CUBES), 65),
 }
 """Exit code of each command for each defect, where the defect concerns the command."""
 CASES = [
@@ -220,6 +227,10 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in files}
 
 
+def test_every_command_is_tried() -> None:
+    assert set(COMMANDS) == {*VICTIM, "simulate"}
+
+
 def check_refusal(outcome: Any, code: int, name: str) -> None:
     assert outcome.code == code, outcome.err
     assert "Traceback" not in outcome.err
@@ -256,7 +267,11 @@ def test_defective_input(
 @pytest.mark.parametrize("defect", [missing, truncated, html, empty])
 @pytest.mark.parametrize(
     ("command", "catalogue"),
-    [("deblend", "merged.fits"), ("reconstruct-footprints", "deblended.fits")],
+    [
+        ("deblend", "merged.fits"),
+        ("reconstruct-footprints", "deblended.fits"),
+        ("refit", "deblended.fits"),
+    ],
 )
 def test_defective_catalogue(
     defect: Callable[[Path], None],
@@ -280,6 +295,8 @@ def test_defective_catalogue(
         ("merge-detections", "coadd_r.fits"),
         ("deblend", "deblended.fits"),
         ("reconstruct-footprints", "merged.fits"),
+        ("refit", "merged.fits"),
+        ("warp", "merged.fits"),
     ],
 )
 def test_file_of_another_kind(
