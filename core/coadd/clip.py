@@ -83,6 +83,65 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[NDArray[np.bo
     return used, median
 
 
+def clip_by_variance(
+    strip: Strip, sigma_clip: float, amplitude: float
+) -> tuple[NDArray[np.bool_], Plane]:
+    """Find the samples that agree with the median within their own errors.
+
+    A sample survives when ``|x - median| <= k sqrt(v + v_median) + amplitude |median|``. Where
+    fewer than two of several samples would survive, all are kept.
+
+    Parameters
+    ----------
+    strip : Strip
+    sigma_clip : float
+        k.
+    amplitude : float
+
+    Returns
+    -------
+    used : array, shape (n_sample, ny, nx), bool
+    centre : array, shape (ny, nx), float64
+        Median of the available samples.
+
+    Notes
+    -----
+    Gruen, Seitz & Bernstein 2014, PASP 126, 158 (SWarp's CLIPPED).
+    """
+    (median,) = quantiles(sort_samples(strip.values), strip.n_available, (0.5,))
+    of_median = median_variance(strip)
+    margin = amplitude * np.abs(median)
+    used = np.zeros_like(strip.available)
+    with np.errstate(invalid="ignore"):
+        for k, sample in enumerate(strip.samples):
+            view = sample.view
+            width = sigma_clip * np.sqrt(sample.variance + of_median[view]) + margin[view]
+            used[k][view] = np.abs(strip.values[k][view] - median[view]) <= width
+    used &= strip.available
+    lonely = (count(used) < 2) & (strip.n_available > 1)
+    used |= lonely & strip.available
+    return used, median
+
+
+def median_variance(strip: Strip) -> Plane:
+    """Variance of the median of samples of unequal variance, shape (ny, nx).
+
+    ``pi n**2 / (2 (sum 1/sigma)**2 (n + a))`` with a = pi/2 - 1 for odd n, pi - 2 for even n
+    (SWarp's manual); the mean's ``sum sigma**2 / n**2`` for n of 1 and 2, where the median is
+    the mean. NaN without a sample.
+    """
+    n = strip.n_available.astype(np.float64)
+    inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
+    for sample in strip.samples:
+        sigma = np.sqrt(sample.variance, dtype=np.float64)
+        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > 0)
+        total[sample.view] += sample.variance
+    bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        many = np.pi * np.square(n) / (2 * np.square(inverse) * (n + bias))
+        return np.where(n > 2, many, total / np.square(n))
+
+
 def _where(condition: NDArray[np.bool_], yes: Window, no: Window) -> Window:
     if not condition.any():
         return no

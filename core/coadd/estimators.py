@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.coadd.clip import median_variance
 from coblend.core.coadd.moments import Moments, Plane, accumulate
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Strip
@@ -60,24 +61,7 @@ def _median(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple
     (value,) = quantiles(sort_samples(strip.values, wanted), n, (0.5,))
     if rules.variance == "scatter":
         return value, np.pi / 2 * sums.scatter() / n
-    return value, _median_variance(strip, n.astype(np.float64))
-
-
-def _median_variance(strip: Strip, n: Plane) -> Plane:
-    """Variance of the median of samples of unequal variance.
-
-    ``pi n**2 / (2 (sum 1/sigma)**2 (n + a))`` with a = pi/2 - 1 for odd n, pi - 2 for even n
-    (SWarp's manual); the mean's ``sum sigma**2 / n**2`` for n of 1 and 2, where the median is
-    the mean.
-    """
-    inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
-    for sample in strip.samples:
-        sigma = np.sqrt(sample.variance, dtype=np.float64)
-        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > 0)
-        total[sample.view] += sample.variance
-    bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
-    many = np.pi * np.square(n) / (2 * np.square(inverse) * (n + bias))
-    return np.where(n > 2, many, total / np.square(n))
+    return value, median_variance(strip)
 
 
 def _variance(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:

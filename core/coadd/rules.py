@@ -24,6 +24,8 @@ class StackRules:
         As in `CoaddParams`.
     sigma_clip : float
     clip_iter : int
+    clip_scale : str
+    clip_amplitude : float
     bad : int
         Bits that exclude a sample.
     ignored : int
@@ -40,6 +42,8 @@ class StackRules:
     variance: str = "input"
     sigma_clip: float = 3.0
     clip_iter: int = 2
+    clip_scale: str = "scatter"
+    clip_amplitude: float = 0.0
     bad: int = 0
     ignored: int = 0
     thresholds: tuple[tuple[int, float], ...] = ()
@@ -78,6 +82,8 @@ class StackRules:
             variance=params.variance,
             sigma_clip=params.sigma_clip,
             clip_iter=params.clip_iter,
+            clip_scale=params.clip_scale,
+            clip_amplitude=params.clip_amplitude,
             bad=bad & ~ignored,
             ignored=ignored,
             thresholds=tuple((bit, f) for bit, f in thresholds.items() if bit and f < 1),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.coadd.clip import clip
+from coblend.core.coadd.clip import clip, clip_by_variance
 from coblend.core.coadd.estimators import combine
 from coblend.core.coadd.finalmask import final_mask
 from coblend.core.coadd.rules import StackRules
@@ -134,7 +134,9 @@ def _stack_strip(
     """Fill one strip of ``out``; return the counts of its inputs."""
     strip = gather(warps, box, rules)
     used, centre = strip.available, None
-    if rules.clips:
+    if rules.clips and rules.clip_scale == "input":
+        used, centre = clip_by_variance(strip, rules.sigma_clip, rules.clip_amplitude)
+    elif rules.clips:
         used, centre = clip(strip, rules.sigma_clip, rules.clip_iter)
     value, variance, sums = combine(strip, used, rules, centre)
     cut = box.slices(out.box)

@@ -47,6 +47,19 @@ class CoaddParams(Checked):
     clip_iter: int = option(
         2, "Iterations of the clip window.", minimum=1, maximum=100, shown=True, alias="clipIter"
     )
+    clip_scale: str = option(
+        "scatter",
+        "Width of the clip window: from the scatter of the samples, or from their own variances, "
+        "which works from two inputs on.",
+        choices=("scatter", "input"),
+    )
+    clip_amplitude: float = option(
+        0.0,
+        "With clip_scale=input: further half width as a fraction of the median, so that the cores "
+        "of stars survive changes of the seeing.",
+        minimum=0,
+        maximum=10,
+    )
     variance: str = option(
         "input",
         "Variance from the inputs' planes, from the scatter of the samples, or for fully "

@@ -132,6 +132,26 @@ def test_meanclip_equals_scalar_reference(rng, make_warp, n, n_iter, k):
         assert out.image[pixel] == pytest.approx(mean, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("values", "amplitude", "survivors"),
+    [
+        ([10, 10.5, 9.8, 30], 0.0, [True, True, True, False]),
+        ([10, 10.5, 9.8, 30], 2.0, [True, True, True, True]),
+        ([1009, 1010, 1200], 0.0, [True, True, False]),
+        ([1009, 1010, 1200], 0.3, [True, True, True]),
+        ([10, 10.5], 0.0, [True, True]),
+        ([10, 40], 0.0, [True, True]),
+        ([7], 0.0, [True]),
+    ],
+)
+def test_clipping_by_the_inputs_variances(make_pixel, values, amplitude, survivors):
+    warps = make_pixel(values, variances=[1.0, 9.0, 1.0, 1.0][: len(values)])
+    _, _, out = one_pixel(
+        warps, statistic="meanclip", clip_scale="input", sigma_clip=3, clip_amplitude=amplitude
+    )
+    assert list(out.counts[:, 0] == 1) == survivors
+
+
 # invariants
 
 
