@@ -8,6 +8,7 @@ and down: about 3 r passes over one byte per pixel.
 from __future__ import annotations
 
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,17 +85,24 @@ def grow_spans(
     """
     halo = len(half_widths) - 1
     parts = [np.empty((0, 3), np.int32)]
+    span_rows = spans[:, 0].copy()
     for rows in strips(shape[0]):
         around = slice(max(rows.start - halo, 0), min(rows.stop + halo, shape[0]))
-        first, stop = np.searchsorted(spans[:, 0], [around.start, around.stop])
-        if first == stop:
+        near = span_range(span_rows, around)
+        if near.start == near.stop:
             continue
-        mask = paint_rows(spans[first:stop], around, shape[1])
+        mask = paint_rows(spans[near], around, shape[1])
         grown = dilate(mask, half_widths)[rows.start - around.start :][: rows.stop - rows.start]
         part = mask_to_spans(grown)
         part[:, 0] += rows.start
         parts.append(part)
     return np.concatenate(parts)
+
+
+def span_range(span_rows: NDArray[np.int32], rows: slice, halo: int = 0) -> slice:
+    """Which spans, of rows ``span_rows`` (ascending, contiguous), lie in ``rows`` and a halo."""
+    first, stop = np.searchsorted(span_rows, [rows.start - halo, rows.stop + halo])
+    return slice(int(first), int(stop))
 
 
 def paint_rows(spans: NDArray[np.int32], rows: slice, nx: int) -> NDArray[np.bool_]:
@@ -114,11 +122,11 @@ def share_growth(
     owner: NDArray[np.int64],
     grown: NDArray[np.int32],
     shape: tuple[int, int],
-    half_widths: NDArray[np.int64],
+    radius: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Give every grown pixel to the nearest core (Voronoi), so that cores never merge.
 
-    Ties go to the core found first in the order of the offsets ``(d**2, dy, dx)``.
+    Ties go to the smallest dy, then dx, of the offset to the core's pixel.
 
     Parameters
     ----------
@@ -127,10 +135,10 @@ def share_growth(
     owner : array, shape (n,), int64
         Core of each span.
     grown : array, shape (m, 3), int32
-        Spans of the grown footprints, raster order, each within the stencil of some core.
+        Spans of the grown footprints, raster order.
     shape : tuple of int
-    half_widths : array
-        From `stencil`.
+    radius : int
+        Pixels farther than this from every core are left out.
 
     Returns
     -------
@@ -138,16 +146,14 @@ def share_growth(
         ``grown``, cut where the owner changes, raster order.
     owner : array, shape (k,), int64
     """
-    halo = len(half_widths) - 1
-    offsets = [(dy, dx) for dy in range(-halo, halo + 1)
-               for dx in range(-half_widths[abs(dy)], half_widths[abs(dy)] + 1)]  # fmt: skip
-    offsets.sort(key=lambda d: (d[0] ** 2 + d[1] ** 2, d))
     parts, values = [np.empty((0, 3), np.int32)], [np.empty(0, np.int64)]
-    for rows in strips(shape[0], 64):  # several index arrays per pixel: small strips
-        first, stop = np.searchsorted(grown[:, 0], [rows.start, rows.stop])
-        if first == stop:
+    grown_rows, core_rows = grown[:, 0].copy(), cores[:, 0].copy()
+    for rows in strips(shape[0], 64):  # several planes per pixel: small strips
+        here = span_range(grown_rows, rows)
+        if here.start == here.stop:
             continue
-        labels = _nearest_core(cores, owner, grown[first:stop], rows, shape[1], halo, offsets)
+        near = span_range(core_rows, rows, radius)
+        labels = _nearest_core(cores[near], owner[near], grown[here], rows, shape[1], radius)
         part, value = labels_to_spans(labels)
         part[:, 0] += rows.start
         parts.append(part)
@@ -162,32 +168,53 @@ def _nearest_core(
     rows: slice,
     nx: int,
     halo: int,
-    offsets: list[tuple[int, int]],
 ) -> NDArray[np.int32]:
-    """Label image (core + 1) of some rows, 0 outside ``grown``."""
-    stride = nx + 2 * halo  # columns around the image, so that offsets never wrap
-    labels = np.zeros((rows.stop - rows.start + 2 * halo) * stride, np.int32)
-    first, stop = np.searchsorted(cores[:, 0], [rows.start - halo, rows.stop + halo])
-    labels[_flat(cores[first:stop], rows.start - halo, stride, halo)] = np.repeat(
-        owner[first:stop] + 1, cores[first:stop, 2] - cores[first:stop, 1] + 1
+    """Label image (core + 1) of some rows, 0 outside ``grown``.
+
+    The nearest core pixel of every row is found once for all pixels of the row; each pixel then
+    compares the rows within its reach.
+    """
+    height = rows.stop - rows.start
+    labels = np.zeros((height + 2 * halo, nx), np.int32)
+    labels.reshape(-1)[_flat(cores, rows.start - halo, nx)] = np.repeat(
+        owner + 1, cores[:, 2] - cores[:, 1] + 1
     )
-    inside = _flat(grown, rows.start - halo, stride, halo)
-    own = labels[inside]
-    nearest = np.zeros_like(labels)
-    nearest[inside] = own
-    pixel = inside[own == 0]
-    for dy, dx in offsets:
-        if not len(pixel):
-            break
-        found = labels[pixel + (dy * stride + dx)]
-        hit = found > 0
-        nearest[pixel[hit]] = found[hit]
-        pixel = pixel[~hit]
-    return nearest.reshape(-1, stride)[halo : halo + rows.stop - rows.start, halo : halo + nx]
+    sideways = _nearest_in_row(labels > 0, halo)
+    # One integer holds the squared distance and, below it, the row: the smallest wins, then the
+    # first row.
+    step = 2 * halo + 1
+    kind: Any = np.int16 if halo < 19 else np.int32
+    key = (sideways >> 1).astype(kind) ** 2 * step
+    best = key[:height] + kind(halo**2 * step)
+    for shift in range(1, step):
+        dy = shift - halo
+        np.minimum(best, key[shift : shift + height] + kind(dy * dy * step + shift), out=best)
+    pixel = _flat(grown, rows.start, nx)
+    chosen = best.ravel()[pixel]
+    source = pixel + (chosen % step).astype(np.int64) * nx
+    aside = sideways.ravel()[source].astype(np.int64)
+    source += np.where(aside & 1, aside >> 1, -(aside >> 1))
+    near = chosen // step <= halo**2
+    out = np.zeros(height * nx, np.int32)
+    out[pixel[near]] = labels.ravel()[source[near]]
+    return out.reshape(height, nx)
 
 
-def _flat(spans: NDArray[np.int32], y0: int, stride: int, margin: int) -> NDArray[np.int64]:
-    """Flat indices of all pixels of spans in a buffer that starts at row ``y0``."""
+def _nearest_in_row(inside: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
+    """Twice the distance to the nearest True pixel of the same row, plus 1 if that is right.
+
+    Ties go to the left; beyond ``reach`` it is ``2 * reach + 2``.
+    """
+    far = inside.view(np.uint8) - np.uint8(1)  # 0 inside, 255 outside
+    out = np.minimum(far, np.uint8(2 * reach + 2))
+    for step in range(1, reach + 1):
+        left, right = np.uint8(2 * step), np.uint8(2 * step + 1)
+        np.minimum(out[:, step:], far[:, :-step] | left, out=out[:, step:])
+        np.minimum(out[:, :-step], far[:, step:] | right, out=out[:, :-step])
+    return out
+
+
+def _flat(spans: NDArray[np.int32], y0: int, nx: int) -> NDArray[np.int64]:
+    """Flat indices of all pixels of spans in an image that starts at row ``y0``."""
     wide = spans.astype(np.int64)
-    start = (wide[:, 0] - y0) * stride + wide[:, 1] + margin
-    return expand_runs(start, wide[:, 2] - wide[:, 1] + 1)
+    return expand_runs((wide[:, 0] - y0) * nx + wide[:, 1], wide[:, 2] - wide[:, 1] + 1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coblend.core.detect.growth import paint_rows
+from coblend.core.detect.growth import paint_rows, span_range
 from coblend.core.detect.pixels import strips
 from coblend.core.detect.search import Search
 from coblend.core.detection import Detections
@@ -35,8 +35,9 @@ def marked_exposure(exposure: Exposure, search: Search) -> Exposure:
         corner = np.array([exposure.box.y0, exposure.box.x0, exposure.box.x0], np.int32)
         spans = spans[raster_order(spans)] - corner
         bit = bits["DETECTED_NEGATIVE" if _negative(catalogue) else "DETECTED"]
+        span_rows = spans[:, 0].copy()
         for rows in strips(exposure.box.ny):
-            here = slice(*np.searchsorted(spans[:, 0], [rows.start, rows.stop]))
+            here = span_range(span_rows, rows)
             mask[rows][paint_rows(spans[here], rows, exposure.box.nx)] |= bit
     scale = np.float32(search.detections.meta["VARSCAL1"])
     image = exposure.image.copy()

@@ -28,6 +28,9 @@ from coblend.core.psf.moments import adaptive_moments
 
 MIN_USABLE = 0.005
 """Smallest fraction of usable pixels."""
+EMPTY = 0.7
+"""The noise is measured outside detections above this fraction of the threshold. At 0.5 they take
+so many noise peaks with them that the scatter comes out 2.6 % too small, at 0.7 0.3 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def prepare(
         wide = MeshOptions(params.wide_bg, interpolation=params.bg_interp)
         searched = flat.with_background(measure_background(flat, wide))
     snr = snr_map(searched, template, threads)
-    noise = measure_noise(searched, snr, 0.5 * params.threshold, sigma, half_widths)
+    noise = measure_noise(searched, snr, EMPTY * params.threshold, sigma, half_widths)
     scale, notes = calibrate(noise, params)
     work = Work(
         exposure, params, flat, searched, background, template, sigma, half_widths, noise, scale,
@@ -152,7 +155,7 @@ def filter_sigma(exposure: Exposure, params: DetectParams) -> tuple[float, list[
         if spread > 0.1:
             warnings.append(f"the PSF width varies by {spread:.0%}; one filter serves all")
     else:
-        raise ParameterError(
+        raise FormatError(
             "the exposure has no PSF", hint="give --psf-sigma PIXELS (FWHM = 2.3548 sigma)"
         )
     limit = min(exposure.box.shape) / 8

@@ -11,7 +11,7 @@ from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_ba
 from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detect.cores import Cores, find_cores
 from coblend.core.detect.filtering import Template, gaussian_taps
-from coblend.core.detect.growth import grow_spans, paint_rows
+from coblend.core.detect.growth import grow_spans, paint_rows, span_range
 from coblend.core.detect.locate import (
     Peaks,
     distant_peaks,
@@ -165,11 +165,12 @@ def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Pea
 def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:
     """Peaks above the threshold after subtraction of a background on small bins."""
     params, (ny, nx) = work.params, work.searched.shape
+    hull_rows = cores.hull[:, 0].copy()
 
     def outside(rows: slice) -> NDArray[np.bool_]:
         start, stop, step = rows.indices(ny)
-        first, last = np.searchsorted(cores.hull[:, 0], [start, stop])
-        return ~paint_rows(cores.hull[first:last], slice(start, stop), nx)[::step]
+        here = span_range(hull_rows, slice(start, stop))
+        return ~paint_rows(cores.hull[here], slice(start, stop), nx)[::step]
 
     options = MeshOptions(params.local_bg, interpolation=params.bg_interp)
     local = work.searched.with_background(measure_background(work.searched, options, outside))
@@ -196,4 +197,5 @@ def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -
     else:
         n_peak = np.bincount(core_parent[peaks.core], minlength=n)
         seeds = (n_peak > (params.max_peaks or np.inf))[core_parent]
-    return cut_footprints(parents, footprints, seeds, shape, work.half_widths)
+    radius = max(len(work.half_widths) - 1, 2)
+    return cut_footprints(parents, footprints, seeds, shape, radius)

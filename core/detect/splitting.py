@@ -49,7 +49,7 @@ def cut_footprints(
     cores: FootprintSet,
     seeds: NDArray[np.bool_],
     shape: tuple[int, int],
-    half_widths: NDArray[np.int64],
+    radius: int,
 ) -> Parents:
     """Replace parents by one parent per core; each pixel goes to the nearest core.
 
@@ -64,9 +64,8 @@ def cut_footprints(
         to the nearest of them.
     shape : tuple of int
         Rows and columns of the image.
-    half_widths : array
-        Stencil of the growth, from `stencil`; pixels farther from a core than it reaches are
-        given away in further rounds.
+    radius : int
+        Of the growth, at least 2; pixels farther from a core are given away in further rounds.
     """
     n_old = len(parents.footprints)
     doomed = np.zeros(n_old, bool)
@@ -84,7 +83,7 @@ def cut_footprints(
     area, reached = _area(grown), -1
     while reached < _area(part) < area or reached < 0:
         reached = _area(part)
-        part, part_core = share_growth(part, part_core, grown, shape, half_widths)
+        part, part_core = share_growth(part, part_core, grown, shape, radius)
     spans = np.concatenate([old_spans[~gone], part])
     name = np.concatenate([old_owner[~gone], n_old + part_core])  # cores as n_old + core
     return _numbered(spans, name, parents, cores)
@@ -100,14 +99,16 @@ def _numbered(
     n_old = len(parents.footprints)
     order = raster_order(spans)
     spans, name = spans[order], name[order]
-    names, first, inverse = np.unique(name, return_index=True, return_inverse=True)
-    by_pixel = np.argsort(first)
-    rank = np.argsort(by_pixel)
-    names = names[by_pixel]
+    first = np.full(n_old + len(cores), -1, np.int64)
+    first[name[::-1]] = np.arange(len(name))[::-1]
+    names = np.flatnonzero(first >= 0)
+    names = names[np.argsort(first[names])]
     cut = names >= n_old
     origin = names.copy()
     origin[cut] = parents.core_parent[names[cut] - n_old]
-    owner = rank[inverse]
+    number = np.empty(n_old + len(cores), np.int64)
+    number[names] = np.arange(len(names))
+    owner = number[name]
     first_pixel = cores.spans[cores.offsets[:-1]]
     inside = SpanIndex.build(spans).find(first_pixel[:, 0], first_pixel[:, 1])
     return Parents(group_spans(spans, owner, len(names)), owner[inside], origin, cut)

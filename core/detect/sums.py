@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.detect.growth import span_range
 from coblend.core.detect.pixels import Pixels, strips
 from coblend.core.footprint import FootprintSet, raster_order
 
@@ -37,8 +38,9 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
     mask = pixels.exposure.mask
     sat = np.int32(pixels.exposure.planes.value(["SAT"]))
     ny, nx = pixels.shape
+    span_rows = footprints.spans[order, 0]
     for rows in strips(ny):
-        here = slice(*np.searchsorted(spans[:, 0], [rows.start, rows.stop]))
+        here = span_range(span_rows, rows)
         if here.start == here.stop:
             continue
         line = (spans[here, 0] - rows.start) * nx

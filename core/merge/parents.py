@@ -12,7 +12,6 @@ from coblend.core.box import Box
 from coblend.core.catalog import column_suffix
 from coblend.core.detect.assemble import brightest_of_uncut, set_parent_flag
 from coblend.core.detect.components import group_spans, label_spans
-from coblend.core.detect.growth import stencil
 from coblend.core.detect.splitting import Parents, cut_footprints
 from coblend.core.detection import PARENT_FLAGS, Detections
 from coblend.core.footprint import FootprintSet, SpanIndex, raster_order
@@ -63,7 +62,7 @@ def cut(
         FootprintSet(cores.spans - corner, cores.offsets),
         crowded[core_parent] & (peaks_in_core > 0),
         box.shape,
-        stencil(radius),
+        radius,
     )
     moved = FootprintSet(cut.footprints.spans + corner, cut.footprints.offsets)
     return Parents(moved, cut.core_parent, cut.origin, cut.cut)

@@ -96,7 +96,7 @@ def test_sharing_gives_each_pixel_to_the_nearest_core(shape):
         spans = mask_to_spans(mask)
         labels, _ = label_spans(spans)
         grown = grow_spans(spans, shape, stencil(radius))
-        part, owner = share_growth(spans, labels, grown, shape, stencil(radius))
+        part, owner = share_growth(spans, labels, grown, shape, radius)
         expected = nearest_core(
             spans_to_labels(spans, frame, labels + 1),
             spans_to_labels(grown, frame) > 0,
@@ -121,7 +121,7 @@ def test_cutting_keeps_the_union_and_gives_every_pixel_to_one_parent():
     several = np.bincount(core_parent, minlength=n) > 3
     assert several.any()
     assert not several.all()
-    cut = cut_footprints(whole, cores, several[core_parent], shape, stencil(4))
+    cut = cut_footprints(whole, cores, several[core_parent], shape, 4)
     painted = np.zeros(shape, int)
     for footprint in cut.footprints:
         for y, a, b in footprint:
@@ -145,7 +145,7 @@ def test_pixels_beyond_the_stencil_are_shared_in_further_rounds():
     whole = Parents.whole(
         group_spans(np.array([[0, 0, 59]], np.int32), np.zeros(1, np.int64), 1), np.zeros(2, int)
     )
-    cut = cut_footprints(whole, cores, np.ones(2, bool), (1, 60), stencil(2))
+    cut = cut_footprints(whole, cores, np.ones(2, bool), (1, 60), 2)
     assert cut.footprints.areas.tolist() == [30, 30]
 
 

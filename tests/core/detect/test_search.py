@@ -330,7 +330,7 @@ def test_background_model_uses_every_bin(exposure_of):
 def test_bad_input(stars, exposure_of):
     image = stars((64, 64), 2.0, [(32, 32, 900.0)])
     exposure = exposure_of(image)
-    with pytest.raises(ParameterError, match="has no PSF"):
+    with pytest.raises(FormatError, match="has no PSF"):
         detect(exposure, DetectParams())
     with pytest.raises(ParameterError, match="at most 8"):
         search(exposure, 20.0)
