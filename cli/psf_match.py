@@ -73,7 +73,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
     if len(specs) > 1:
         _require_templates(run, params)
-    reference = None if params.apply_kernel else _reference(run, params, specs)
+    reference = _reference(run, params, specs)
     rows = []
     with run.progress("psf-match", len(specs)) as advance:
         for band, spec in specs:
@@ -90,16 +90,16 @@ def _one(
 ) -> dict[str, Any]:
     """Match one exposure; returns its line of the report."""
     names = {
-        option: _filled(text, science, spec)
+        option: _filled(text or "", science, spec)
         for option, text in (("output", run.output), ("kernel", params.save_kernel),
                              ("nodes", params.save_nodes))
     }  # fmt: skip
     _check_outputs(run, names)
     noise = _noise(params)
-    if reference is None:
+    if params.apply_kernel:
         prepared = _from_file(params.apply_kernel, science)
     else:
-        prepared = _solved(science, reference, params, noise, spec)
+        prepared = _solved(science, cast("Psf", reference), params, noise, spec)
     if not run.dry_run:
         _convolve_and_write(run, params, science, prepared, noise, names)
     return {"output": names["output"], **prepared.summary}
@@ -165,7 +165,7 @@ def _convolve_and_write(
 
     box, kernel = science.box, prepared.kernel
     if params.region_map:
-        applied = _by_region(run, params, science, prepared)
+        applied = _by_region(run, params, params.region_map, science, prepared)
     else:
         applied = apply_kernel(science, kernel, params, run.jobs)
     centre = (box.y0 + (box.ny - 1) / 2, box.x0 + (box.nx - 1) / 2)
@@ -197,7 +197,9 @@ def _convolve_and_write(
             out.table("MATCH_NODES", prepared.nodes, columns=NODE_COLUMNS)
 
 
-def _by_region(run: Run, params: MatchParams, science: Exposure, prepared: Prepared) -> Applied:
+def _by_region(
+    run: Run, params: MatchParams, region_map: str, science: Exposure, prepared: Prepared
+) -> Applied:
     """Convolve each region of a map with the kernel of the cell that stands for it."""
     from coblend.core.psf import CellPsf
     from coblend.core.psf.fields import CellField, ChebyshevField
@@ -205,7 +207,7 @@ def _by_region(run: Run, params: MatchParams, science: Exposure, prepared: Prepa
     from coblend.io.reader import open_fits
     from coblend.io.specs import parse_spec
 
-    spec = parse_spec(params.region_map)
+    spec = parse_spec(region_map)
     run.add_input("regions", spec.path)
     psf, kernel = science.psf, prepared.kernel
     if not isinstance(psf, CellPsf) or psf.regions is None or not isinstance(kernel, CellField):
@@ -227,7 +229,7 @@ def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
     from coblend.core.psf import PsfexPsf
     from coblend.io.exposures import read_exposure, require_psf
 
-    science = read_exposure(spec, band=band, psf=params.psf or None)
+    science = read_exposure(spec, band=band, psf=params.psf)
     require_psf(science, spec.path)
     if params.psf_frame == "array" and isinstance(science.psf, PsfexPsf):
         origin = (science.box.y0, science.box.x0)
@@ -235,11 +237,15 @@ def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
     return science
 
 
-def _reference(run: Run, params: MatchParams, specs: Sequence[tuple[str | None, FileSpec]]) -> Psf:
+def _reference(
+    run: Run, params: MatchParams, specs: Sequence[tuple[str | None, FileSpec]]
+) -> Psf | None:
     """Read the reference asked for, or find the narrowest that all exposures reach."""
     from coblend.io.psfs import parse_psf_spec
     from coblend.io.specs import parse_spec
 
+    if not params.reference:
+        return None
     if params.reference != "auto":
         psf = parse_psf_spec(params.reference)
         path = parse_spec(params.reference).path

@@ -13,13 +13,15 @@ from coblend.core.params.field import Checked, option
 class MatchParams(Checked):
     """How a PSF is matched to a reference and the kernel applied."""
 
-    reference: str = option(
-        "",
+    reference: str | None = option(
+        None,
         "PSF to reach: FILE[HDU], gaussian:fwhm=5.5, moffat:fwhm=4.2,beta=3, "
         "double-gaussian:fwhm=7.7, or auto for the narrowest Moffat that all inputs reach.",
         shown=True,
     )
-    psf: str = option("", "PSF of the exposure, instead of the one in its file.", shown=True)
+    psf: str | None = option(
+        None, "PSF of the exposure, instead of the one in its file.", shown=True
+    )
     psf_frame: str = option(
         "parent",
         "Pixels in which a PSFEx model counts: of the parent image, or of the file's own array.",
@@ -110,10 +112,10 @@ class MatchParams(Checked):
     no_spread_planes: tuple[str, ...] = option(
         ("DETECTED", "DETECTED_NEGATIVE"), "Mask planes that never grow."
     )
-    noise_acf: str = option("", "FILE[HDU] with the autocorrelation of the input noise.")
+    noise_acf: str | None = option(None, "FILE[HDU] with the autocorrelation of the input noise.")
     recenter_psf: bool = option(False, "Shift the stamps of the PSF onto their central pixel.")
-    region_map: str = option(
-        "", "FILE[HDU] with an integer image of regions that are matched one by one."
+    region_map: str | None = option(
+        None, "FILE[HDU] with an integer image of regions that are matched one by one."
     )
     al_sigmas: tuple[float, ...] = option(
         (0.7, 1.5, 3.0), "Widths of the Gaussians (al).", unit="pixel", alias="alardSigGauss",
@@ -142,10 +144,10 @@ class MatchParams(Checked):
         128, "Side of the cells whose centres are the nodes (reference_fit).", minimum=32,
         alias="sizeCellX", unit="pixel",
     )  # fmt: skip
-    save_kernel: str = option("", "Write the kernel to this file.", shown=True)
-    save_nodes: str = option("", "Write the table of nodes to this file.", shown=True)
-    apply_kernel: str = option(
-        "", "Apply the kernel of this file instead of solving for one.", shown=True
+    save_kernel: str | None = option(None, "Write the kernel to this file.", shown=True)
+    save_nodes: str | None = option(None, "Write the table of nodes to this file.", shown=True)
+    apply_kernel: str | None = option(
+        None, "Apply the kernel of this file instead of solving for one.", shown=True
     )
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
