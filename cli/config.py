@@ -130,7 +130,8 @@ def check_assignments(classes: Iterable[type], assignments: Sequence[str]) -> No
     for key, _ in map(_assignment, assignments):
         if all(find_option(cls, key) is None for cls in classes):
             known = [s.name for cls in classes for s in options_of(cls)]
-            raise ParameterError(f"--set: no option {key!r}", hint=_nearest(key, known))
+            gone = next((text for cls in classes if (text := _without(cls, key))), None)
+            raise ParameterError(f"--set: no option {key!r}", hint=gone or _nearest(key, known))
 
 
 def check_environment(classes: Mapping[str, type]) -> None:
@@ -161,6 +162,12 @@ def find_option(cls: type, key: str) -> str | None:
         if plain == spec.name or (spec.metadata["alias"] and key == spec.metadata["alias"]):
             return spec.name
     return None
+
+
+def _without(cls: type, key: str) -> str | None:
+    """Why there is no such option although the reference system has one."""
+    texts: Mapping[str, str] = getattr(cls, "WITHOUT", {})
+    return texts.get(key)
 
 
 def flag(name: str) -> str:
@@ -236,8 +243,9 @@ def _file_values(path: str, cls: type, command: str) -> dict[str, Any]:
         name = find_option(cls, key)
         if name is None:
             raise ConfigError(
-                f"[{own}] has no option {key!r}", path, hint=_nearest(key, list(specs))
-            )
+                f"[{own}] has no option {key!r}", path,
+                hint=_without(cls, key) or _nearest(key, list(specs)),
+            )  # fmt: skip
         try:
             out[name] = convert(specs[name], hints[name], raw, f"[{own}] {key}")
         except ParameterError as error:

@@ -86,8 +86,11 @@ def detections_of(
     parents = empty_table(parent_columns(cube.bands), len(groups))
     row = 0
     for i, group in enumerate(groups):
-        near = [np.hypot(y - sy, x - sx) <= radius for sy, sx, _ in group]
-        sets.append(FootprintSet.from_mask(np.any(near, 0), cube.box.y0, cube.box.x0))
+        mask = np.zeros(cube.box.shape, bool)
+        for sy, sx, _ in group:
+            near = [slice(max(0, int(s - radius)), int(s + radius) + 2) for s in (sy, sx)]
+            mask[*near] |= np.hypot(y[*near] - sy, x[*near] - sx) <= radius
+        sets.append(FootprintSet.from_mask(mask, cube.box.y0, cube.box.x0))
         own = peaks[row : row + len(group)]
         own["y"], own["x"] = (
             [s[0] + cube.box.y0 for s in group],

@@ -26,9 +26,6 @@ from coblend.core.deblend.refit import Warm, refit
 from coblend.core.deblend.report import BlendResult
 from coblend.core.params.deblend import DeblendParams
 
-_THRESHOLD = 2.5
-"""Smoothed deconvolved light below this is dark (sum of the bands in units of their noise)."""
-_GROW = 2
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
 _FASTER = 3
 """Later passes have this part of the iterations."""
@@ -75,7 +72,7 @@ def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         One per part, with ``peaks``; one for all if there is nowhere to cut.
     """
     frames = observe(batch, params).frames[0]
-    parts = find_parts(frames, batch)
+    parts = find_parts(frames, batch, params)
     if len(parts) == 1:
         return deblend_batch(batch, params)
     data, weight = frames.data[0], frames.weight[0]
@@ -107,20 +104,24 @@ def _again(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]
     return [refit(batch, warm, params)]
 
 
-def find_parts(frames: Frames, batch: Batch) -> list[Part]:
+def find_parts(frames: Frames, batch: Batch, params: DeblendParams) -> list[Part]:
     """Cut a parent into parts where its deconvolved image is dark.
 
-    As the reference system does (``_getDeconvolvedFootprints``): smooth with a B3 spline,
-    threshold, add the peaks, dilate by a disc of radius 2, label.
+    As the reference system does (``_getDeconvolvedFootprints``, whose threshold also counts
+    half): smooth with a B3 spline, threshold, drop small regions, add the peaks, dilate by a
+    disc, label.
     """
     image = detection_images(frames)[0]
     for axis in (0, 1):
         image = ndimage.convolve1d(image, _B3, axis=axis, mode="reflect")
     footprint = batch.cuts[0].footprint[0]
-    y, x = np.mgrid[-_GROW : _GROW + 1, -_GROW : _GROW + 1]
-    bright = image > _THRESHOLD
+    grow = params.split_grow
+    y, x = np.mgrid[-grow : grow + 1, -grow : grow + 1]
+    bright, n = ndimage.label(image > params.split_thresh / 2)
+    areas = np.bincount(bright.ravel(), minlength=n + 1)
+    bright = (bright > 0) & (areas[bright] >= params.split_min_area)
     bright[batch.y, batch.x] = True
-    bright = ndimage.binary_dilation(bright, y**2 + x**2 <= _GROW**2) & footprint
+    bright = ndimage.binary_dilation(bright, y**2 + x**2 <= grow**2) & footprint
     labels, _ = ndimage.label(bright)
     own = labels[batch.y, batch.x]
     labels[~np.isin(labels, own)] = 0

@@ -37,6 +37,12 @@ class DeblendParams(Checked):
     joint_max_peaks: int = option(200, "Most peaks that are fitted jointly", minimum=1)
     joint_max_area: int = option(1_000_000, "Largest bounding box that is fitted jointly",
                                  unit="pixel**2", minimum=1)
+    split_thresh: float = option(5.0, "Deconvolved light below half of this is dark", unit="sigma",
+                                 minimum=0, alias="footprintSNRThresh")
+    split_grow: int = option(2, "Growth of the bright regions of the deconvolved image",
+                             unit="pixel", minimum=0, alias="growSize")
+    split_min_area: int = option(9, "Smaller bright regions of the deconvolved image are dark",
+                                 unit="pixel**2", minimum=0, alias="minDeconvolvedArea")
     coupling_passes: int = option(2, "Passes over the parts of a parent after the first",
                                   minimum=0)
     max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
@@ -57,8 +63,6 @@ class DeblendParams(Checked):
                                        alias="badMask")
     use_weights: bool = option(True, "Weight pixels by their inverse variance; otherwise by the "
                                "noise of the band", alias="useWeights")
-    set_spectra: bool = option(True, "Solve for the spectra before the first iteration",
-                               alias="setSpectra")
     final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
@@ -77,10 +81,38 @@ class DeblendParams(Checked):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
-        "model": {
-            "relative_error": 1e-4,
-            "background_thresh": 0.25,
-            "max_iter": 600,
-            "patience": 2,
+        "model": {"relative_error": 1e-4, "background_thresh": 0.25, "max_iter": 600},
+        "reference": {
+            "min_iter": 5, "background_thresh": 1.0, "patience": 1, "final_spectra": False,
+            "kernel_reg": 0.0, "flux_err_floor": 0.0, "split": "always", "coupling_passes": 0,
+            "single_psf_flux": False,
         },
+    }  # fmt: skip
+    WITHOUT: ClassVar[Mapping[str, str]] = {
+        "initialBackgroundThresh": "models start at background_thresh",
+        "optimizer": "there is one optimiser; leave it out",
+        "maxProxIter": "constraints are applied once per iteration; leave it out",
+        "morphThresh": "obsolete in the reference system: use background_thresh",
+        "sourceModel": "the number of components follows from min_snr",
+        "fallback": "always on; leave it out",
+        "maxSpectrumCutoff": "spectra are solved for whatever the size; leave it out",
+        "setSpectra": "spectra are always solved for before the first iteration; leave it out",
+        "persistIsolated": "isolated sources are always written; leave it out",
+        "statsMask": "the noise is the median over pixels without bad_mask",
+        "modelPsfSigma": "the model PSF has a sigma of 0.8 pixels",
+        "modelPsfSize": "the model PSF has 15 x 15 pixels",
+        "convolutionType": "convolutions are done by FFT; leave it out",
+        "notDeblendedMask": "the plane is NOT_DEBLENDED, written to the file not_deblended",
+        "catchFailures": "failures are always caught, see max_failed",
+        "pseudoColumns": "pseudo sources have merge_peak_sky or merge_footprint_sky",
+        "columnInheritance": "objects name their parent, whose row has the columns",
+        "measureParents": "parents have a table of their own, PARENTS",
+        "saveTemplates": "models are always written; leave it out",
+        "useCiLimits": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
+        "ciDeblendChildRange": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
+        "ciNumParentsToDeblend": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
+        "version": "obsolete in the reference system; leave it out",
+        "morphImage": "obsolete in the reference system; leave it out",
+        "waveletScales": "obsolete in the reference system; leave it out",
     }
+    """Options of the reference system that have no counterpart here, and why."""

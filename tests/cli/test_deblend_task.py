@@ -88,6 +88,24 @@ def test_no_parents_is_a_valid_empty_file(cli: Cli, in_folder: Path, fields) -> 
     assert len(read_models("one.fits").objects) == 0
 
 
+def test_names_of_the_reference_system(cli: Cli, bands: list[str]) -> None:
+    """Its options are accepted, or refused with the reason why there is none."""
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "-n", "--dump-config", "--set",
+               "maxIter=7", "--set", "footprintSNRThresh=4", "--set", "maxNumberOfPeaks=9",
+               "--set", "growSize=1", "--preset", "reference")  # fmt: skip
+    assert done.code == 0, done.err
+    for line in ("max-iter = 7", "split-thresh = 4", "max-number-of-peaks = 9", "split-grow = 1",
+                 'split = "always"', "coupling-passes = 0", "min-iter = 5"):  # fmt: skip
+        assert line in done.out
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "modelPsfSigma=1")
+    assert done.code == 2
+    assert "sigma of 0.8 pixels" in done.err
+    Path("own.toml").write_text("[deblend]\nmaxSpectrumCutoff = 3\n")
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--config", "own.toml")
+    assert done.code == 78
+    assert "whatever the size" in done.err
+
+
 def test_bad_input(cli: Cli, bands: list[str]) -> None:
     done = cli("deblend", "merged.fits", *bands, bands[0], "-o", "one.fits")
     assert done.code == 65
