@@ -74,27 +74,32 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     if len(specs) > 1:
         _require_templates(run, params)
     reference = _reference(run, params, specs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with run.progress("psf-match", len(specs)) as advance:
         for band, spec in specs:
             science = _read(spec, band, params)
             run.add_input("image", spec.path)
-            rows.append(_one(run, params, science, spec, reference))
+            names = _names(run, params, science, spec)
+            if names["output"] in [row["output"] for row in rows]:
+                raise ParameterError(
+                    f"two exposures would be written to {names['output']}",
+                    hint="write {name} where the file's name belongs",
+                )
+            rows.append(_one(run, params, science, spec, reference, names))
             advance(1)
     run.report(rows[0] if len(rows) == 1 else {"n_exposure": len(rows)},
                table=rows if len(rows) > 1 else None)  # fmt: skip
 
 
 def _one(
-    run: Run, params: MatchParams, science: Exposure, spec: FileSpec, reference: Psf | None
+    run: Run,
+    params: MatchParams,
+    science: Exposure,
+    spec: FileSpec,
+    reference: Psf | None,
+    names: Mapping[str, str],
 ) -> dict[str, Any]:
     """Match one exposure; returns its line of the report."""
-    names = {
-        option: _filled(text or "", science, spec)
-        for option, text in (("output", run.output), ("kernel", params.save_kernel),
-                             ("nodes", params.save_nodes))
-    }  # fmt: skip
-    _check_outputs(run, names)
     noise = _noise(params)
     if params.apply_kernel:
         prepared = _from_file(params.apply_kernel, science)
@@ -304,10 +309,21 @@ def _rescaled(meta: Mapping[str, HeaderValue], factor: float) -> dict[str, Heade
     return out
 
 
-def _filled(template: str, science: Exposure, spec: FileSpec) -> str:
-    """Output name of one exposure."""
+def _names(run: Run, params: MatchParams, science: Exposure, spec: FileSpec) -> dict[str, str]:
+    """Names of the outputs of one exposure; refuses at once what could not be written."""
+    from coblend.io.writer import check_output
+
     stem = os.path.basename(spec.path).split(".fit")[0]
-    return template.replace("{band}", science.band).replace("{name}", stem)
+    names = {}
+    for what, template in (
+        ("output", run.output),
+        ("kernel", params.save_kernel or ""),
+        ("nodes", params.save_nodes or ""),
+    ):
+        names[what] = template.replace("{band}", science.band).replace("{name}", stem)
+        if names[what]:
+            check_output(names[what], overwrite=run.overwrite or run.dry_run)
+    return names
 
 
 def _require_templates(run: Run, params: MatchParams) -> None:
@@ -317,11 +333,3 @@ def _require_templates(run: Run, params: MatchParams) -> None:
                 f"several exposures cannot all be written to {text}",
                 hint="write {band} or {name} where the band's or file's name belongs",
             )
-
-
-def _check_outputs(run: Run, names: Mapping[str, str]) -> None:
-    """Refuse at once what could not be written at the end."""
-    from coblend.io.writer import check_output
-
-    for name in filter(None, names.values()):
-        check_output(name, overwrite=run.overwrite or run.dry_run)

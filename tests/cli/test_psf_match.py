@@ -286,6 +286,9 @@ def test_several_exposures_need_a_template(in_folder, science, write_file, cli):
     done = cli("psf-match", "in.fits", "in2.fits", "-o", "out.fits", "--reference", REFERENCE)
     assert done.code == 2
     assert "{band} or {name}" in done.err
+    done = cli("psf-match", "in.fits", "in2.fits", "-o", "o_{band}.fits", "--reference", REFERENCE)
+    assert done.code == 2
+    assert "two exposures would be written to o_i.fits" in done.err
 
 
 def test_a_varying_kernel_is_not_used_elsewhere(in_folder, varying, write_file, cli):
