@@ -29,6 +29,7 @@ COMMANDS = {
     "merge-detections": "Merge detections of several bands into parents.",
     "deblend": "Fit every blend in all bands at once.",
     "reconstruct-footprints": "Share the image's flux among the deblended objects.",
+    "clean": "Cut out every object without its neighbours.",
     "refit": "Fit some blends again, with sources added or dropped.",
     "info": "Show what a file holds and what made it.",
     "verify": "Check files: structure, checksums, damaged blends.",

@@ -1,0 +1,18 @@
+"""Options of `coblend clean`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coblend.core.params.field import Checked, option
+
+
+@dataclass(frozen=True, slots=True)
+class CleanParams(Checked):
+    """How neighbours are removed from the stamps of objects."""
+
+    mode: str = option("subtract", "Subtract the models of all others, or keep the object's "
+                       "share of the light and fill the rest with noise",
+                       choices=("subtract", "noise"), shown=True)  # fmt: skip
+    side: int = option(63, "Side of the stamps, odd", unit="pixel", minimum=3, shown=True)
+    source: tuple[int, ...] = option((), "Only these objects, by id", shown=True)

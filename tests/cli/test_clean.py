@@ -1,0 +1,74 @@
+"""`clean`: what is left of a blend is the object alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coblend.io.models import read_models
+from coblend.io.reader import open_fits
+
+Cli = Callable[..., Any]
+PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]
+LONE = [(30.3, 90.2, 1500.0)]
+OTHER = [(80.0, 40.0, 3000.0), (80.0, 48.0, 3000.0)]
+
+
+@pytest.fixture
+def bands(cli: Cli, in_folder: Path, fields) -> list[str]:
+    cube, detections = fields.make_scene([PAIR, LONE, OTHER], (120, 120))
+    names = fields.save(cube, detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "deblended.fits")
+    assert done.code == 0, done.err
+    return names
+
+
+def aperture(stamp: np.ndarray) -> float:
+    y, x = np.indices(stamp.shape) - stamp.shape[0] // 2
+    return float(stamp[np.hypot(y, x) < 7].sum())
+
+
+@pytest.mark.parametrize("mode", ["subtract", "noise"])
+def test_aperture_fluxes_are_those_of_the_objects_alone(cli: Cli, bands, fields, mode) -> None:
+    """A circle of 7 px holds 99.98 % of a star, and much of its neighbour before cleaning."""
+    done = cli("clean", "deblended.fits", *bands, "-o", "stamps.fits", "--mode", mode,
+               "--side", "31")  # fmt: skip
+    assert done.code == 0, done.err
+    truth = np.array([4000, 2500, 1500, 3000, 3000])
+    with open_fits("stamps.fits") as f:
+        table = f.table("OBJECTS")
+        for b, band in enumerate("GRI"):
+            cube = f.image(f"IMAGE_{band}")
+            assert cube.shape == (5, 31, 31)
+            flux = np.array([aperture(stamp) for stamp in cube])
+            np.testing.assert_allclose(flux, truth * fields.COLOUR[b], rtol=0.05, atol=50)
+            if mode == "noise":  # the corners are noise of the right strength
+                assert abs(cube[:, :5, :5].std() - 1) < 0.2
+    assert table["x0"].tolist() == (read_models("deblended.fits").objects["ix"] - 15).tolist()
+
+
+def test_stamp_does_not_depend_on_the_others(cli: Cli, bands) -> None:
+    objects = read_models("deblended.fits").objects["id"]
+    cli("clean", "deblended.fits", bands[1], "-o", "all.fits", "--mode", "noise")
+    done = cli("clean", "deblended.fits", bands[1], "-o", "one.fits", "--mode", "noise",
+               "--source", str(objects[3]))  # fmt: skip
+    assert done.code == 0, done.err
+    with open_fits("all.fits") as every, open_fits("one.fits") as one:
+        np.testing.assert_array_equal(every.image("IMAGE_R")[3], one.image("IMAGE_R")[0])
+    cli("clean", "deblended.fits", bands[1], "-o", "other.fits", "--mode", "noise", "--seed", "2")
+    with open_fits("all.fits") as every, open_fits("other.fits") as other:
+        assert (every.image("IMAGE_R") != other.image("IMAGE_R")).any()
+
+
+def test_bad_input(cli: Cli, bands) -> None:
+    common = ("clean", "deblended.fits", *bands, "-o", "stamps.fits")
+    assert cli(*common, "--side", "30").code == 2
+    done = cli(*common, "--source", "999")
+    assert done.code == 2
+    assert "no object has id 999" in done.err
+    assert cli("clean", "deblended.fits", "q=r.fits", "-o", "stamps.fits").code == 65
+    assert not Path("stamps.fits").exists()
