@@ -74,40 +74,29 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     if len(specs) > 1:
         _require_templates(run, params)
     reference = _reference(run, params, specs)
-    rows: list[dict[str, Any]] = []
-    with run.progress("psf-match", len(specs)) as advance:
-        for band, spec in specs:
-            science = _read(spec, band, params)
-            run.add_input("image", spec.path)
-            names = _names(run, params, science, spec)
-            if names["output"] in [row["output"] for row in rows]:
-                raise ParameterError(
-                    f"two exposures would be written to {names['output']}",
-                    hint="write {name} where the file's name belongs",
-                )
-            rows.append(_one(run, params, science, spec, reference, names))
-            advance(1)
-    run.report(rows[0] if len(rows) == 1 else {"n_exposure": len(rows)},
-               table=rows if len(rows) > 1 else None)  # fmt: skip
-
-
-def _one(
-    run: Run,
-    params: MatchParams,
-    science: Exposure,
-    spec: FileSpec,
-    reference: Psf | None,
-    names: Mapping[str, str],
-) -> dict[str, Any]:
-    """Match one exposure; returns its line of the report."""
     noise = _noise(params)
-    if params.apply_kernel:
-        prepared = _from_file(params.apply_kernel, science)
-    else:
-        prepared = _solved(science, cast("Psf", reference), params, noise, spec)
-    if not run.dry_run:
-        _convolve_and_write(run, params, science, prepared, noise, names)
-    return {"output": names["output"], **prepared.summary}
+    science: Exposure | None = None
+    jobs: list[tuple[Prepared, dict[str, str]]] = []
+    for band, spec in specs:  # all kernels first: nothing is written when one is refused
+        science = _read(spec, band, params)
+        run.add_input("image", spec.path)
+        names = _names(run, params, science, spec, [n["output"] for _, n in jobs])
+        if reference is None:
+            prepared = _from_file(params.apply_kernel or "", science)
+        else:
+            prepared = _solved(science, reference, params, noise, spec)
+        jobs.append((prepared, names))
+    rows = [{"output": names["output"], **prepared.summary} for prepared, names in jobs]
+    one = len(rows) == 1
+    run.report(rows[0] if one else {"n_exposure": len(rows)}, table=None if one else rows)
+    if run.dry_run:
+        return
+    with run.progress("psf-match", len(specs)) as advance:
+        for (band, spec), (prepared, names) in zip(specs, jobs, strict=True):
+            if science is None or not one:
+                science = _read(spec, band, params)
+            _convolve_and_write(run, params, science, prepared, noise, names)
+            advance(1)
 
 
 def _solved(
@@ -309,7 +298,9 @@ def _rescaled(meta: Mapping[str, HeaderValue], factor: float) -> dict[str, Heade
     return out
 
 
-def _names(run: Run, params: MatchParams, science: Exposure, spec: FileSpec) -> dict[str, str]:
+def _names(
+    run: Run, params: MatchParams, science: Exposure, spec: FileSpec, taken: Sequence[str]
+) -> dict[str, str]:
     """Names of the outputs of one exposure; refuses at once what could not be written."""
     from coblend.io.writer import check_output
 
@@ -321,6 +312,11 @@ def _names(run: Run, params: MatchParams, science: Exposure, spec: FileSpec) -> 
         ("nodes", params.save_nodes or ""),
     ):
         names[what] = template.replace("{band}", science.band).replace("{name}", stem)
+        if what == "output" and names[what] in taken:
+            raise ParameterError(
+                f"two exposures would be written to {names[what]}",
+                hint="write {name} where the file's name belongs",
+            )
         if names[what]:
             check_output(names[what], overwrite=run.overwrite or run.dry_run)
     return names
