@@ -170,12 +170,14 @@ def reconstruct_band(
     pieces = template_pieces(
         frames, templates, members.modelled, parent, confined=params.mask_footprint
     )
+    seen = stamps if params.metrics == "model" else templates
     stray = np.zeros(0, np.int64)
     if params.kind == "model":
         light = pieces.value
         pieces = pieces.with_values(np.full(len(light), np.nan))
     else:
         other = None if total is None else _others(frames, templates, parent, total)
+        del templates  # large, as all arrays of this function
         pieces, stray = _shares(models, frames, members, pieces, params, other)
         light = _light(frames, pieces, rendered, params.fill_bad)
 
@@ -183,13 +185,7 @@ def reconstruct_band(
     peak = _peak_pixels(models, frames, members)
     measure_light(table, frames, pieces, light, peak)
     table["model_flux"][members.modelled] = stamps.sums()
-    measure_overlap(
-        table,
-        frames,
-        stamps if params.metrics == "model" else templates,
-        members.modelled,
-        parent,
-    )
+    measure_overlap(table, frames, seen, members.modelled, parent)
     measure_chi2(table, frames, pieces, _sum_over(frames, rendered, parent))
 
     dark = np.flatnonzero((models.objects["blend"] != 0) & (table["n_pix"] == 0) & (peak >= 0))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import ShapeMismatchError
 from coblend.core.exposure import Exposure
-from coblend.core.footprint import FootprintSet, expand_runs
+from coblend.core.footprint import FootprintSet
 from coblend.core.model import ModelSet
-from coblend.core.reconstruct.stamps import area_offsets, boxes_of, common_pixels
+from coblend.core.reconstruct.stamps import area_offsets, boxes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +76,31 @@ def cut_frames(
     total = int(offsets[-1])
     image = np.zeros(total, np.float32)
     variance = np.full(total, np.inf, np.float32)
-    bad = np.ones(total, bool)
-    no_data = np.ones(total, bool)
+    mask = np.zeros(total, np.int32)
+    covered = np.zeros(total, bool)
+    no_data = bad = ~covered
     if exposure is not None:
-        grid = exposure.box
-        frame = np.broadcast_to(np.array([[grid.y0, grid.x0, grid.ny, grid.nx]]), boxes.shape)
-        zero = np.zeros(len(boxes), np.int64)
-        here, there, counts = common_pixels(boxes, offsets[:-1], frame, zero)
-        if not partial:
-            _require_covered(models, boxes, counts, exposure)
-        image[here] = exposure.image.ravel()[there]
-        variance[here] = exposure.variance.ravel()[there]
-        mask = exposure.mask.ravel()[there]
-        good = np.isfinite(image[here]) & np.isfinite(variance[here]) & (variance[here] > 0)
+        for (y0, x0, ny, nx), first in zip(boxes.tolist(), offsets.tolist(), strict=False):
+            frame = Box(y0, x0, ny, nx)
+            common = frame & exposure.box
+            if common != frame and not partial:
+                raise _not_covered(models, exposure)
+            here, there = common.slices(frame), common.slices(exposure.box)
+            for target, source in (
+                (image, exposure.image),
+                (variance, exposure.variance),
+                (mask, exposure.mask),
+                (covered, True),
+            ):
+                cut = target[first : first + frame.area].reshape(frame.shape)
+                cut[here] = source[there] if isinstance(source, np.ndarray) else source
+        good = covered & np.isfinite(image) & np.isfinite(variance) & (variance > 0)
         good &= (mask & np.int32(exposure.planes.value(["NO_DATA"]))) == 0
-        no_data[here] = ~good
-        bad[here] = ~good | ((mask & np.int32(exposure.planes.value(bad_planes))) != 0)
+        no_data = ~good
+        bad = no_data | ((mask & np.int32(exposure.planes.value(bad_planes))) != 0)
         image[no_data] = 0.0
         variance[no_data] = np.inf
-    inside = np.zeros(total, bool)
-    inside[footprint_pixels(models.footprints, boxes, offsets)] = True
+    inside = _inside(models.footprints, boxes, offsets)
     return Frames(boxes, inside, image, variance, bad, no_data)
 
 
@@ -149,24 +154,25 @@ def near_parents(parents: NDArray[Any], rows: NDArray[np.int64], radius: int) ->
     return np.flatnonzero(near)
 
 
-def footprint_pixels(
+def _inside(
     footprints: FootprintSet, boxes: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Flat indices of the pixels of footprint i in frame i, for all i."""
+) -> NDArray[np.bool_]:
+    """Whether each pixel of frame i belongs to footprint i, for all i, shape (n_pixel,), bool."""
     y, first, last = footprints.spans.astype(np.int64).T
     frame = boxes[footprints.owner]
     start = offsets[footprints.owner] + (y - frame[:, 0]) * frame[:, 3] + first - frame[:, 1]
-    return expand_runs(start, last - first + 1)
+    edges = np.zeros(int(offsets[-1]) + 1, np.int8)
+    edges[start] += 1
+    np.add.at(edges, start + last - first + 1, -1)  # where one span ends the next may begin
+    return np.asarray(np.cumsum(edges[:-1], dtype=np.int8) > 0)
 
 
-def _require_covered(
-    models: ModelSet, boxes: NDArray[np.int64], counts: NDArray[np.int64], exposure: Exposure
-) -> None:
-    outside = np.flatnonzero(counts < boxes[:, 2] * boxes[:, 3])
-    if len(outside):
-        row = int(outside[0])
-        raise ShapeMismatchError(
-            f"band {exposure.band} covers {exposure.box}; {len(outside)} parents are not inside,"
-            f" the first is {models.parents['id'][row]} at {Box(*boxes[row].tolist())}",
-            hint="give the exposure that was deblended, or --set allow_partial=true",
-        )
+def _not_covered(models: ModelSet, exposure: Exposure) -> ShapeMismatchError:
+    boxes = [Box(*box) for box in boxes_of(models.parents).tolist()]
+    outside = [row for row, box in enumerate(boxes) if not exposure.box.contains(box)]
+    row = outside[0]
+    return ShapeMismatchError(
+        f"band {exposure.band} covers {exposure.box}; {len(outside)} parents are not inside,"
+        f" the first is {models.parents['id'][row]} at {boxes[row]}",
+        hint="give the exposure that was deblended, or --set allow_partial=true",
+    )

@@ -43,9 +43,9 @@ def measure_light(
 
     table["n_pix"] = count
     table["flux"][has] = group_sum(owner, flux, n)[has]
-    variance = frames.variance[pixel].astype(np.float64)
-    known = np.isfinite(variance)
-    error2 = group_sum(owner[known], pieces.value[known] ** 2 * variance[known], n)
+    variance = frames.variance[pixel]
+    variance[~np.isfinite(variance)] = 0.0
+    error2 = group_sum(owner, pieces.value**2 * variance, n)
     table["flux_err"][has] = np.sqrt(error2[has])
     at_peak = pixel == peak[owner]
     table["peak_flux"][owner[at_peak]] = flux[at_peak]

@@ -79,7 +79,7 @@ def render(
     padded = -(-boxes[:, 2:] // _STEP) * _STEP
     key = np.concatenate([padded, np.asarray(cell, np.int64)[:, None]], axis=1)
     start, out_start = stamps.offsets, area_offsets(boxes)
-    out = np.zeros((n_kind, int(out_start[-1])))
+    out = [np.empty(int(out_start[-1])) for _ in range(n_kind)]
     for (height, width, c), rows in _groups(key):
         shape = (fft.next_fast_len(height, real=True), fft.next_fast_len(width, real=True))
         kernel_ft = fft.rfft2(kernels[:, c], s=shape)
@@ -95,7 +95,7 @@ def render(
                 full = fft.irfft2(batch_ft * kernel_ft[kind], s=shape)
                 for i, row in enumerate(some):
                     ny, nx = boxes[row, 2:]
-                    out[kind, out_start[row] : out_start[row + 1]] = full[i, :ny, :nx].ravel()
+                    out[kind][out_start[row] : out_start[row + 1]] = full[i, :ny, :nx].ravel()
     return tuple(Stamps(boxes, values) for values in out)
 
 

@@ -18,6 +18,8 @@ from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
 
 ROUND_OFF = 1e-10
 """Template values below this part of the parent's largest are round-off of the transform."""
+_STRAY_BLOCK = 1 << 22
+"""Pairs of stray pixels and candidates that are looked at together."""
 _STRAY_CLIP = 1e-3
 """Stray light: weights below this part of the largest are dropped (meas_deblender)."""
 
@@ -45,6 +47,8 @@ class Pieces:
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Pieces:
         """Select pieces."""
+        if index.dtype == bool and np.all(index):
+            return self
         return Pieces(self.owner[index], self.pixel[index], self.value[index], self.source[index])
 
     def with_values(self, value: NDArray[np.float64]) -> Pieces:
@@ -88,7 +92,8 @@ def template_pieces(
     keep = np.abs(value) > np.repeat(_floors(templates, parent, len(frames.boxes)), counts)
     if confined:
         keep &= frames.inside[pixel]
-    return Pieces(np.repeat(owner, counts)[keep], pixel[keep], value[keep], source[keep])
+    value, source, pixel = value[keep], source[keep], pixel[keep]
+    return Pieces(np.repeat(owner, counts)[keep], pixel, value, source)
 
 
 def whole_pieces(frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.int64]) -> Pieces:
@@ -172,26 +177,37 @@ def stray_pieces(
     none = np.empty(0, np.int64)
     parts = [Pieces(none, none, np.empty(0), none)]
     for frame in np.unique(frame_of):
-        pixel = stray[frame_of == frame]
+        pixels = stray[frame_of == frame]
         rows = np.flatnonzero(parent == frame)
-        if not len(rows):
-            continue
-        y, x = np.divmod(pixel - offsets[frame], frames.boxes[frame, 3])
-        dy = y + frames.boxes[frame, 0] - peaks[rows, 0, None]
-        dx = x + frames.boxes[frame, 1] - peaks[rows, 1, None]
-        distance2 = (dy * dy + dx * dx).astype(np.float64)
-        if rule == "nearest":
-            weight = np.zeros(distance2.shape)
-            weight[np.argmin(distance2, axis=0), np.arange(len(pixel))] = 1.0
-        else:
-            weight = 1.0 / (1.0 + distance2)
-            weight[weight < _STRAY_CLIP * weight.max(axis=0)] = 0.0
-            weight /= weight.sum(axis=0)
-        who, which = np.nonzero(weight)
-        parts.append(
-            Pieces(owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1))
-        )
+        n_block = len(pixels) * len(rows) // _STRAY_BLOCK + 1
+        for pixel in np.array_split(pixels, n_block) if len(rows) else ():
+            parts.append(_stray_of(rule, pixel, frames, int(frame), rows, owner, peaks))
     return join(parts)
+
+
+def _stray_of(
+    rule: str,
+    pixel: NDArray[np.int64],
+    frames: Frames,
+    frame: int,
+    rows: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    peaks: NDArray[np.int64],
+) -> Pieces:
+    """Share some stray pixels of one frame among the candidates ``rows``."""
+    y, x = np.divmod(pixel - frames.offsets[frame], frames.boxes[frame, 3])
+    dy = y + frames.boxes[frame, 0] - peaks[rows, 0, None]
+    dx = x + frames.boxes[frame, 1] - peaks[rows, 1, None]
+    distance2 = dy * dy + dx * dx
+    if rule == "nearest":
+        best = owner[rows[np.argmin(distance2, axis=0)]]
+        order = np.argsort(best, kind="stable")
+        return Pieces(best[order], pixel[order], np.ones(len(pixel)), np.full(len(pixel), -1))
+    weight = 1.0 / (1.0 + distance2)
+    weight[weight < _STRAY_CLIP * weight.max(axis=0)] = 0.0
+    weight /= weight.sum(axis=0)
+    who, which = np.nonzero(weight)
+    return Pieces(owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1))
 
 
 def _floors(templates: Stamps, parent: NDArray[np.int64], n_parent: int) -> NDArray[np.float64]:
