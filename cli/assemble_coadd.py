@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from coblend.core.box import Box
     from coblend.core.coadd.plan import SlabPlan
     from coblend.core.coadd.samples import WarpPart
-    from coblend.core.coadd.stack import Stacked
     from coblend.core.exposure import HeaderValue
     from coblend.core.psf.base import Psf
     from coblend.io.coadds import Edit, PlaneStore
+
+    Mark = tuple[int, Callable[[Box], NDArray[np.bool_]]]
 
 log = logging.getLogger("coblend")
 
@@ -72,11 +74,12 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     table = field.weigh(params)
     if comparison is not None:
         field = field.with_epochs(comparison.epochs)
+    marks = _marks(run, params, field, comparison)
     folder = None if in_memory else os.path.dirname(os.path.abspath(run.output))
     psfs = field.psfs(table)
     psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
     with PlaneStore(folder, dtypes, field.box.shape) as store:
-        typical = _fill(store, field, plan, table, comparison, run)
+        typical = _fill(store, field, plan, table, marks, run)
         edits = _interpolation(field, typical) if interpolate else {}
         header = _header(field, table, psf is not None)
         with run.create("exposure/1") as out:
@@ -123,6 +126,26 @@ def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:
     return params.interp and possible
 
 
+def _marks(
+    run: Run, params: CoaddParams, field: Field, comparison: Comparison | None
+) -> list[Mark]:
+    """Bits to set in the coadd and where: bright objects, ends of PSF-matched sensors."""
+    marks: list[Mark] = []
+    planes = field.rules.planes
+    if params.bright_objects:
+        from coblend.core.region import paint
+        from coblend.io.bright import read_regions
+
+        run.add_input("regions", params.bright_objects)
+        regions = read_regions(params.bright_objects, field.wcs, field.box)
+        marks.append((planes.value([params.bright_plane]), lambda box: paint(regions, box)))
+    if comparison is not None:
+        edges = comparison.edges
+        bits = planes.value(["SENSOR_EDGE", "INEXACT_PSF"])
+        marks.append((bits, lambda box: edges[box.slices(field.box)]))
+    return marks
+
+
 def _dtypes(params: CoaddParams, field: Field) -> dict[str, str]:
     """Planes of the coadd and their types."""
     from coblend.core.coadd.stack import map_planes
@@ -138,7 +161,7 @@ def _fill(
     field: Field,
     plan: SlabPlan,
     table: NDArray[Any],
-    comparison: Comparison | None,
+    marks: Sequence[Mark],
     run: Run,
 ) -> float:
     """Combine slab after slab; adds the pixel counts to the table; returns a typical value."""
@@ -160,8 +183,8 @@ def _fill(
                 parts, box, field.rules,
                 n_input=n_input, threads=run.jobs, input_map=INPUT_MAP in store.dtypes,
             )  # fmt: skip
-            if comparison is not None:
-                _mark_edges(done, comparison, field)
+            for bits, where in marks:
+                done.mask[where(box)] |= bits
             store.append(
                 IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=done.n_image,
                 WEIGHT=done.weight,
@@ -178,12 +201,6 @@ def _fill(
 
 _SAMPLE = 1 << 20
 _COUNTS = ("good_pixels", "clipped_pixels", "rejected_pixels")
-
-
-def _mark_edges(done: Stacked, comparison: Comparison, field: Field) -> None:
-    """Where a matched warp ends inside a sensor the PSF of the coadd is not exact."""
-    bits = field.rules.planes.value(["SENSOR_EDGE", "INEXACT_PSF"])
-    done.mask[comparison.edges[done.box.slices(field.box)]] |= bits
 
 
 def _interpolation(field: Field, fallback: float) -> dict[str, Edit]:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = {
     "box", "catalog", "detection", "errors", "exposure", "footprint", "mask", "model", "params",
-    "psf",
+    "psf", "region",
 }  # fmt: skip
 NEVER_IN_CORE = {
     "click", "rich", "astropy", "fitsio", "logging", "os", "pathlib", "matplotlib", "sys",

@@ -61,6 +61,7 @@ class StackRules:
         ParameterError
             For a plane that nobody knows.
         """
+        planes.value([params.bright_plane])
         compares = params.reject == "compare-warp"
         ignored = planes.value(params.remove_planes)
         bad = planes.value(params.bad_planes)

@@ -142,6 +142,12 @@ class CoaddParams(Checked):
         False, "Record which inputs were used in every pixel, for exact PSFs.",
         alias="doInputMap",
     )  # fmt: skip
+    bright_objects: str = option(
+        "",
+        "DS9 region file, or FITS table with ra, dec, radius, of bright objects.",
+        shown=True,
+    )
+    bright_plane: str = option("BRIGHT_OBJECT", "Mask plane of bright objects.")
     psf_step: int = option(
         256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
     )

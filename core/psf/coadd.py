@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from coblend.core.box import Box
 from coblend.core.errors import FormatError
 from coblend.core.psf.base import Psf
+from coblend.core.region import inside_polygon
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,22 +153,3 @@ class CoaddPsf:
     def _middle(self, source: InputPsf) -> tuple[slice, slice]:
         margin = (self.side - source.psf.side) // 2
         return slice(margin, self.side - margin), slice(margin, self.side - margin)
-
-
-def inside_polygon(
-    polygon: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Whether positions lie inside a polygon, by the even-odd rule.
-
-    Parameters
-    ----------
-    polygon : array, shape (2, n)
-        Vertices ``(y, x)``.
-    y, x : array, equal shapes
-    """
-    inside = np.zeros(y.shape, bool)
-    for y1, x1, y2, x2 in zip(*polygon, *np.roll(polygon, -1, axis=1), strict=True):
-        if y1 != y2:
-            crosses = (y1 <= y) != (y2 <= y)
-            inside ^= crosses & (x < x1 + (y - y1) * (x2 - x1) / (y2 - y1))
-    return inside

@@ -240,6 +240,23 @@ def test_input_map_and_exact_psf(cli, warp, write_file, in_folder):
     assert np.abs(plain - expected).max() > 5e-4
 
 
+def test_bright_objects_are_marked(cli, warps, in_folder):
+    (in_folder / "bright.reg").write_text('fk5\ncircle(150.0,2.0,1.03")\n')
+    common = ("assemble-coadd", *warps, "-o", "c.fits", "--unit", "nJy", "--overwrite")
+    assert cli(*common, "--bright-objects", "bright.reg").code == 0
+    marked = (planes("c.fits")["MASK"] & BIT["BRIGHT_OBJECT"]) != 0
+    ys, xs = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    expected = np.hypot(ys - 35, xs - 45) * 0.2 <= 1.03
+    np.testing.assert_array_equal(marked, expected)
+    (in_folder / "bright.reg").write_text("fk5\ncircle(150.0)\n")
+    done = cli(*common, "--bright-objects", "bright.reg")
+    assert done.code == 65
+    assert "bright.reg: line 2: circle with 1 numbers" in done.err
+    done = cli(*common, "--set", "bright_plane=GLOW")
+    assert done.code == 2
+    assert "no mask plane GLOW" in done.err
+
+
 def test_without_psf(cli, warp, write_file, in_folder):
     write_file(warp(), "a.fits")
     write_file(warp(psf=None), "b.fits")

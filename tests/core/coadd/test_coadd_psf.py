@@ -9,7 +9,8 @@ from coblend.core.box import Box
 from coblend.core.coadd.psf import tabulated
 from coblend.core.errors import FormatError
 from coblend.core.psf import CellPsf, GridPsf, StampPsf
-from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf, inside_polygon
+from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
+from coblend.core.region import inside_polygon
 
 
 def gaussian(fwhm, side=31, dy=0.0, dx=0.0):
