@@ -49,6 +49,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
 
     A WARP is a file with IMAGE, MASK and VARIANCE, or an image with a weight map; @FILE stands
     for the files listed in FILE. Warps may cover parts of the coadd; it covers all of them.
+    With --kind chi2 the inputs are coadds of different bands, and the result is for detection.
     """
     from coblend.cli.coadd_inputs import Field, open_warps
     from coblend.core.coadd.plan import plan_slabs
@@ -57,6 +58,11 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     from coblend.io.coadds import PlaneStore, write_input_psfs, write_planes
     from coblend.io.psfs import write_psf
 
+    if params.kind == "chi2":
+        from coblend.cli.chi2_coadd import chi2_coadd
+
+        chi2_coadd(run, params, warps)
+        return
     field = Field.of(open_warps(warps), params, run)
     interpolate = _interpolates(run, params, field)
     _warn_of_few(field)

@@ -31,6 +31,12 @@ STATISTICS = (
 class CoaddParams(Checked):
     """How warps are scaled, weighted and combined."""
 
+    kind: str = option(
+        "stack",
+        "stack: warps of one band; chi2: coadds of several bands into one for detection.",
+        choices=("stack", "chi2"),
+        shown=True,
+    )
     statistic: str = option(
         "auto",
         "Statistic of the samples of a pixel; auto: mean with artifact rejection, else meanclip.",
