@@ -278,12 +278,21 @@ def _peak_pixels(models: ModelSet, frames: Frames, members: Members) -> NDArray[
 
 def _footprints(frames: Frames, members: Members, pieces: Pieces) -> FootprintSet:
     """Footprints of all objects from their pixels."""
-    box = frames.boxes[members.parent[pieces.owner]]
-    local = pieces.pixel - frames.offsets[members.parent[pieces.owner]]
-    y, x = np.divmod(local, box[:, 3])
-    return FootprintSet.from_pixels(
-        pieces.owner, y + box[:, 0], x + box[:, 1], len(members.parent)
-    )
+    owner, pixel = pieces.owner, pieces.pixel
+    origin = frames.offsets[members.parent]
+    box = frames.boxes[members.parent]
+    column = (pixel - origin[owner]) % box[owner, 3]
+    starts = column == 0
+    starts[1:] |= (pixel[1:] != pixel[:-1] + 1) | (owner[1:] != owner[:-1])
+    starts[:1] = True
+    first = np.flatnonzero(starts)
+    length = np.diff(np.append(first, len(pixel)))
+    box, mine = box[owner[first]], owner[first]
+    y = (pixel[first] - origin[mine]) // box[:, 3] + box[:, 0]
+    x = column[first] + box[:, 1]
+    spans = np.stack([y, x, x + length - 1], axis=1)
+    ends = np.searchsorted(mine, np.arange(len(members.parent) + 1))
+    return FootprintSet(spans.astype(np.int32), ends.astype(np.int64))
 
 
 def _stray_table(frames: Frames, stray: NDArray[np.int64]) -> NDArray[Any]:

@@ -92,7 +92,9 @@ def template_pieces(
     keep = np.abs(value) > np.repeat(_floors(templates, parent, len(frames.boxes)), counts)
     if confined:
         keep &= frames.inside[pixel]
-    value, source, pixel = value[keep], source[keep], pixel[keep]
+    value = value[keep]  # one after the other: each copy frees its original
+    source = source[keep]
+    pixel = pixel[keep]
     return Pieces(np.repeat(owner, counts)[keep], pixel, value, source)
 
 
