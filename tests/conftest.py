@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import pytest
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # as the program does, before numpy loads
 
-from coblend.core.box import Box
-from coblend.core.exposure import Exposure
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from coblend.core.box import Box  # noqa: E402
+from coblend.core.exposure import Exposure  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
