@@ -129,7 +129,6 @@ def _together(
     targets: Sequence[tuple[Floats, Floats]],
 ) -> NDArray[np.float64]:
     """Evaluate frames of any number of components."""
-    n_band = spectra.shape[1]
     model = np.zeros(frames.data.shape, np.float32)
     for image, own in zip(model, members, strict=True):
         for row in own:
@@ -138,16 +137,20 @@ def _together(
             part += spectra[row][:, None, None] * morph
     residual = frames.convolve(model)
     residual -= frames.data
-    weighted = frames.weight * residual
-    loss = 0.5 * np.einsum("nbyx,nbyx->n", weighted, residual)
-    gradient = frames.correlate(weighted)
-    both = np.concatenate([gradient, gradient + correlated], axis=1)
-    for images, own in zip(both, members, strict=True):
+    np.multiply(frames.weight, residual, out=model)
+    loss = 0.5 * np.einsum("nbyx,nbyx->n", model, residual)
+    del residual
+    gradient = frames.correlate(model)
+    for image, known, own in zip(gradient, correlated, members, strict=True):
         for row in own:
-            cut = images[(slice(None), *places[row][1])]
-            ny, nx = cut.shape[1:]
-            cut = cut.reshape(2, n_band, ny * nx)
-            first, second = spectra[row] @ cut
-            targets[row][0][...] = first.reshape(ny, nx)
-            targets[row][1][...] = second.reshape(ny, nx)
+            cut = (slice(None), *places[row][1])
+            pull, load = targets[row]
+            pull[...] = _weighted_sum(spectra[row], image[cut])
+            np.add(pull, _weighted_sum(spectra[row], known[cut]), out=load)
     return np.asarray(loss, np.float64)
+
+
+def _weighted_sum(spectrum: Floats, images: Floats) -> Floats:
+    """Sum images over bands with weights, shape (ny, nx)."""
+    n_band, ny, nx = images.shape
+    return np.asarray((spectrum @ images.reshape(n_band, ny * nx)).reshape(ny, nx))

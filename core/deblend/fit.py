@@ -106,6 +106,10 @@ def fit(
     for stack in final:
         limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), TINY)
         stack.morph[stack.morph < np.minimum(limit, 1)[:, None, None]] = 0
+    reach = np.zeros(len(centres), np.int64)
+    for stack in final:
+        reach[stack.rows] = np.maximum(support_radius(stack.morph), 1)
+    final = stack_stamps(reach, centres, final)
     return Fit(centres, final, spectra, loss_init, n_iter, converged, damping > _DIVERGED)
 
 

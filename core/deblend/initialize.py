@@ -28,6 +28,8 @@ from coblend.core.deblend.observation import Frames, Observation
 N_SHARPEN = 10
 DISK_FRACTION = 0.25
 _FIRST_RADIUS = 50
+_CHUNK = 1 << 17
+"""Most pixels of stamps made at once."""
 
 
 def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
@@ -173,17 +175,25 @@ def initial_components(
     n_source = len(centres)
     point = np.zeros(n_source, bool)
     for stack in stacks:
-        morph = stack.cut(images)
-        shift = np.where(is_peak[stack.rows, None], half_pixel_shift(morph), 0)
-        morph = symmetrize(morph, shift)
-        morph = project(np.maximum(morph, 0), stack.outside)
-        morph[morph <= noise] = 0
-        top = morph.max((1, 2))
-        empty = top <= 0
-        morph /= np.where(empty, 1, top)[:, None, None]
-        morph[empty] = embed(psf_morph, morph.shape[-1])
-        point[stack.rows[empty]] = True
-        stack.planes[0] = morph
+        cuts = stack.cut(images)
+        most = max(1, _CHUNK // cuts[0].size)
+        for first in range(0, len(cuts), most):
+            part = slice(first, first + most)
+            rows = stack.rows[part]
+            outside = None if stack.outside is None else stack.outside[part]
+            shift = np.where(is_peak[rows, None], half_pixel_shift(cuts[part]), 0)
+            morph = project(symmetrize(cuts[part], shift), outside)
+            morph[morph <= noise] = 0
+            top = morph.max((1, 2))
+            empty = top <= 0
+            morph /= np.where(empty, 1, top)[:, None, None]
+            morph[empty] = embed(psf_morph, morph.shape[-1])
+            point[rows[empty]] = True
+            stack.planes[0, part] = morph
+    needed = np.zeros(n_source, np.int64)
+    for stack in stacks:
+        needed[stack.rows] = support_radius(stack.morph) + PADDING
+    stacks = stack_stamps(allowed_radii(needed, centres), centres, stacks)
     double = signal_to_noise(observation, psfs, centres) >= 2 * min_snr
     double &= ~point
     rows = np.repeat(np.arange(n_source), 1 + double)
@@ -191,8 +201,8 @@ def initial_components(
     own = centres.select(rows)
     parts = [_split(stack, own, rows, is_bulge, double) for stack in stacks]
     needed = np.zeros(len(rows), np.int64)
-    for part in parts:
-        needed[part.rows] = support_radius(part.morph) + PADDING
+    for split in parts:
+        needed[split.rows] = support_radius(split.morph) + PADDING
     return own, stack_stamps(allowed_radii(needed, own), own, parts), point[rows]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def overlap(models: Sequence[Patch]) -> Overlap:
     those where its model is positive in any band.
     """
     n_band = len(models[0][1])
-    total = add_up(models)
+    total = add_up(models, (n_band, *_reach(models)))
     out = np.zeros((5, len(models), n_band))
     for i, (window, model) in enumerate(models):
         lit = (model > 0).any(0)
@@ -76,22 +76,27 @@ def overlap(models: Sequence[Patch]) -> Overlap:
     return Overlap(*out)
 
 
-def add_up(patches: Sequence[Patch], shape: tuple[int, int] | None = None) -> Floats:
-    """Sum patches over their common frame, shape (n_band, ny, nx), float64.
+def add_up(patches: Iterable[Patch], shape: tuple[int, ...]) -> Floats:
+    """Sum patches over their common frame.
 
     Parameters
     ----------
-    patches : sequence of (window, image)
-        At least one.
-    shape : (ny, nx), optional
-        Default: as far as the windows reach.
+    patches : iterable of (window, image)
+    shape : (n_band, ny, nx)
+
+    Returns
+    -------
+    array, shape ``shape``, float32
     """
-    if shape is None:
-        shape = (max(w[0].stop for w, _ in patches), max(w[1].stop for w, _ in patches))
-    total = np.zeros((len(patches[0][1]), *shape))
+    total = np.zeros(shape, np.float32)
     for window, image in patches:
         total[(slice(None), *window)] += image
     return total
+
+
+def _reach(patches: Sequence[Patch]) -> tuple[int, int]:
+    """Rows and columns up to the last pixel of any patch."""
+    return max(w[0].stop for w, _ in patches), max(w[1].stop for w, _ in patches)
 
 
 def merge(patches: Sequence[Patch]) -> Patch:
@@ -104,7 +109,7 @@ def merge(patches: Sequence[Patch]) -> Patch:
           slice(w[1].start - low[1], w[1].stop - low[1])), image)
         for w, image in patches
     ]  # fmt: skip
-    total = add_up(moved).astype(np.float32)
+    total = add_up(moved, (len(patches[0][1]), *_reach(moved)))
     window = slice(low[0], low[0] + total.shape[1]), slice(low[1], low[1] + total.shape[2])
     return window, total
 

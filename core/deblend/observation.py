@@ -17,6 +17,8 @@ from scipy import fft
 from coblend.core.exposure import Cube
 
 Floats = NDArray[np.floating]
+_LARGE = 1 << 17
+"""Pixels beyond which transforms are made one at a time."""
 T = TypeVar("T", bound=np.generic)
 Complex = NDArray[np.complexfloating]
 
@@ -87,18 +89,30 @@ class Frames:
 
     def convolve(self, model: Floats) -> Floats:
         """Render models with the kernels: ``K * M``, shape (n, n_band, ny, nx)."""
-        transform = self.transform(model)
-        transform *= self.kernel_ft
-        return self.invert(transform)
+        return self._filter(model, self.kernel_ft)
 
     def correlate(self, image: Floats) -> Floats:
         """Apply the adjoint of `convolve`."""
-        transform = self.transform(image)
-        transform *= np.conj(self.kernel_ft)
-        return self.invert(transform)
+        return self._filter(image, np.conj(self.kernel_ft))
+
+    def _filter(self, images: Floats, transfer: Complex) -> Floats:
+        """Multiply the transforms of images; large ones band by band, to save memory."""
+        if images.size < _LARGE:
+            transform = self.transform(images)
+            transform *= transfer
+            return self.invert(transform)
+        out = np.empty(images.shape, np.float32)
+        for i, image in enumerate(images):
+            for b, own in enumerate(transfer[i if len(transfer) > 1 else 0]):
+                transform = self.transform(image[b])
+                transform *= own
+                out[i, b] = self.invert(transform)
+        return out
 
     def select(self, rows: NDArray[np.int64], blends: NDArray[np.int64]) -> Frames:
         """Frames ``rows``, as blends ``blends``."""
+        if len(rows) == len(self):  # all of them, in order: nothing to copy
+            return replace(self, blends=blends)
         common = len(self.kernels) == 1
         return replace(
             self,
@@ -151,6 +165,15 @@ class Observation:
             if len(rows):
                 parts.append(frames.select(rows, number[frames.blends[rows]]))
         return Observation(tuple(parts))
+
+    def band(self, b: int) -> Observation:
+        """One band of the same blends."""
+        part = slice(b, b + 1)
+        return Observation(tuple(
+            replace(f, data=f.data[:, part], weight=f.weight[:, part], kernels=f.kernels[:, part],
+                    kernel_ft=f.kernel_ft[:, part])
+            for f in self.frames
+        ))  # fmt: skip
 
     def split(self, mask: NDArray[np.bool_]) -> Observation:
         """Sort the same blends, those with and without ``mask`` in frames of their own."""

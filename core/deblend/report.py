@@ -139,10 +139,20 @@ def _blend_result(
     n_source = int(np.count_nonzero(members))
     source = fitted.centres.source[rows] - int(np.argmax(members))
     own = spectra[rows]
-    models, images = _patches(n_source, source, own, [morphs[row] for row in rows], rendered)
-    total = add_up(images, weight.shape[1:])
-    chi2 = weight * (data - total) ** 2
-    objects = _measure(models, images, chi2, weight > 0, batch.sigma)
+    models = _models(n_source, source, own, [morphs[row] for row in rows])
+    scaled = ((window, spectrum * image) for spectrum, (_, window, image) in
+              zip(own[:, :, None, None], rendered, strict=True))  # fmt: skip
+    total = add_up(scaled, weight.shape)
+    chi2 = data - total
+    chi2 *= chi2
+    chi2 *= weight
+    objects = _overlaps(models, batch.sigma)
+    parts: list[list[Rendered]] = [[] for _ in range(n_source)]
+    for k, part in zip(source, rendered, strict=True):
+        parts[k].append(part)
+    objects["chi2"] = np.array(
+        [_source_chi2(own[source == k], parts[k], chi2, weight) for k in range(n_source)]
+    )
     light = np.array([morphs[row][2].sum(dtype=np.float64) for row in rows])
     objects["model_flux_err"] = _errors(
         covariance(system, own), light, source, objects["model_flux"], batch.sigma, params
@@ -174,23 +184,27 @@ def _blend_result(
     )  # fmt: skip
 
 
-def _patches(
-    n_source: int,
-    source: NDArray[np.int64],
-    spectra: Floats,
-    morphs: Sequence[Morph],
-    rendered: Sequence[Rendered],
-) -> tuple[list[Patch], list[Patch]]:
-    """Models and rendered images of the sources."""
+def _models(
+    n_source: int, source: NDArray[np.int64], spectra: Floats, morphs: Sequence[Morph]
+) -> list[Patch]:
+    """Unconvolved models of the sources."""
     models: list[list[Patch]] = [[] for _ in range(n_source)]
-    images: list[list[Patch]] = [[] for _ in range(n_source)]
-    for k, spectrum, (y, x, morph), (_, window, image) in zip(
-        source, spectra[:, :, None, None], morphs, rendered, strict=True
-    ):
+    for k, spectrum, (y, x, morph) in zip(source, spectra[:, :, None, None], morphs, strict=True):
         place = slice(y, y + morph.shape[0]), slice(x, x + morph.shape[1])
         models[k].append((place, spectrum * morph))
-        images[k].append((window, spectrum * image))
-    return [merge(p) for p in models], [merge(p) for p in images]
+    return [merge(patches) for patches in models]
+
+
+def _source_chi2(
+    spectra: Floats, rendered: Sequence[Rendered], chi2: Floats, weight: Floats
+) -> float:
+    """Reduced chi-square over the pixels of one source."""
+    window, image = merge([
+        (window, spectrum * image)
+        for spectrum, (_, window, image) in zip(spectra[:, :, None, None], rendered, strict=True)
+    ])  # fmt: skip
+    cut = (slice(None), *window)
+    return reduced_chi2(chi2[cut], weight[cut] > 0, image)
 
 
 def _source_flags(
@@ -218,27 +232,16 @@ def _source_flags(
     return flags
 
 
-def _measure(
-    models: Sequence[Patch],
-    images: Sequence[Patch],
-    chi2: Floats,
-    usable: NDArray[np.bool_],
-    sigma: NDArray[np.float64],
-) -> dict[str, Floats]:
-    """Fluxes, overlap metrics and chi-square of the sources of a blend."""
+def _overlaps(models: Sequence[Patch], sigma: NDArray[np.float64]) -> dict[str, Floats]:
+    """Fluxes and overlap metrics of the sources of a blend, in image units."""
     metrics = overlap(models)
-    cuts = [(slice(None), *window) for window, _ in images]
     return {
         "model_flux": metrics.flux * sigma,
         "max_overlap": metrics.max_overlap * sigma,
         "flux_overlap": metrics.flux_overlap * sigma,
         "flux_overlap_frac": metrics.flux_overlap_frac,
         "blendedness": metrics.blendedness,
-        "chi2": np.array([
-            reduced_chi2(chi2[cut], usable[cut], image)
-            for cut, (_, image) in zip(cuts, images, strict=True)
-        ]),
-    }  # fmt: skip
+    }
 
 
 def _errors(

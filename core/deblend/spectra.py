@@ -18,7 +18,9 @@ _SAME = 0.9999
 _RIDGE = 1e-9
 _TINY = 1e-19
 """Spectra below this are 0."""
-_CHUNK = 1 << 20
+_LARGE = 50_000
+"""Values of a blend's frame beyond which its bands are handled one by one."""
+_CHUNK = 1 << 18
 """Most pixels rendered at once."""
 
 
@@ -64,12 +66,23 @@ def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rende
         group[frames.blends], index[frames.blends] = g, np.arange(len(frames))
     work: dict[tuple[int, int], list[tuple[int, Floats, Place]]] = {}
     for stack in stacks:
-        for row, morph, place in zip(stack.rows.tolist(), stack.morph, stack.places, strict=True):
+        for row, r, morph, place in zip(
+            stack.rows.tolist(), stack.own.tolist(), stack.morph, stack.places, strict=True
+        ):
             g = int(group[place[0]])
             # a stamp with its wings may be smaller than the frame
-            side = 2 * stack.radius + 1 + 2 * observation.frames[g].half
-            local = side < min(observation.frames[g].shape)
-            work.setdefault((g, stack.radius if local else 0), []).append((row, morph, place))
+            local = 2 * (r + observation.frames[g].half) + 1 < min(observation.frames[g].shape)
+            if local:
+                edge = stack.radius - r
+                blend, frame, (y, x) = place
+                inner = (
+                    slice(y.start - edge, y.stop - edge),
+                    slice(x.start - edge, x.stop - edge),
+                )
+                stamp = morph[edge : edge + 2 * r + 1, edge : edge + 2 * r + 1]
+                work.setdefault((g, r), []).append((row, stamp, (blend, frame, inner)))
+            else:
+                work.setdefault((g, 0), []).append((row, morph, place))
     for (g, radius), items in work.items():
         frames = observation.frames[g]
         shape = (2 * radius + 1,) * 2 if radius else frames.shape
@@ -126,7 +139,20 @@ def _render_stamps(
 
 
 def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
-    """Set up the normal equations of every blend of the observation."""
+    """Set up the normal equations of every blend of the observation.
+
+    Large blends band by band, to save memory.
+    """
+    largest = max((frames.data[0].size for frames in observation.frames), default=0)
+    if largest > _LARGE and observation.n_band > 1:
+        bands = [normal_equations(observation.band(b), stacks) for b in range(observation.n_band)]
+        return [
+            NormalEquations(own[0].rows, *(
+                np.concatenate([getattr(system, name) for system in own])
+                for name in ("gram", "rhs", "seen")
+            ))
+            for own in zip(*bands, strict=True)
+        ]  # fmt: skip
     return [
         blend_equations(own, weight, data)
         for own, weight, data in zip(

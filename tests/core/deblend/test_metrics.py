@@ -48,7 +48,7 @@ def test_patches_add_up_over_the_smallest_window() -> None:
     two = (slice(3, 6), slice(4, 6)), np.ones((1, 3, 2), np.float32)
     window, image = merge([one, two])
     assert window == (slice(2, 6), slice(4, 9))
-    assert np.array_equal(add_up([(window, image)], (7, 9)), add_up([one, two], (7, 9)))
+    assert np.array_equal(add_up([(window, image)], (1, 7, 9)), add_up([one, two], (1, 7, 9)))
     assert image.sum() == 14
 
 
