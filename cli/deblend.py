@@ -9,9 +9,11 @@ import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
+from coblend.core.errors import ParameterError
 from coblend.core.params.deblend import DeblendParams
 
 if TYPE_CHECKING:
+    from coblend.core.deblend.report import BlendResult
     from coblend.core.model import ModelSet
 
 
@@ -46,6 +48,12 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     run.add_input("merged", parse_spec(merged).path)
     for exposure in exposures:
         run.add_input("exposure", parse_band_spec(exposure)[1].path)
+    if params.heavy and "{band}" not in params.heavy and len(exposures) > 1:
+        raise ParameterError(f"heavy is {params.heavy!r}; with several bands it needs {{band}}")
+    if params.heavy and params.algorithm != "sdss":
+        raise ParameterError(
+            "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
+        )
     detections = read_detections(merged)
     cube = read_cube(exposures)
     work = plan(detections, cube, params)
@@ -63,11 +71,32 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     models = collect(detections, cube, work, results, params)
     with run.create("deblended/1") as out:
         write_models(out, models, storage_steps(models, params.model_error))
+    if params.heavy:
+        _write_heavy(run, params.heavy, models, results)
     if params.not_deblended:
         _write_mask(run, params.not_deblended, models)
     counts = _summary(models)
     run.report(counts)
     run.check_failures(counts["n_failed"], len(work.fitted) + len(work.refused))
+
+
+def _write_heavy(run: Run, template: str, models: ModelSet, results: list[BlendResult]) -> None:
+    """Write the light of every object, one file per band."""
+    from coblend.core.catalog import column_suffix, empty_table
+    from coblend.core.deblend.sdss.share import shared_footprints
+    from coblend.io.footprints import HEAVY_SCHEMA, HeavyFootprints, heavy_columns, write_heavy
+
+    for b, band in enumerate(models.bands):
+        rows, footprints, light = shared_footprints(models, results, b)
+        objects = models.objects[rows]
+        table = empty_table(heavy_columns(models.unit), len(rows))
+        for name in ("id", "parent", "flags"):
+            table[name] = objects[name]
+        table["peak_y"], table["peak_x"] = objects["iy"], objects["ix"]
+        table["flux"] = objects[f"model_flux_{column_suffix(band)}"]
+        heavy = HeavyFootprints(table, footprints, light, band, models.unit)
+        with run.create(HEAVY_SCHEMA, path=template.replace("{band}", band)) as out:
+            write_heavy(out, heavy, 0.0)
 
 
 def _write_mask(run: Run, path: str, models: ModelSet) -> None:

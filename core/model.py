@@ -42,6 +42,7 @@ FLAGS: dict[str, int] = {
     "diverged": 16384,
     "no_data": 32768,
     "psf_only": 65536,
+    "as_psf": 131072,
 }
 """Values of the flags shared by PARENTS, BLENDS and OBJECTS."""
 
@@ -70,6 +71,7 @@ _FLAG_TEXT = {
     "diverged": "The fit was restarted with smaller steps",
     "no_data": "At least one band does not constrain the flux",
     "psf_only": "Fitted as a point source among too many peaks",
+    "as_psf": "Single-band template is the PSF in some band (deblend_deblendedAsPsf)",
 }
 FLAG_COLUMNS = tuple(
     Column(f"flag_{name}", "?", _FLAG_TEXT[name], "", "meta.code") for name in FLAGS

@@ -9,6 +9,7 @@ from coblend.core.deblend.blend import deblend_batch
 from coblend.core.deblend.crowded import StarField, fit_stars
 from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.sdss.share import share_batch
 from coblend.core.deblend.split import fit_parts, oversized
 from coblend.core.params.deblend import DeblendParams
 
@@ -17,6 +18,8 @@ def deblend_work(work: Batch | StarField, params: DeblendParams) -> list[BlendRe
     """Fit a share of the work; every blend of it has a result, whatever happens."""
     if isinstance(work, StarField):
         return guarded(partial(_fit_stars, work), work.batch, params)
+    if params.algorithm == "sdss":
+        return guarded(share_batch, work, params)
     large = oversized(work, params)
     if not any(large):
         return guarded(deblend_batch, work, params)

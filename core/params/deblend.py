@@ -14,6 +14,11 @@ class DeblendParams(Checked):
     """How parents are split into their sources."""
 
     # fmt: off
+    algorithm: str = option("scarlet", "Fit all bands together, or share the light of each band "
+                            "on its own with symmetric templates", choices=("scarlet", "sdss"),
+                            shown=True)
+    heavy: str = option("", "With sdss: write the light of every object to this file, e.g. "
+                        "'{band}.heavy.fits'")
     max_iter: int = option(300, "Most iterations per blend; 0: the initial model", minimum=0,
                            shown=True, alias="maxIter")
     min_iter: int = option(10, "Fewest iterations per blend", minimum=0, alias="minIter")

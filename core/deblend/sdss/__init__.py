@@ -1,0 +1,1 @@
+"""Deblending one band at a time with symmetric templates, as SDSS did."""

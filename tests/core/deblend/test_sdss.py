@@ -1,0 +1,123 @@
+"""The single-band deblender: templates, the test for stars and the shares of light."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
+from coblend.core.deblend.sdss.share import share_band
+from coblend.core.deblend.sdss.templates import (
+    apportion,
+    monotonic,
+    ramped_template,
+    smoothed,
+    symmetric_template,
+)
+
+SHAPE = (41, 41)
+ALL = np.ones(SHAPE, bool)
+
+
+def galaxy(y: float, x: float, scale: float = 3.0) -> np.ndarray:
+    """An exponential disk of central brightness 100."""
+    rows, columns = np.indices(SHAPE)
+    return 100 * np.exp(-np.hypot(rows - y, columns - x) / scale)
+
+
+def test_symmetric_source_is_its_own_template() -> None:
+    image = galaxy(20, 20) - 0.5
+    np.testing.assert_array_equal(symmetric_template(image, ALL, 20, 20), np.maximum(image, 0))
+
+
+def test_template_excludes_neighbours_and_pixels_without_partner() -> None:
+    """A neighbour has no partner on the other side; nor has what is far from the peak."""
+    image = galaxy(20, 12) + galaxy(20, 30, 1.5)
+    template = symmetric_template(image, ALL, 20, 12)
+    assert (template[:, 25:] == 0).all()
+    np.testing.assert_allclose(template[20, 8:17], galaxy(20, 12)[20, 8:17], rtol=0.02)
+    reflected = template[:, :25][::-1, ::-1]
+    np.testing.assert_array_equal(template[:, :25], reflected)
+
+
+def test_fwhm_of_a_gaussian(fields) -> None:
+    stamp = fields.gaussian(0, 0, 31)
+    assert abs(fwhm_of(stamp) / (2.3548 * fields.SIGMA) - 1) < 0.05
+
+
+def test_stars_of_low_signal_to_noise_are_recognised(fields, rng) -> None:
+    """More than 90 % at S/N 20, at random places within the pixel."""
+    psf, found = fields.gaussian(0, 0), 0
+    flux = 20 * np.sqrt(4 * np.pi) * fields.SIGMA
+    for _ in range(60):
+        y, x = 20 + rng.uniform(-0.5, 0.5, 2)
+        data = flux * paint_psf(psf, y, x, SHAPE) + rng.normal(size=SHAPE)
+        found += fit_psf(data, np.ones(SHAPE), psf, np.array([[20, 20]]), 0).is_star
+    assert found > 54
+
+
+def test_shift_has_the_right_sign(fields, rng) -> None:
+    """A star at (+0.3, -0.2) px is found there to 0.05 px; the old formula goes the other way."""
+    psf = fields.gaussian(0, 0)
+    data = 3000 * paint_psf(psf, 19.8, 20.3, SHAPE) + rng.normal(size=SHAPE)
+    star = fit_psf(data, np.ones(SHAPE), psf, np.array([[20, 20]]), 0)
+    assert star.is_star
+    assert abs(star.y - 19.8) < 0.05
+    assert abs(star.x - 20.3) < 0.05
+    assert abs(star.flux / 3000 - 1) < 0.03
+
+
+def test_galaxy_is_no_star(fields, rng) -> None:
+    data = galaxy(20, 20, 4) + rng.normal(size=SHAPE)
+    psf = fields.gaussian(0, 0)
+    assert not fit_psf(data, np.ones(SHAPE), psf, np.array([[20, 20]]), 0).is_star
+
+
+def test_light_is_conserved_and_goes_to_its_owner(fields, rng) -> None:
+    """Two galaxies 16 px apart, fluxes 1:1 by construction; the shares add up to the image."""
+    image = galaxy(20, 12) + galaxy(20, 28) + 0.3 * rng.normal(size=SHAPE)
+    psf = fields.gaussian(0, 0)
+    light, is_star = share_band(
+        image, np.full(SHAPE, 11.0), ALL, psf, np.array([[20, 12], [20, 28]])
+    )
+    assert not is_star.any()
+    lit = (light != 0).any(0)
+    np.testing.assert_allclose(light.sum(0)[lit], image[lit], rtol=1e-6, atol=1e-9)
+    for i, truth in enumerate((galaxy(20, 12), galaxy(20, 28))):
+        assert abs(light[i].sum() / truth.sum() - 1) < 0.08
+
+
+def test_ramp_restores_a_source_cut_by_the_border(fields) -> None:
+    """The footprint ends 4 px from the peak: reflection alone loses the far side."""
+    image = galaxy(20, 20)
+    footprint = np.indices(SHAPE)[1] >= 16
+    plain = symmetric_template(image, footprint, 20, 20)
+    ramped = ramped_template(image, footprint, plain, fields.gaussian(0, 0), 7, 20, 20)
+    assert ramped.sum() > 1.05 * plain.sum()
+    assert (ramped <= np.maximum(image, 0) + 1e-12).all()
+    assert (ramped[~footprint] == 0).all()
+
+
+def test_median_and_monotonic_keep_a_smooth_monotonic_template() -> None:
+    image = galaxy(20, 20, 8)
+    np.testing.assert_allclose(monotonic(image, 20, 20), image, rtol=1e-12)
+    spike = image.copy()
+    spike[20, 30] += 500
+    assert monotonic(smoothed(spike), 20, 20)[20, 30] <= image[20, 29]
+    small = np.ones((3, 3))
+    assert smoothed(small) is small
+
+
+def test_shares_of_empty_templates_are_zero() -> None:
+    templates = np.zeros((2, 4, 4))
+    templates[0, 1, 1], templates[1, 2, 2] = -1, 3
+    light = apportion(np.full((4, 4), 7.0), templates)
+    assert light[0].sum() == 0
+    assert light[1].sum() == 7
+
+
+@pytest.mark.parametrize("weight", [0.0, np.nan])
+def test_peak_without_usable_pixels_is_no_star(fields, weight) -> None:
+    psf = fields.gaussian(0, 0)
+    star = fit_psf(np.ones(SHAPE), np.full(SHAPE, weight), psf, np.array([[20, 20]]), 0)
+    assert not star.is_star
