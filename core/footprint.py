@@ -154,11 +154,13 @@ class SpanIndex:
         if not len(spans):
             empty = np.zeros(0, np.int64)
             return cls(spans, empty, empty, 2, 0, 0)
-        wide = spans.astype(np.int64)
-        y0, x0 = int(wide[0, 0]), int(wide[:, 1].min())
-        stride = int(wide[:, 2].max()) - x0 + 3
-        line = (wide[:, 0] - y0) * stride + (1 - x0)
-        return cls(spans, line + wide[:, 1], line + wide[:, 2], stride, y0, x0)
+        y0, x0 = int(spans[0, 0]), int(spans[:, 1].min())
+        stride = int(spans[:, 2].max()) - x0 + 3
+        line = spans[:, 0].astype(np.int64)
+        line -= y0
+        line *= stride
+        line += 1 - x0
+        return cls(spans, line + spans[:, 1], line + spans[:, 2], stride, y0, x0)
 
     def find(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
         """Index of the span that holds each pixel, -1 where none does."""
@@ -196,6 +198,21 @@ def raster_order(spans: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     width = int(spans[:, 1].max()) - int(spans[:, 1].min()) + 1
     return stable_order(spans[:, 0].astype(np.int64) * width + spans[:, 1])
+
+
+def union_spans(spans: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Canonical spans, in raster order, of the pixels in any of ``spans``."""
+    spans = spans[raster_order(spans)]
+    if not len(spans):
+        return spans
+    line = spans[:, 0].astype(np.int64) * (int(np.ptp(spans[:, 1:])) + 3)
+    reach = np.maximum.accumulate(line + spans[:, 2])
+    new = np.ones(len(spans), bool)
+    new[1:] = line[1:] + spans[1:, 1] > reach[:-1] + 1
+    first = np.flatnonzero(new)
+    out = spans[first]
+    out[:, 2] = np.maximum.reduceat(spans[:, 2], first)
+    return out
 
 
 def stable_order(keys: NDArray[np.int64]) -> NDArray[np.int64]:

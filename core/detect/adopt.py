@@ -20,7 +20,7 @@ from coblend.core.footprint import (
     SpanIndex,
     expand_runs,
     labels_to_spans,
-    raster_order,
+    union_spans,
 )
 
 MIN_RADIUS = 3.0
@@ -87,7 +87,7 @@ def adopt_sources(
         theta = np.zeros(len(sources))
     else:
         a, b, theta = _extents(sources, sigma, ellipse_scale)
-    spans = _union(ellipse_spans(sources.y, sources.x, a, b, theta, field.box))
+    spans = union_spans(ellipse_spans(sources.y, sources.x, a, b, theta, field.box))
     labels, n = label_spans(spans)
     row = SpanIndex.build(spans).find(*_pixels(sources))
     footprints = group_spans(spans, labels, n)
@@ -146,7 +146,7 @@ def adopt_segmentation(
         footprints = group_spans(*join_runs(spans[order], group[order]), len(names))
         owner = np.searchsorted(names, label)
     else:
-        spans = _union(spans)
+        spans = union_spans(spans)
         if grow:
             spans = grow_spans(spans - corner, field.box.shape, stencil(grow)) + corner
         labels, n = label_spans(spans)
@@ -280,23 +280,6 @@ def _pixels(sources: SourceList) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     far = -(1 << 40)
     y, x = (np.nan_to_num(v, nan=far, posinf=far, neginf=far) for v in (sources.y, sources.x))
     return np.floor(y + 0.5).astype(np.int64), np.floor(x + 0.5).astype(np.int64)
-
-
-def _union(spans: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Canonical spans of the pixels in any of ``spans``."""
-    spans = spans[raster_order(spans)]
-    if not len(spans):
-        return spans
-    wide = spans.astype(np.int64)
-    width = int(wide[:, 2].max() - wide[:, 1].min()) + 2
-    line = (wide[:, 0] - wide[0, 0]) * width - wide[:, 1].min()
-    reach = np.maximum.accumulate(line + wide[:, 2])
-    new = np.ones(len(spans), bool)
-    new[1:] = line[1:] + wide[1:, 1] > reach[:-1] + 1
-    first = np.flatnonzero(new)
-    out = spans[first].copy()
-    out[:, 2] = np.maximum.reduceat(spans[:, 2], first)
-    return out
 
 
 def _check_segmentation(segmentation: NDArray[np.integer], box: Box) -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from coblend.core.footprint import FootprintSet, SpanIndex
+from coblend.core.footprint import FootprintSet, SpanIndex, stable_order
 
 
 def label_spans(spans: NDArray[np.int32], connectivity: int = 8) -> tuple[NDArray[np.int64], int]:
@@ -61,7 +61,7 @@ def edge_labels(
 
 def group_spans(spans: NDArray[np.int32], labels: NDArray[np.int64], n: int) -> FootprintSet:
     """Footprints 0 to ``n`` - 1 made of the spans with those labels; the span order is kept."""
-    order = np.argsort(labels, kind="stable")
+    order = stable_order(labels)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(labels, minlength=n), out=offsets[1:])
     return FootprintSet(spans[order], offsets)

@@ -211,7 +211,7 @@ def _nearest_in_row(inside: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
         left, right = np.uint8(2 * step), np.uint8(2 * step + 1)
         np.minimum(out[:, step:], far[:, :-step] | left, out=out[:, step:])
         np.minimum(out[:, :-step], far[:, step:] | right, out=out[:, :-step])
-    return out
+    return np.asarray(out)
 
 
 def _flat(spans: NDArray[np.int32], y0: int, nx: int) -> NDArray[np.int64]:

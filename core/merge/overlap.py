@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.components import group_spans, join_runs
-from coblend.core.footprint import FootprintSet, expand_runs
+from coblend.core.footprint import FootprintSet, expand_runs, stable_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,13 +38,11 @@ class SortedSpans:
         if not len(spans):
             empty = np.zeros(0, np.int64)
             return cls(spans, owner, empty, empty, 1)
-        wide = spans.astype(np.int64)
-        x0 = wide[:, 1].min()
-        stride = int(wide[:, 2].max() - x0) + 3
-        line = (wide[:, 0] - wide[:, 0].min() + 1) * stride + 1 - x0
-        starts = line + wide[:, 1]
-        order = np.argsort(starts, kind="stable")
-        ends = line + wide[:, 2]
+        x0 = int(spans[:, 1].min())
+        stride = int(spans[:, 2].max()) - x0 + 3
+        line = (spans[:, 0].astype(np.int64) - int(spans[:, 0].min()) + 1) * stride + (1 - x0)
+        starts, ends = line + spans[:, 1], line + spans[:, 2]
+        order = stable_order(starts)
         return cls(spans[order], owner[order], starts[order], ends[order], stride)
 
 
@@ -101,7 +99,7 @@ def union_footprints(
     merged = spans.spans[first].copy()
     merged[:, 2] = np.maximum.reduceat(spans.spans[:, 2], first)
     label = parent[spans.owner[first]]
-    order = np.argsort(label, kind="stable")
+    order = stable_order(label)
     merged, label = join_runs(merged[order], label[order])
     return group_spans(merged, label, len(roots)), roots
 

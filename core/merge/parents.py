@@ -14,8 +14,7 @@ from coblend.core.detect.assemble import brightest_of_uncut, set_parent_flag
 from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detect.splitting import Parents, cut_footprints
 from coblend.core.detection import PARENT_FLAGS, Detections
-from coblend.core.footprint import FootprintSet, SpanIndex, raster_order
-from coblend.core.merge.overlap import SortedSpans, union_footprints
+from coblend.core.footprint import FootprintSet, SpanIndex, raster_order, union_spans
 
 
 def union_cores(
@@ -26,15 +25,13 @@ def union_cores(
     Catalogues without cores count with their footprints.
     """
     sets = [c.footprints if c.cores is None else c.cores for c in catalogues]
-    spans = np.concatenate([np.empty((0, 3), np.int32), *(s.spans for s in sets)])
-    together = SortedSpans.build(spans, np.zeros(len(spans), np.int64))
-    merged, _ = union_footprints(together, np.zeros(1, np.int64))
-    labels, n = label_spans(merged.spans)
-    index = SpanIndex.build(merged.spans)
+    merged = union_spans(np.concatenate([np.empty((0, 3), np.int32), *(s.spans for s in sets)]))
+    labels, n = label_spans(merged)
+    index = SpanIndex.build(merged)
     has_band = np.zeros((n, len(catalogues)), bool)
     for band, own in enumerate(sets):
         has_band[labels[index.find(own.spans[:, 0], own.spans[:, 1])], band] = True
-    return group_spans(merged.spans, labels, n), has_band
+    return group_spans(merged, labels, n), has_band
 
 
 def cut(

@@ -15,6 +15,7 @@ from coblend.core.footprint import (
     mask_to_spans,
     raster_order,
     spans_to_labels,
+    stable_order,
 )
 
 
@@ -79,6 +80,13 @@ def test_areas_boxes_and_selection():
 def test_parts_outside_the_frame_are_dropped():
     spans = np.array([[0, -5, 20], [3, 2, 4]], np.int32)
     assert spans_to_labels(spans, Box(0, 0, 2, 6)).sum() == 6
+
+
+@pytest.mark.parametrize("span", [5, 10**6, 2**61])
+def test_stable_order(span):
+    keys = np.random.default_rng(7).integers(-span, span, 3000)
+    assert np.array_equal(stable_order(keys), np.argsort(keys, kind="stable"))
+    assert len(stable_order(keys[:0])) == 0
 
 
 def test_expand_runs():
