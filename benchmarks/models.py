@@ -39,8 +39,13 @@ from coblend.io.models import ModelFile, read_models, write_models
 from coblend.io.structure import scan
 from coblend.io.writer import create
 
-_PLACES = ("blend", "parent", "peak_id", "id", "component0", "n_component", "ix", "iy", "flags")
-"""Columns of OBJECTS that belong to the models; the others are the catalogue."""
+_PLACES = {
+    "OBJECTS": ("id", "parent", "blend", "peak_id", "component0", "n_component", "ix", "iy",
+                "flags"),
+    "PARENTS": ("id", "y0", "x0", "ny", "nx", "area", "n_peak", "blend0", "n_blend", "run0",
+                "n_run", "object0", "n_object", "flags", "crc32"),
+}  # fmt: skip
+"""Columns that the models need; the others of these tables are the catalogue."""
 
 
 def deblended(field: Field, params: DeblendParams | None = None) -> ModelSet:
@@ -117,12 +122,16 @@ def save(models: ModelSet, path: str, error: float) -> float:
 
 
 def sizes(path: str, models: ModelSet) -> dict[str, float]:
-    """Bytes per source of every HDU; the catalogue's columns of OBJECTS counted apart."""
+    """Bytes per source of every HDU; the catalogue's columns are counted apart."""
     n = len(models.objects)
     out = {hdu.name or "header": (hdu.end - hdu.start) / n for hdu in scan(path)}
-    kept = sum(models.objects.dtype[name].itemsize for name in _PLACES)
-    out["catalogue"] = out.pop("OBJECTS") - kept
-    out["OBJECTS"] = kept
+    out["catalogue"] = 0.0
+    with ModelFile(path) as file:
+        for table, names in _PLACES.items():
+            rows = file.table(table)
+            kept = sum(rows.dtype[name].itemsize for name in names) * len(rows) / n
+            out["catalogue"] += out[table] - kept
+            out[table] = kept
     out["models"] = sum(v for k, v in out.items() if k != "catalogue")
     return out
 
