@@ -121,7 +121,8 @@ def prepare(
         wide = MeshOptions(params.wide_bg, interpolation=params.bg_interp)
         searched = flat.with_background(measure_background(flat, wide))
     snr = snr_map(searched, template, threads)
-    noise = measure_noise(searched, snr, EMPTY * params.threshold, sigma, half_widths)
+    level = max(EMPTY * params.threshold, 3.0)
+    noise = measure_noise(searched, snr, level, sigma, half_widths)
     scale, notes = calibrate(noise, params)
     work = Work(
         exposure, params, flat, searched, background, template, sigma, half_widths, noise, scale,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_background
-from coblend.core.detect.components import group_spans, label_spans
+from coblend.core.detect.components import edge_labels, group_spans, label_spans
 from coblend.core.detect.cores import Cores, find_cores
 from coblend.core.detect.filtering import Template, gaussian_taps
 from coblend.core.detect.growth import grow_spans, paint_rows, span_range
@@ -188,7 +188,7 @@ def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -
     if params.grow_merge == "none" or len(work.half_widths) == 1:
         return alone
     grown = grow_spans(cores.spans, shape, work.half_widths)
-    labels, n = label_spans(grown)
+    labels, n = _joined_by_cores(grown, *label_spans(grown), footprints)
     first = footprints.spans[footprints.offsets[:-1]]
     core_parent = labels[SpanIndex.build(grown).find(first[:, 0], first[:, 1])]
     parents = Parents.whole(group_spans(grown, labels, n), core_parent)
@@ -199,3 +199,15 @@ def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -
         seeds = (n_peak > (params.max_peaks or np.inf))[core_parent]
     radius = max(len(work.half_widths) - 1, 2)
     return cut_footprints(parents, footprints, seeds, shape, radius)
+
+
+def _joined_by_cores(
+    grown: NDArray[np.int32], labels: NDArray[np.int64], n: int, cores: FootprintSet
+) -> tuple[NDArray[np.int64], int]:
+    """Join grown components that hold parts of one core, which unusable pixels keep apart."""
+    part = labels[SpanIndex.build(grown).find(cores.spans[:, 0], cores.spans[:, 1])]
+    main = np.repeat(part[cores.offsets[:-1]], np.diff(cores.offsets))
+    if np.array_equal(part, main):
+        return labels, n
+    joined, n_joined = edge_labels(main, part, n)
+    return joined[labels], n_joined

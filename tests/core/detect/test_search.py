@@ -151,6 +151,19 @@ def test_hole_in_a_star_keeps_its_peak_on_a_usable_pixel(stars, exposure_of):
     check_guarantees(found)
 
 
+def test_star_cut_in_two_by_a_wide_gap_is_one_parent(stars, exposure_of):
+    """Both halves stay above the threshold and grow less than the gap."""
+    image = stars((121, 121), 3.0, [(60, 60, 60000.0)])
+    image[:, 52:69] = np.nan
+    found = search(exposure_of(image), 3.0, **BARE)
+    assert len(found.parents) == len(found.peaks) == 1
+    columns = np.unique(found.footprints.spans[:, 1:])
+    assert columns.min() < 50
+    assert columns.max() > 70
+    assert not (found.footprints.labels(found.box)[:, 60] > 0).any()
+    check_guarantees(found)
+
+
 def test_sources_at_the_border_are_kept_and_flagged(stars, exposure_of):
     image = stars((80, 80), 2.0, [(0, 40, 900.0), (40, 76, 900.0), (40, 30, 900.0)])
     kept = search(exposure_of(image), **BARE)
