@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,10 @@ from coblend.core.errors import ParameterError
 from coblend.core.params.deblend import DeblendParams
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coblend.core.deblend.batch import Batch
+    from coblend.core.deblend.crowded import StarField
     from coblend.core.deblend.report import BlendResult
     from coblend.core.model import ModelSet
 
@@ -64,10 +68,12 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
         return
     results = []
     with run.progress("deblending", len(work.fitted)) as advance:
-        for batch in run.map(partial(deblend_work, params=params),
-                             batches(detections, cube, work, params)):  # fmt: skip
-            results += batch
-            advance(len(batch))
+        fit = partial(deblend_work, params=params)
+        for done in run.map(
+            fit, batches(detections, cube, work, params), partial(_lost, run, fit)
+        ):
+            results += done
+            advance(len(done))
     models = collect(detections, cube, work, results, params)
     with run.create("deblended/1") as out:
         write_models(out, models, storage_steps(models, params.model_error))
@@ -78,6 +84,20 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     counts = _summary(models)
     run.report(counts)
     run.check_failures(counts["n_failed"], len(work.fitted) + len(work.refused))
+
+
+def _lost(
+    run: Run, fit: Callable[[Any], list[BlendResult]], share: Batch | StarField
+) -> list[BlendResult]:
+    """Fit what killed its worker blend by blend; the one that does it again has failed."""
+    from coblend.core.deblend.batch import Batch
+    from coblend.core.deblend.guard import failure
+
+    if isinstance(share, Batch) and len(share) > 1:
+        alone = [share.alone(i) for i in range(len(share))]
+        return [r for done in run.map(fit, alone, partial(_lost, run, fit)) for r in done]
+    batch = share if isinstance(share, Batch) else share.batch
+    return [failure(int(batch.parents[0]), "WorkerLost")]
 
 
 def _write_heavy(run: Run, template: str, models: ModelSet, results: list[BlendResult]) -> None:

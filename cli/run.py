@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coblend.cli.config import Resolved, without_folder
 from coblend.cli.report import print_json, print_table, progress
@@ -138,11 +138,24 @@ class Run:
         """Show progress on a terminal; yields ``advance(n)``."""
         return progress(text, total, quiet=self.quiet)
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        lost: Callable[[T], R] | None = None,
+    ) -> Iterator[R]:
         """Apply a picklable function to items, results in the order of the items.
 
         At most four items per worker wait at any time, so ``items`` may be a generator of
         cut-outs. With one worker everything runs in this process.
+
+        Parameters
+        ----------
+        function : callable
+        items : iterable
+        lost : callable, optional
+            What stands for the result of an item that kills its worker twice, the second time
+            alone; default: the run ends.
 
         Raises
         ------
@@ -152,22 +165,20 @@ class Run:
         if self.jobs == 1:
             yield from map(function, items)
             return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.jobs, mp_context=context, initializer=_worker_signals)
-        waiting: deque[Future[R]] = deque()
+        workers = _Workers(self.jobs, function)
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= 4 * self.jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                workers.submit(item)
+                if len(workers.waiting) >= 4 * self.jobs:
+                    yield workers.take(lost)
+            while workers.waiting:
+                yield workers.take(lost)
         except BrokenProcessPool as error:
             raise ResourceError(
                 "a worker process died", hint="out of memory? use fewer --jobs"
             ) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            workers.pool.shutdown(cancel_futures=True)
 
     def report(
         self, summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]] | None = None
@@ -221,6 +232,57 @@ class Run:
             "seconds": round(time.monotonic() - self.started, 3),
             "peak_rss_mib": peak // unit,
         }
+
+
+class _Workers(Generic[T, R]):
+    """A pool of processes that survives the death of one."""
+
+    def __init__(self, jobs: int, function: Callable[[T], R]) -> None:
+        self.jobs = jobs
+        self.function = function
+        self.pool = _pool(jobs)
+        self.waiting: deque[tuple[T, Future[R] | None]] = deque()
+
+    def submit(self, item: T) -> None:
+        """Add an item to the queue; it waits where the pool is broken."""
+        try:
+            self.waiting.append((item, self.pool.submit(self.function, item)))
+        except BrokenProcessPool:
+            self.waiting.append((item, None))
+
+    def take(self, lost: Callable[[T], R] | None) -> R:
+        """Wait for the first item in the queue and return its result."""
+        item, future = self.waiting.popleft()
+        try:
+            if future is not None:
+                return future.result()
+        except BrokenProcessPool:
+            if lost is None:
+                raise
+        self._renew()
+        with _pool(1) as alone:
+            try:
+                return alone.submit(self.function, item).result()
+            except BrokenProcessPool:
+                if lost is None:
+                    raise
+        return lost(item)
+
+    def _renew(self) -> None:
+        """Start a new pool and give it what the old one has not finished."""
+        self.pool.shutdown(cancel_futures=True)
+        self.pool = _pool(self.jobs)
+        queue, self.waiting = self.waiting, deque()
+        for item, future in queue:
+            if future is not None and not future.cancelled() and future.exception() is None:
+                self.waiting.append((item, future))
+            else:
+                self.submit(item)
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker_signals)
 
 
 def parse_size(text: str) -> int:

@@ -12,7 +12,7 @@ from coblend.core.errors import CoblendError
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 
-REASONS = ("NoPsf", "NoData", "NonFinite", "LinAlg", "MemoryLimit", "Diverged", "Internal")
+REASONS = ("NoPsf", "NoData", "NonFinite", "LinAlg", "MemoryLimit", "WorkerLost", "Internal")
 """Names of failures; ``Internal`` is followed by a colon and the class of the error."""
 _LENGTH = 25
 
@@ -29,7 +29,12 @@ def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendRe
     ) as error:  # fmt: skip
         if len(batch) > 1:
             return [r for i in range(len(batch)) for r in guarded(fitter, batch.alone(i), params)]
-        return [BlendResult(int(batch.parents[0]), error=reason(error), flags=FLAGS["failed"])]
+        return [failure(int(batch.parents[0]), reason(error))]
+
+
+def failure(parent: int, name: str) -> BlendResult:
+    """Report a fit that failed."""
+    return BlendResult(parent, error=name, flags=FLAGS["failed"])
 
 
 def reason(error: Exception) -> str:

@@ -84,7 +84,8 @@ def fit_psf(
     cy, cx = (float(c) for c in peaks[index])
     width = fwhm_of(psf)
     inner, outer = math.ceil(width), math.ceil(1.5 * width)
-    y, x = np.indices(data.shape)
+    grid = np.indices(data.shape, np.float64)
+    y, x = grid[0], grid[1]
     radius = np.hypot(y - cy, x - cx)
     ramp = np.clip((outer - radius) / max(outer - inner, 1), 0, 1) * (weight > 0)
     use = ramp > 0

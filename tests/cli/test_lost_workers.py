@@ -1,0 +1,66 @@
+"""A worker that dies takes only its own item with it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from coblend.cli import deblend
+from coblend.cli.config import resolve
+from coblend.cli.run import Run
+from coblend.core.box import Box
+from coblend.core.deblend.batch import Batch, CutOuts
+from coblend.core.errors import ResourceError
+from coblend.core.params.common import CommonParams
+from coblend.core.params.deblend import DeblendParams
+
+DIE = "__import__('os')._exit(9)"
+ITEMS = [f"{i} + 1" for i in range(12)]
+
+
+class Killer:
+    """Kills the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+    def __call__(self, _: object) -> None:
+        raise AssertionError
+
+
+@pytest.fixture
+def run() -> Run:
+    common = resolve(CommonParams, "deblend", given={"jobs": 2})
+    return Run("deblend", "", common, resolve(DeblendParams, "deblend", given={}))
+
+
+def test_only_the_culprit_is_lost(run: Run) -> None:
+    """Everything else has its result, in order; ``eval`` is a function that can kill."""
+    items = [*ITEMS[:3], DIE, *ITEMS[3:], DIE]
+    results = list(run.map(eval, items, lambda item: -1))
+    assert results == [1, 2, 3, -1, *range(4, 13), -1]
+
+
+def test_without_a_stand_in_the_run_ends(run: Run) -> None:
+    with pytest.raises(ResourceError, match="worker process died"):
+        list(run.map(eval, [*ITEMS, DIE]))
+
+
+def test_errors_of_the_function_still_pass(run: Run) -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(run.map(eval, ["1", "1 / 0"], lambda item: 0))
+
+
+def test_blends_of_a_lost_batch_fail_one_by_one(run: Run) -> None:
+    """Of a batch that kills its worker, every blend is tried alone and fails by name."""
+    zero = np.zeros(2, np.int64)
+    image = np.zeros((2, 1, 4, 4), np.float32)
+    cut = CutOuts(np.arange(2), image, image, np.ones((2, 4, 4), bool))
+    batch = Batch(
+        np.array([5, 7]), (Box(0, 0, 4, 4),) * 2, (cut,), np.ones((1, 1, 3, 3), np.float32),
+        zero, np.arange(2), zero, zero, np.ones(1),
+    )  # fmt: skip
+    results = deblend._lost(run, Killer(), batch)
+    assert [(r.parent, r.error) for r in results] == [(5, "WorkerLost"), (7, "WorkerLost")]
