@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from coblend.core.params.field import Checked, option
 
@@ -99,3 +101,7 @@ class ReconstructParams(Checked):
     keep_going: bool = option(
         False, "Skip damaged blends instead of stopping; they are flagged as corrupt."
     )
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {"weights": "reference", "kernel_reg": 0.0}
+    }

@@ -122,7 +122,7 @@ def test_a_rerun_gives_the_same_file(folder: Path, cli: Cli) -> None:
     [("--kind", "model"), ("--weights", "reference"), ("--stray", "nearest"),
      ("--stray", "r-to-peak"), ("--neighbours",), ("--set", "fill_bad=model"),
      ("--set", "metrics=observed"), ("--set", "kernel_reg=0"), ("--set", "min_ratio=0.01"),
-     ("--set", "mask_footprint=false")],
+     ("--set", "mask_footprint=false"), ("--preset", "reference")],
     ids=" ".join,
 )  # fmt: skip
 def test_options_run(folder: Path, cli: Cli, options: tuple[str, ...]) -> None:
