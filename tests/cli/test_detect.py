@@ -76,7 +76,7 @@ def test_band_and_psf_from_the_command_line(cli, field, write_file, tmp_path):
     assert refused.code == 65
     assert "band is unknown" in refused.err
     refused = cli("detect", f"r={bare}", "-o", tmp_path / "no.fits")
-    assert refused.code == 2
+    assert refused.code == 65
     assert "--psf-sigma" in refused.err
     assert not (tmp_path / "no.fits").exists()
 
