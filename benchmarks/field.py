@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from coblend.core.box import Box
-from coblend.core.catalog import Column, empty_table
+from coblend.core.catalog import empty_table
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
 from coblend.core.footprint import FootprintSet

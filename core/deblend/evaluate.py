@@ -29,6 +29,8 @@ class Evaluation:
         Half the weighted sum of squared residuals of every blend.
     spectra : array, shape (k, n_band), float32
         Those that the gradients belong to: the best ones for components that are alone.
+    spectrum_pull : array, shape (k, n_band), float32
+        Gradient with respect to the spectra; 0 for the best ones.
     pull : sequence of array, shape (m, side, side), float32
         Per stack, the gradient with respect to the morphologies: ``s K'(w (K M - d))``.
     load : sequence of array
@@ -37,6 +39,7 @@ class Evaluation:
 
     loss: NDArray[np.float64]
     spectra: Floats
+    spectrum_pull: Floats
     pull: Sequence[Floats]
     load: Sequence[Floats]
 
@@ -52,6 +55,7 @@ def evaluate(
     stacks: Sequence[Stack],
     spectra: Floats,
     correlated: Sequence[Floats],
+    closed_form: bool = True,
 ) -> Evaluation:
     """Evaluate the loss and its gradients.
 
@@ -66,9 +70,12 @@ def evaluate(
     spectra : array, shape (k, n_band), float32
     correlated : sequence of array
         From `correlated_data`.
+    closed_form : bool
+        Whether components that are alone get their best spectra.
     """
     loss = np.zeros(len(observation))
     spectra = spectra.copy()
+    spectrum_pull = np.zeros_like(spectra)
     pull = [np.zeros_like(stack.morph) for stack in stacks]
     load = [np.zeros_like(stack.morph) for stack in stacks]
     targets: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(spectra)
@@ -80,9 +87,13 @@ def evaluate(
     places = placed(stacks, len(spectra))
     for frames, data in zip(observation.frames, correlated, strict=True):
         own = [members[blend] for blend in frames.blends]
-        run = _alone if all(len(rows) == 1 for rows in own) else _together
-        loss[frames.blends] = run(frames, own, places, spectra, data, targets)
-    return Evaluation(loss, spectra, pull, load)
+        if closed_form and all(len(rows) == 1 for rows in own):
+            loss[frames.blends] = _alone(frames, own, places, spectra, data, targets)
+        else:
+            loss[frames.blends] = _together(
+                frames, own, places, spectra, data, targets, spectrum_pull
+            )
+    return Evaluation(loss, spectra, spectrum_pull, pull, load)
 
 
 def _alone(
@@ -127,6 +138,7 @@ def _together(
     spectra: Floats,
     correlated: Floats,
     targets: Sequence[tuple[Floats, Floats]],
+    spectrum_pull: Floats,
 ) -> NDArray[np.float64]:
     """Evaluate frames of any number of components."""
     model = np.zeros(frames.data.shape, np.float32)
@@ -145,12 +157,9 @@ def _together(
         for row in own:
             cut = (slice(None), *places[row][1])
             pull, load = targets[row]
-            pull[...] = _weighted_sum(spectra[row], image[cut])
-            np.add(pull, _weighted_sum(spectra[row], known[cut]), out=load)
+            window = image[cut].reshape(len(image), -1)
+            spectrum_pull[row] = window @ places[row][0].ravel()
+            pull[...] = (spectra[row] @ window).reshape(pull.shape)
+            window = known[cut].reshape(len(known), -1)
+            np.add(pull, (spectra[row] @ window).reshape(pull.shape), out=load)
     return np.asarray(loss, np.float64)
-
-
-def _weighted_sum(spectrum: Floats, images: Floats) -> Floats:
-    """Sum images over bands with weights, shape (ny, nx)."""
-    n_band, ny, nx = images.shape
-    return np.asarray((spectrum @ images.reshape(n_band, ny * nx)).reshape(ny, nx))

@@ -12,6 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.deblend.adaprox import (
+    FISTA_STEP,
+    MORPH_STEP,
+    accelerated_point,
+    adaptive_move,
+    spectrum_step,
+)
 from coblend.core.deblend.components import (
     PADDING,
     Centres,
@@ -26,6 +33,7 @@ from coblend.core.deblend.components import (
 from coblend.core.deblend.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.majorize import extrapolate, step
 from coblend.core.deblend.observation import Observation
+from coblend.core.deblend.operators import constrain
 from coblend.core.deblend.spectra import normal_equations, solve
 from coblend.core.params.deblend import DeblendParams
 
@@ -82,13 +90,16 @@ def fit(
     converged = np.zeros(n, bool)
     loss_init = np.full(n, np.nan)
     done: list[Stack] = []
-    live = _Live.begin(observation, centres, stacks, spectra)
+    live = _Live.begin(observation, centres, stacks, spectra, params)
     for it in range(params.max_iter):
-        live.advance(params.relative_error)
+        if params.optimizer == "accelerated":
+            live.advance(params)
+            if (it + 1) % _SPECTRA_EVERY == 0:
+                live.solve_joint_spectra()
+        else:
+            live.advance_like_reference(params, it)
         if it == 0:
             loss_init = live.loss
-        if (it + 1) % _SPECTRA_EVERY == 0:
-            live.solve_joint_spectra()
         if params.resize_every and it and it % params.resize_every == 0:
             live.resize(params.background_thresh)
         n_iter[live.blends] = it + 1
@@ -135,6 +146,8 @@ class _Live:
     rows: NDArray[np.int64]
     correlated: list[Floats]
     top_weight: Floats
+    kernel_power: Floats
+    moments: Floats
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -143,30 +156,50 @@ class _Live:
 
     @classmethod
     def begin(
-        cls, observation: Observation, centres: Centres, stacks: Sequence[Stack], spectra: Floats
+        cls,
+        observation: Observation,
+        centres: Centres,
+        stacks: Sequence[Stack],
+        spectra: Floats,
+        params: DeblendParams,
     ) -> _Live:
         """Start with everything live."""
+        planes = {"accelerated": 2, "fista": 2, "adaprox": 4}[params.optimizer]
         n = len(observation)
         members = members_of(centres, n)
         observation = observation.split(np.array([len(rows) == 1 for rows in members], bool))
-        stacks = stack_stamps(radii_of(stacks, len(centres)), centres, stacks, 2)
-        for stack in stacks:
+        stacks = stack_stamps(radii_of(stacks, len(centres)), centres, stacks, planes)
+        for stack in stacks if planes == 2 else ():
             stack.planes[1] = stack.planes[0]
+        moments = np.zeros((3, *spectra.shape), np.float32)
+        if params.optimizer == "fista":
+            moments[0] = spectra
         top = np.stack([weight.max((1, 2)) for weight in observation.weight])
+        power = np.stack([
+            np.square(kernel).sum((1, 2)) for kernel in observation.by_blend([
+                np.broadcast_to(f.kernels, (len(f), *f.kernels.shape[1:]))
+                for f in observation.frames
+            ])
+        ])  # fmt: skip
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
-            correlated_data(observation), top, np.ones(n), np.ones(n), np.full(n, np.inf),
+            correlated_data(observation), top, power, moments, np.ones(n), np.ones(n),
+            np.full(n, np.inf),
             np.full(n, np.inf), np.zeros(n, np.int64),
         )  # fmt: skip
 
-    def advance(self, relative_error: float) -> None:
+    def advance(self, params: DeblendParams) -> None:
         """One iteration: morphologies move, spectra are rescaled with them."""
         t = (1 + np.sqrt(1 + 4 * self.nesterov**2)) / 2
         momentum = ((self.nesterov - 1) / t).astype(np.float32)
         blend = self.centres.blend
         points = [extrapolate(s, momentum[blend[s.rows]]) for s in self.stacks]
         here = evaluate(self.observation, self.members, points, self.spectra, self.correlated)
-        self._settle(here.loss, momentum > 0, t, relative_error)
+        rose = here.loss > self.loss
+        self.nesterov = np.where(rose, 1.0, t)
+        # a restart that does not help calls for shorter steps
+        self.damping = np.where(rose & (momentum == 0), 2 * self.damping, self.damping)
+        self._settle(here.loss, params.relative_error)
         stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
         scale = np.ones(len(self.spectra), np.float32)
@@ -177,6 +210,52 @@ class _Live:
             )
         self.spectra = here.spectra * scale[:, None]
 
+    def advance_like_reference(self, params: DeblendParams, it: int) -> None:
+        """One iteration of AdaProx or FISTA: gradient steps for spectra and morphologies."""
+        here = evaluate(
+            self.observation, self.members, self.stacks, self.spectra, self.correlated, False
+        )
+        self._settle(here.loss, params.relative_error)
+        blend, old = self.centres.blend, self.spectra
+        strength = np.square(old) * self.top_weight[blend]
+        if params.optimizer == "fista":
+            spectra = self._fista_spectra(here.spectrum_pull)
+        else:
+            move = adaptive_move(self.moments, here.spectrum_pull, params.scheme, it)
+            spectra = np.maximum(old - spectrum_step(old) * move, TINY)
+        limit = np.minimum(params.background_thresh / np.maximum(spectra.max(1), TINY), 2)
+        noise = params.gradient_floor * np.sqrt((strength * self.kernel_power[blend]).sum(1))
+        scale = np.ones(len(old), np.float32)
+        for stack, pull in zip(self.stacks, here.pull, strict=True):
+            rows = stack.rows
+            if params.optimizer == "fista":
+                length = (FISTA_STEP / np.maximum(strength.sum(1)[rows], TINY))[:, None, None]
+                target = stack.planes[1] - length.astype(np.float32) * pull
+            else:
+                floor = noise[rows].astype(np.float32)[:, None, None]
+                move = adaptive_move(stack.planes[1:], pull, params.scheme, it, floor)
+                target = stack.morph - np.float32(MORPH_STEP) * move
+            morph, scale[rows] = constrain(target, stack.outside, limit[rows].astype(np.float32))
+            if params.optimizer == "fista":
+                stack.planes[1], _ = accelerated_point(
+                    morph, stack.morph, self.nesterov[blend[rows]]
+                )
+            stack.planes[0] = morph
+        self.spectra = spectra * scale[:, None] if params.rescale_spectra else spectra
+        self.nesterov = (1 + np.sqrt(1 + 4 * self.nesterov**2)) / 2
+
+    def _fista_spectra(self, pull: Floats) -> Floats:
+        """Spectra after a FISTA step; its point is the first plane of the moments."""
+        blend = self.centres.blend
+        light = np.zeros(len(self.spectra))
+        for stack in self.stacks:
+            light[stack.rows] = np.square(stack.morph).sum((1, 2))
+        length = FISTA_STEP / np.maximum(light[:, None] * self.top_weight[blend], TINY)
+        spectra = np.maximum(self.moments[0] - length.astype(np.float32) * pull, TINY)
+        spectra = np.asarray(spectra, np.float32)
+        self.moments[0], _ = accelerated_point(spectra, self.spectra, self.nesterov[blend])
+        return spectra
+
     def solve_joint_spectra(self) -> None:
         """Solve for the spectra of blends with several components."""
         joint = np.array([len(rows) > 1 for rows in self.members], bool)[self.centres.blend]
@@ -186,17 +265,8 @@ class _Live:
             solved = solve_spectra(self.observation, stacks, len(joint))
             self.spectra[joint] = solved[joint]
 
-    def _settle(
-        self,
-        loss: NDArray[np.float64],
-        moving: NDArray[np.bool_],
-        t: NDArray[np.float64],
-        relative_error: float,
-    ) -> None:
-        """Restart the momentum where the loss rose, shorten steps where that did not help."""
-        rose = loss > self.loss
-        self.nesterov = np.where(rose, 1.0, t)
-        self.damping = np.where(rose & ~moving, 2 * self.damping, self.damping)
+    def _settle(self, loss: NDArray[np.float64], relative_error: float) -> None:
+        """Count the iterations in which the loss has hardly changed."""
         # two steps back as well: a loss that rose and fell again has not converged
         change = np.maximum(np.abs(loss - self.loss), np.abs(loss - self.before) / 4)
         still = change < relative_error * np.abs(loss)
@@ -214,7 +284,8 @@ class _Live:
         new = allowed_radii(needed, self.centres)
         new = np.where((new < now) & (new > _SHRINK * now), now, new)
         if (new != now).any():
-            self.stacks = stack_stamps(new, self.centres, self.stacks, 2)
+            planes = len(self.stacks[0].planes)
+            self.stacks = stack_stamps(new, self.centres, self.stacks, planes)
 
     def retire(self, finished: NDArray[np.bool_]) -> list[Stack]:
         """Remove finished blends; return their stamps as components of the whole."""
@@ -233,7 +304,17 @@ class _Live:
         self.centres = self.centres.select(kept_rows).with_blend(number[blend[kept_rows]])
         self.members = members_of(self.centres, len(kept_blends))
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
-        for name in ("blends", "top_weight", "nesterov", "damping", "loss", "before", "calm"):
+        self.moments = self.moments[:, kept_rows]
+        for name in (
+            "blends",
+            "top_weight",
+            "kernel_power",
+            "nesterov",
+            "damping",
+            "loss",
+            "before",
+            "calm",
+        ):
             setattr(self, name, getattr(self, name)[kept_blends])
         return out
 

@@ -71,6 +71,14 @@ class DeblendParams(Checked):
     final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
+    optimizer: str = option("accelerated", "Steps of the fit; the others are the reference "
+                            "system's", choices=("accelerated", "adaprox", "fista"))
+    scheme: str = option("amsgrad", "Variant of adaprox",
+                         choices=("amsgrad", "adam", "nadam", "padam", "adamx", "radam"))
+    gradient_floor: float = option(0.03, "Denominators of adaprox are at least this fraction of "
+                                   "the gradient's noise", minimum=0)
+    rescale_spectra: bool = option(True, "Adaprox and fista: keep the flux when a morphology is "
+                                   "normalised")
     patience: int = option(1, "Iterations in a row that must satisfy relative_error", minimum=1)
     kernel_reg: float = option(0.01, "Regularisation of the difference kernels; 0: none",
                                minimum=0)
@@ -86,8 +94,9 @@ class DeblendParams(Checked):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
-        "model": {"relative_error": 1e-4, "background_thresh": 0.25, "max_iter": 600},
+        "model": {"relative_error": 1e-4, "patience": 2, "max_iter": 600},
         "reference": {
+            "optimizer": "adaprox", "gradient_floor": 0.0, "rescale_spectra": False,
             "min_iter": 5, "background_thresh": 1.0, "patience": 1, "final_spectra": False,
             "kernel_reg": 0.0, "flux_err_floor": 0.0, "split": "always", "coupling_passes": 0,
             "single_psf_flux": False,
@@ -95,7 +104,6 @@ class DeblendParams(Checked):
     }  # fmt: skip
     WITHOUT: ClassVar[Mapping[str, str]] = {
         "initialBackgroundThresh": "models start at background_thresh",
-        "optimizer": "there is one optimiser; leave it out",
         "maxProxIter": "constraints are applied once per iteration; leave it out",
         "morphThresh": "obsolete in the reference system: use background_thresh",
         "sourceModel": "the number of components follows from min_snr",
