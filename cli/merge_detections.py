@@ -141,6 +141,8 @@ def _read_ours(path: str, band: str | None) -> Detections:
     detections = read_detections(path)
     if len(detections.bands) != 1:
         raise FormatError(f"holds {len(detections.bands)} bands, expected one", path)
+    if detections.parents["flag_negative"].any():
+        raise FormatError("holds negative detections; only positive ones merge", path)
     return renamed(detections, band) if band else detections
 
 
@@ -167,7 +169,12 @@ def _read_foreign(
     exposure: Exposure,
     labels: FileSpec | None,
 ) -> Detections:
-    from coblend.core.detect.adopt import Field, adopt_segmentation, adopt_sources
+    from coblend.core.detect.adopt import (
+        Field,
+        adopt_segmentation,
+        adopt_sources,
+        with_significance,
+    )
     from coblend.core.detect.prepare import psf_sigma
     from coblend.io.foreign import read_segmentation, read_sources
 
@@ -176,6 +183,9 @@ def _read_foreign(
         raise ParameterError("the band is unknown", spec.path, hint="write BAND=FILE")
     columns = dict(text.partition("=")[::2] for text in params.columns)
     sources = read_sources(spec, exposure.box, exposure.wcs, columns=columns, origin=params.origin)
+    sigma = None if exposure.psf is None else psf_sigma(exposure.psf, exposure.box)[0]
+    if sigma is not None:
+        sources = with_significance(sources, exposure, sigma)
     field = Field(band, exposure.box, exposure.wcs, exposure.unit, params.field_id or 0)
     try:
         if labels is not None:
@@ -188,7 +198,6 @@ def _read_foreign(
                 grow=params.grow,
             )
         else:
-            sigma = None if exposure.psf is None else psf_sigma(exposure.psf, exposure.box)[0]
             detections, warnings = adopt_sources(
                 sources,
                 field,

@@ -12,9 +12,12 @@ from coblend.core.catalog import column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detect.components import group_spans, join_runs, label_spans
+from coblend.core.detect.filtering import Template, flux_error, gaussian_taps, snr_map
 from coblend.core.detect.growth import grow_spans, stencil
+from coblend.core.detect.pixels import Pixels
 from coblend.core.detection import Detections, SourceList
 from coblend.core.errors import FormatError
+from coblend.core.exposure import Exposure
 from coblend.core.footprint import (
     FootprintSet,
     SpanIndex,
@@ -154,6 +157,33 @@ def adopt_segmentation(
         owner = labels[SpanIndex.build(spans).find(y, x)]
         footprints, owner = _occupied(footprints, owner)
     return _detections(sources, field, footprints, owner, y, x), warnings
+
+
+def with_significance(sources: SourceList, exposure: Exposure, sigma: float) -> SourceList:
+    """Measure point-source fluxes and significances where the catalogue has none.
+
+    Parameters
+    ----------
+    sources : SourceList
+        Returned as it is if any significance is known.
+    exposure : Exposure
+        The image that the catalogue belongs to.
+    sigma : float
+        Width of the matched filter, pixel.
+    """
+    if np.isfinite(sources.snr).any():
+        return sources
+    pixels = Pixels.of(exposure, ["NO_DATA"])
+    template = Template(gaussian_taps(sigma))
+    y, x = _pixels(sources)
+    y, x = y - exposure.box.y0, x - exposure.box.x0
+    inside = (y >= 0) & (y < exposure.box.ny) & (x >= 0) & (x < exposure.box.nx)
+    y, x = y[inside], x[inside]
+    snr, error = np.full((2, len(sources)), np.nan)
+    snr[inside] = snr_map(pixels, template)[y, x]
+    error[inside] = flux_error(pixels, template, y, x)
+    flux = np.where(np.isnan(sources.flux), snr * error, sources.flux)
+    return replace(sources, snr=snr, flux=flux, flux_err=error)
 
 
 def ellipse_spans(

@@ -96,6 +96,7 @@ def test_a_table_of_positions_with_one_footprint_for_all(cli, bands, tmp_path):
     merged = read_detections(str(out))
     assert merged.parents["area"].tolist() == [180 * 220]
     assert sorted(merged.peaks["ix"].tolist()) == [20, 100, 200]
+    assert np.isfinite(merged.peaks["snr"]).all()  # measured on the image
     assert np.isfinite(merged.peaks["ra"]).all()
 
 
@@ -174,5 +175,10 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
     fitsio.write(str(tmp_path / "t.fits"), table, clobber=True)
     refused(65, "none of 1 sources lies in the image", f"g={tmp_path / 't.fits'}", "--like", coadd)
     refused(2, "no catalogue of that band", g, "--segmentation", f"z={coadd}")
+    negative = tmp_path / "neg.fits"
+    assert (
+        cli("detect", coadd, "-o", negative, "--polarity", "negative", "--threshold", 3).code == 0
+    )
+    refused(65, "holds negative detections", negative)
     (tmp_path / "page.html").write_text("<html><body>404</body></html>")
     refused(65, "page.html", f"g={tmp_path / 'page.html'}", "--like", coadd)

@@ -14,6 +14,7 @@ from coblend.core.detect.adopt import (
     adopt_segmentation,
     adopt_sources,
     ellipse_spans,
+    with_significance,
 )
 from coblend.core.detection import SourceList
 from coblend.core.errors import FormatError
@@ -77,6 +78,18 @@ def test_ellipses_of_the_catalogue_are_used():
     found, _ = adopt_sources(sources([70], [60], a=[4], b=[2], theta=[0]), FIELD)
     box = found.footprints.box(0)
     assert (box.nx, box.ny) == (25, 13)
+
+
+def test_significance_is_measured_on_the_image(stars, exposure_of):
+    image = stars(FIELD.box.shape, 2.0, [(40, 50, 500.0), (70, 30, 200.0)])
+    exposure = exposure_of(image, 4.0, origin=(10, 20))
+    given = with_significance(sources([70, 50, 9000], [50, 80, 0]), exposure, 2.0)
+    expected = np.array([500, 200]) / (2 * 4 * np.sqrt(np.pi))
+    np.testing.assert_allclose(given.snr[:2], expected, rtol=1e-3)
+    np.testing.assert_allclose(given.flux[:2], [500, 200], rtol=2e-3)
+    assert np.isnan(given.snr[2])
+    known = sources([70], [50], snr=[3])
+    assert with_significance(known, exposure, 2.0) is known
 
 
 def test_sources_outside_are_counted_and_doubles_dropped():
