@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 from field import Field, make_field
 from models import deblended, exposures, repeated, save
+from scipy.spatial import cKDTree
 
+from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.model import ModelSet
 from coblend.core.params.reconstruct import ReconstructParams
@@ -113,41 +115,54 @@ def peer(models: ModelSet, images: list[Exposure]) -> None:
 
 
 def accuracy(field: Field, models: ModelSet, images: list[Exposure]) -> None:
-    """Print bias and scatter of fluxes in the i band against the truth in the same footprint."""
+    """Print bias and scatter of i-band fluxes against the truth in the same footprint.
+
+    The last line shares the image in proportion to the true images of the sources that have an
+    object: what is left there is noise and the light of sources that were not detected.
+    """
     band = 2
     objects = models.objects
     frames = cut_frames(models, images[band])
+    places = np.stack([objects["x"], objects["y"]], axis=1)
+    truth_places = np.stack([field.truth["x"], field.truth["y"]], axis=1)
+    seen = np.unique(cKDTree(truth_places).query(places)[1])
+    total = true_image(field, seen, band)
+    errors: dict[str, list[float]] = {"positive": [], "reference": [], "true shares": []}
     for weights in ("positive", "reference"):
         light = reconstruct_band(models, frames, band, ReconstructParams(weights=weights))
-        error = []
         for row in np.flatnonzero(objects["blend"] != 0):
             distance = np.hypot(field.truth["x"] - objects["x"][row],
                                 field.truth["y"] - objects["y"][row])  # fmt: skip
             best = int(np.argmin(distance))
             flux = light.objects["flux"][row]
-            good = flux > 20 * light.objects["flux_err"][row]
-            if distance[best] > 2 or not good:
+            if distance[best] > 2 or not flux > 20 * light.objects["flux_err"][row]:
                 continue
-            truth = truth_inside(field, best, light.footprints.of(row), band)
-            error.append(flux / truth - 1)
-        values = np.array(error)
+            own = true_image(field, [best], band)
+            mask = light.footprints.mask(int(row), images[band].box)
+            truth = own[mask].sum()
+            errors[weights].append(flux / truth - 1)
+            if weights == "positive":
+                share = images[band].image[mask] * own[mask] / np.maximum(total[mask], 1e-9)
+                errors["true shares"].append(share.sum() / truth - 1)
+    for name, values in errors.items():
         middle = np.median(values)
         scatter = 1.4826 * np.median(np.abs(values - middle))
-        print(f"{weights:18s} bias {100 * middle:6.2f} %, scatter {100 * scatter:6.2f} % "
+        print(f"{name:18s} bias {100 * middle:6.2f} %, scatter {100 * scatter:6.2f} % "
               f"({len(values)} blended sources)")  # fmt: skip
 
 
-def truth_inside(field: Field, source: int, spans: np.ndarray, band: int) -> float:
-    """Sum the true light of a source in the pixels of a footprint."""
-    stamp = field.images[source, band]
-    half = stamp.shape[0] // 2
-    y0 = round(float(field.truth["y"][source])) - half
-    x0 = round(float(field.truth["x"][source])) - half
-    total = 0.0
-    for y, first, last in spans.tolist():
-        if 0 <= y - y0 < len(stamp):
-            total += stamp[y - y0, max(first - x0, 0) : max(last + 1 - x0, 0)].sum()
-    return total
+def true_image(field: Field, sources: Iterable[int], band: int) -> np.ndarray:
+    """Add up the true images of some sources."""
+    out = np.zeros(field.cube.box.shape)
+    for source in sources:
+        stamp = field.images[source, band]
+        half = stamp.shape[0] // 2
+        y0 = round(float(field.truth["y"][source])) - half
+        x0 = round(float(field.truth["x"][source])) - half
+        own = Box(y0, x0, *stamp.shape)
+        common = own & field.cube.box
+        out[common.slices(field.cube.box)] += stamp[common.slices(own)]
+    return out
 
 
 def growth(models: ModelSet, images: list[Exposure], n_source: int, folder: str) -> None:
