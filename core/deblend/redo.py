@@ -69,7 +69,7 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
         A peak to add is outside the footprint, or nothing would be left.
     """
     detections = edited_detections(edit)
-    warm = is_warm(edit.models)
+    warm = is_warm(edit.models) and params.algorithm == "scarlet"
     if warm:
         work = _warm_plan(edit, detections, params)
         fitter = partial(_refit, _warm(edit, detections, work))
@@ -86,7 +86,8 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
 
 def is_warm(models: ModelSet) -> bool:
     """Whether a parent has models to start from."""
-    return len(models.blends) == 1 and not (models.objects["flags"] & FLAGS["psf_only"]).any()
+    stars = (models.objects["flags"] & FLAGS["psf_only"]) != 0
+    return len(models.blends) == 1 and len(models.components) > 0 and not bool(stars.any())
 
 
 def _refit(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]:
@@ -189,9 +190,9 @@ def _with_old_identifiers(edit: Edit, done: ModelSet, warm: bool) -> ModelSet:
 def missed_peaks(edit: Edit, params: RefitParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Peaks ``y, x`` that the models of a parent missed, with their significance.
 
-    See `suggest.suggest_peaks`; a parent without models has none.
+    See `suggest.suggest_peaks`; only parents fitted as one blend have any.
     """
-    if len(edit.models.blends) != 1:
+    if not is_warm(edit.models):
         return np.zeros((0, 2), np.int64), np.zeros(0)
     detections = edited_detections(edit)
     work = _warm_plan(edit, detections, params)
