@@ -176,7 +176,9 @@ def reconstruct_band(
         light = pieces.value
         pieces = pieces.with_values(np.full(len(light), np.nan))
     else:
-        other = None if total is None else _others(frames, templates, parent, total)
+        other = None
+        if total is not None and params.weights == "positive":
+            other = _others(frames, templates, parent, total)
         del templates  # large, as all arrays of this function
         pieces, stray = _shares(models, frames, members, pieces, params, other)
         light = _light(frames, pieces, rendered, params.fill_bad)
@@ -209,8 +211,9 @@ def _shares(
 ) -> tuple[Pieces, NDArray[np.int64]]:
     """Shares of the light, and the footprint pixels that no model reaches."""
     n_pixel = len(frames.inside)
-    # Without neighbours, an object that has its parent to itself gets all of it, templates or not.
-    exclusive = members.alone & (other is None) & (params.weights == "positive")
+    # An object that has its parent to itself gets all that neighbours leave, templates or not.
+    alone = members.alone & (params.weights == "positive")
+    exclusive = alone & (other is None)
     whole = np.flatnonzero(members.untouched | exclusive)
     pieces = pieces.take(~exclusive[pieces.owner])
     if params.weights == "reference":
@@ -230,7 +233,7 @@ def _shares(
     parts = [pieces, whole_pieces(frames, whole, members.parent[whole])]
     takers = members.modelled
     if params.stray == "none":
-        takers = takers[members.alone[takers]]
+        takers = takers[alone[takers]]
     takers = takers[np.argsort(models.objects["id"][takers], kind="stable")]
     peaks = np.stack([models.objects["iy"], models.objects["ix"]], axis=1).astype(np.int64)
     rule = "nearest" if params.stray == "none" else params.stray
