@@ -31,7 +31,7 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
 
     from coblend.core.catalog import Column, table_dtype
     from coblend.core.deblend.clean import clean_stamps
-    from coblend.io.exposures import read_exposure, require_band
+    from coblend.io.exposures import read_exposure, require_band, require_same_wcs
     from coblend.io.models import read_models
     from coblend.io.specs import expand_lists, parse_band_spec
 
@@ -76,6 +76,9 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
                     f"covers {exposure.box}, the models {models.box}", spec.path,
                     hint="give the exposure that was deblended",
                 )  # fmt: skip
+            require_same_wcs(
+                models.wcs, models.box, deblended, exposure.wcs, exposure.box, spec.path
+            )
             if not len(rows):
                 continue
             stamps = clean_stamps(models, exposure, rows, params, run.seed)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coblend._version import __version__
 from coblend.core.catalog import Column
+from coblend.core.errors import InputMissingError
 from coblend.core.exposure import HeaderValue
 from coblend.io.structure import scan
 
@@ -99,14 +100,22 @@ _CONFIG_COLUMNS = (
 
 
 def content_hash(path: str) -> tuple[str, str]:
-    """Hash of a file's content and the algorithm, ``datasum`` or ``sha256``."""
-    with open(path, "rb") as stream:
-        if stream.read(9) == b"SIMPLE  =":
-            sums = [hdu.value("DATASUM") for hdu in scan(path)]
-            if all(sums):
-                return hashlib.sha256(repr(sums).encode()).hexdigest()[:32], "datasum"
-        stream.seek(0)
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32], "sha256"
+    """Hash of a file's content and the algorithm, ``datasum`` or ``sha256``.
+
+    Raises
+    ------
+    InputMissingError
+    """
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(9) == b"SIMPLE  =":
+                sums = [hdu.value("DATASUM") for hdu in scan(path)]
+                if all(sums):
+                    return hashlib.sha256(repr(sums).encode()).hexdigest()[:32], "datasum"
+            stream.seek(0)
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:32], "sha256"
+    except FileNotFoundError as error:
+        raise InputMissingError("no such file", path) from error
 
 
 def creation_date() -> str:

@@ -27,6 +27,7 @@ GOOD = {
     "deblend": ["merged.fits", "coadd_g.fits", "coadd_r.fits"],
     "reconstruct-footprints": ["deblended.fits", "coadd_g.fits", "coadd_r.fits"],
     "refit": ["deblended.fits", "coadd_g.fits", "coadd_r.fits", "--add-peaks", "40,40"],
+    "clean": ["deblended.fits", "coadd_g.fits", "coadd_r.fits"],
     "warp": ["warp_g_1.fits", "--like", "coadd_g.fits"],
 }
 """Arguments of a run that works, without ``-o``; the last input gets the defect."""
@@ -39,6 +40,7 @@ VICTIM = {
     "deblend": "coadd_r.fits",
     "reconstruct-footprints": "coadd_r.fits",
     "refit": "coadd_r.fits",
+    "clean": "coadd_r.fits",
     "warp": "warp_g_1.fits",
     "info": "coadd_r.fits",
     "verify": "coadd_r.fits",
@@ -46,7 +48,7 @@ VICTIM = {
 """The input that gets the defect."""
 
 
-WITHOUT_INPUT = {"simulate": ["simulate", "sky"], "clean": ["clean", "."]}
+WITHOUT_INPUT = {"simulate": ["simulate", "sky"]}
 """Commands that read no file, and arguments of theirs."""
 
 
@@ -163,7 +165,7 @@ ALL = tuple(VICTIM)
 IMAGES = tuple(c for c in GOOD if c != "merge-detections")
 NEED_DATA = tuple(c for c in IMAGES if c not in ("assemble-coadd", "refit"))
 """The two leave out a warp, or a band of a blend, in which no pixel is usable."""
-CUBES = ("deblend", "reconstruct-footprints", "refit")
+CUBES = ("deblend", "reconstruct-footprints", "refit", "clean")
 TABLE: dict[Callable[[Path], None], dict[str, int]] = {
     missing: dict.fromkeys(ALL, 66),
     truncated: dict.fromkeys(ALL, 65),
@@ -275,6 +277,7 @@ def test_defective_input(
         ("deblend", "merged.fits"),
         ("reconstruct-footprints", "deblended.fits"),
         ("refit", "deblended.fits"),
+        ("clean", "deblended.fits"),
     ],
 )
 def test_defective_catalogue(
@@ -300,6 +303,7 @@ def test_defective_catalogue(
         ("deblend", "deblended.fits"),
         ("reconstruct-footprints", "merged.fits"),
         ("refit", "merged.fits"),
+        ("clean", "merged.fits"),
         ("warp", "merged.fits"),
     ],
 )
