@@ -8,6 +8,7 @@ that belongs to it, because a flipped bit in Rice-compressed data decodes to wro
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def write_models(
         Models that are not finite, or rows out of order.
     """
     _require_order(models)
+    models = _with_needed_psfs(models)
     bands, unit = models.bands, models.unit
     heap = pack(models, steps)
     boxes = table_boxes(models.parents)
@@ -162,6 +164,23 @@ def _damage(models: ModelFile, row: int) -> str:
     except CorruptFileError as error:
         return error.message.partition(" is damaged")[0]
     return ""
+
+
+def _with_needed_psfs(models: ModelSet) -> ModelSet:
+    """Leave out PSF cells that no blend uses, and those that repeat another."""
+    if len(models.psfs) < 2:
+        return models
+    used = np.unique(models.blends["psf_cell"]) if len(models.blends) else np.zeros(1, np.int64)
+    kept: dict[bytes, int] = {}
+    place = np.zeros(len(models.psfs), np.int32)
+    for cell in used.tolist():
+        place[cell] = kept.setdefault(models.psfs[cell].tobytes(), len(kept))
+    cells = used[np.unique(place[used], return_index=True)[1]]
+    blends = models.blends.copy()
+    blends["psf_cell"] = place[blends["psf_cell"]]
+    return replace(
+        models, blends=blends, psfs=models.psfs[cells], psf_cells=models.psf_cells[cells]
+    )
 
 
 def _write_psfs(out: FitsWriter, models: ModelSet, *, lossless: bool) -> None:

@@ -111,6 +111,18 @@ def test_rounded_models_are_smaller_and_stable(models: ModelSet, write: Write) -
         assert worst <= steps[c] * 1.001
 
 
+def test_psfs_that_repeat_or_are_not_used_are_stored_once(models: ModelSet, write: Write) -> None:
+    many = np.concatenate([models.psfs[:1] * 2, models.psfs, models.psfs])
+    places = np.concatenate([models.psf_cells[:1], models.psf_cells, models.psf_cells])
+    blends = models.blends.copy()
+    blends["psf_cell"] += np.where(np.arange(len(blends)) % 2, 1, 4).astype(np.int32)
+    back = read_models(str(write(replace(models, blends=blends, psfs=many, psf_cells=places))))
+    assert len(back.psfs) == 3
+    for old, new in zip(blends["psf_cell"], back.blends["psf_cell"], strict=True):
+        assert np.array_equal(back.psfs[new], many[old])
+        assert np.array_equal(back.psf_cells[new], places[old])
+
+
 def test_the_same_models_give_the_same_bytes(models: ModelSet, write: Write) -> None:
     a, b = write(models, 0.005, "a.fits"), write(models, 0.005, "b.fits")
     assert a.read_bytes() == b.read_bytes()
