@@ -21,6 +21,7 @@ from coblend.core.deblend.blend import deblend_batch, observe
 from coblend.core.deblend.components import Floats
 from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.initialize import detection_images
+from coblend.core.deblend.metrics import Patch, merge, overlap
 from coblend.core.deblend.observation import Frames
 from coblend.core.deblend.refit import Warm, refit
 from coblend.core.deblend.report import BlendResult
@@ -97,6 +98,7 @@ def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
                 (after,) = guarded(deblend_batch, one, params)
             results[i] = replace(after, peaks=parts[i].peaks)
             _paint(model, batch, results[i], 1)
+    results = _with_common_overlap(batch, results)
     return sorted(results, key=lambda result: int(result.peaks[0]))  # type: ignore[index]
 
 
@@ -174,6 +176,40 @@ def _paint(model: Floats, batch: Batch, result: BlendResult, sign: int) -> None:
         model[:, y : y + ny, x : x + nx] += (
             sign * (spectrum / batch.sigma).astype(np.float32)[:, None, None] * morph
         )
+
+
+def _with_common_overlap(batch: Batch, results: Sequence[BlendResult]) -> list[BlendResult]:
+    """Measure how much sources overlap with those of all parts, not only of their own."""
+    patches: list[Patch] = []
+    for result in results:
+        patches += _patches(batch, result)
+    if not patches:
+        return list(results)
+    metrics, first, out = overlap(patches), 0, []
+    for result in results:
+        own = slice(first, first + len(result.object_flags))
+        first = own.stop
+        objects = dict(result.objects)
+        for name in ("max_overlap", "flux_overlap", "flux_overlap_frac", "blendedness"):
+            if name in objects:
+                unit = batch.sigma if name in ("max_overlap", "flux_overlap") else 1.0
+                values = getattr(metrics, name)[own] * unit
+                objects[name] = np.where(np.isnan(objects["model_flux"]), np.nan, values)
+        out.append(replace(result, objects=objects))
+    return out
+
+
+def _patches(batch: Batch, result: BlendResult) -> list[Patch]:
+    """Unconvolved models of the sources of one part in the parent's frame (units of the noise)."""
+    box = batch.boxes[0]
+    own: list[list[Patch]] = [[] for _ in result.object_flags]
+    for k, (y0, x0, ny, nx), spectrum, morph in zip(
+        result.source, result.boxes, result.spectra, result.morphs, strict=True
+    ):
+        y, x = int(y0) - box.y0, int(x0) - box.x0
+        image = (spectrum / batch.sigma).astype(np.float32)[:, None, None] * morph
+        own[k].append(((slice(y, y + int(ny)), slice(x, x + int(nx))), image))
+    return [merge(patches) for patches in own]
 
 
 def _warm(batch: Batch, before: BlendResult) -> Warm:

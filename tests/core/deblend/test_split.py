@@ -64,6 +64,26 @@ def test_passes_bring_the_joint_fluxes(field) -> None:
     assert error["coupled"] <= error["independent"] + 0.005
 
 
+def test_overlap_counts_the_sources_of_all_parts(field) -> None:
+    """Equal to sums over the models of the whole parent, whichever part they belong to."""
+    cube, detections = field
+    models = run(cube, detections, PARTS)
+    assert len(models.blends) > 1
+    box = models.footprints.box(0)
+    images = np.zeros((4, *box.shape))
+    for k, row in enumerate(models.components):
+        y, x = row["y0"] - box.y0, row["x0"] - box.x0
+        images[row["object"], y : y + row["ny"], x : x + row["nx"]] += row[
+            "spectrum_r"
+        ] * models.morphology(k)
+    for i, own in enumerate(images):
+        others = (images.sum(0) - own)[own > 0]
+        expected = others.sum(), others.max()
+        found = models.objects["flux_overlap_r"][i], models.objects["max_overlap_r"][i]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.05)
+    assert (models.objects["flux_overlap_r"] > 0).any()
+
+
 def test_limits_decide(field) -> None:
     assert not is_split(4, 900, JOINT)
     assert is_split(201, 900, JOINT)
