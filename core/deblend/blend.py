@@ -33,7 +33,7 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
     own, stacks, point = initial_components(
-        observation, batch.psfs[batch.cell], centres, threshold=params.background_thresh,
+        observation, batch.psfs[batch.cell], centres, threshold=params.initial_background_thresh,
         min_snr=params.min_snr, psf_morph=model_psf(),
     )  # fmt: skip
     result = fit(observation, own, stacks, params)

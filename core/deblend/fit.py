@@ -40,6 +40,8 @@ from coblend.core.params.deblend import DeblendParams
 _SPECTRA_EVERY = 4
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
+_NEGLIGIBLE = 0.1
+"""Changes of the log-likelihood that mean nothing, however small the blend."""
 _SHRINK = 0.7
 """Stamps shrink when less than this fraction of their radius is needed."""
 
@@ -269,7 +271,7 @@ class _Live:
         """Count the iterations in which the loss has hardly changed."""
         # two steps back as well: a loss that rose and fell again has not converged
         change = np.maximum(np.abs(loss - self.loss), np.abs(loss - self.before) / 4)
-        still = change < relative_error * np.abs(loss)
+        still = change < np.maximum(relative_error * np.abs(loss), _NEGLIGIBLE)
         self.calm = np.where(still, self.calm + 1, 0)
         self.before, self.loss = self.loss, loss
 

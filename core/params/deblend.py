@@ -26,6 +26,9 @@ class DeblendParams(Checked):
                                    "fraction", minimum=0, shown=True, alias="relativeError")
     background_thresh: float = option(0.25, "Model pixels below this are dropped", unit="sigma",
                                       minimum=0, shown=True, alias="backgroundThresh")
+    initial_background_thresh: float = option(0.5, "The same for the models that the fit starts "
+                                              "from", unit="sigma", minimum=0,
+                                              alias="initialBackgroundThresh")
     min_snr: float = option(50.0, "Signal-to-noise ratio per component; twice this gives two",
                             minimum=0, shown=True, alias="minSNR")
     process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
@@ -103,7 +106,6 @@ class DeblendParams(Checked):
         },
     }  # fmt: skip
     WITHOUT: ClassVar[Mapping[str, str]] = {
-        "initialBackgroundThresh": "models start at background_thresh",
         "maxProxIter": "constraints are applied once per iteration; leave it out",
         "morphThresh": "obsolete in the reference system: use background_thresh",
         "sourceModel": "the number of components follows from min_snr",

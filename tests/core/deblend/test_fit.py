@@ -32,7 +32,7 @@ def start(batch: Batch, params: DeblendParams = PARAMS):
     centres = Centres(batch.blend, np.arange(n), batch.y, batch.x,
                       np.full(n, box.ny), np.full(n, box.nx))  # fmt: skip
     own, stacks, _ = initial_components(
-        observation, batch.psfs[batch.cell], centres, threshold=params.background_thresh,
+        observation, batch.psfs[batch.cell], centres, threshold=params.initial_background_thresh,
         min_snr=params.min_snr, psf_morph=model_psf(),
     )  # fmt: skip
     return observation, own, stacks
