@@ -201,6 +201,7 @@ def _fill(
             rows = done.image[(field.box.y0 - box.y0) % every :: every]
             sampled.append(rows[np.isfinite(rows)])
             advance(box.ny)
+            del parts, done  # before the next slab is read
     values = np.concatenate(sampled)
     return float(np.median(values)) if values.size else 0.0
 

@@ -18,6 +18,7 @@ from coblend.core.coadd.photometry import Calibration, common_calibration
 from coblend.core.coadd.plan import TILE
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
+from coblend.core.coadd.scalefield import ScaleField, scale_field
 from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.mask import MaskPlanes
@@ -46,6 +47,7 @@ class PlacedWarp:
     box: Box
     scale: float
     epoch: EpochMask | None = None
+    variation: ScaleField | None = None
 
     def part(self, index: int, box: Box, field: Field, weight: float = 1.0) -> WarpPart:
         """Read the pixels of ``box`` (coadd coordinates) that the warp covers."""
@@ -57,7 +59,10 @@ class PlacedWarp:
         if self.epoch is not None:
             place = common.slices(field.box)
             mask = self.epoch.apply(mask, *place, planes, field.rules.bad)
-        return WarpPart(index, common, image, mask, variance, weight, self.scale)
+        scale: float | NDArray[np.float32] = self.scale
+        if self.variation is not None:
+            scale = self.variation.at(common) * np.float32(self.scale)
+        return WarpPart(index, common, image, mask, variance, weight, scale)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Field:
             offset = offset_to(warp, first)
             box = warp.box.shift(*offset)
             require_same_wcs(first.wcs, first.box, first.path, warp.wcs, box, warp.path)
-            warps.append(PlacedWarp(file, offset, box, scale))
+            field = _variation(file, offset, box, params.zp_interp)
+            warps.append(PlacedWarp(file, offset, box, scale, variation=field))
         box = Box.union(warp.box for warp in warps) if like is None else like.box
         wcs = shift_cards(first.wcs, box.y0 - first.box.y0, box.x0 - first.box.x0)
         return cls(tuple(warps), box, StackRules.of(params, planes), calibration, wcs)
@@ -172,13 +178,30 @@ class Field:
         for boxes in (blocks, [warp.box]):
             parts = [warp.part(0, box, self) for box in boxes]
             usable = [
-                usable_variance(part.image, part.mask, part.variance, self.rules.bad)
+                usable_variance(
+                    part.image, part.mask, part.variance * np.square(part.scale), self.rules.bad
+                )
                 for part in parts
             ]
             value = clipped_mean(np.concatenate(usable), params.sigma_clip, params.clip_iter)
             if np.isfinite(value) or blocks == [warp.box]:
                 break
-        return value * warp.scale**2
+        return value
+
+
+def _variation(
+    file: WarpFile, offset: tuple[int, int], box: Box, interpolation: str
+) -> ScaleField | None:
+    """Return the scale that varies over a warp, from its table ZPGRID."""
+    scales = file.info.scales
+    if scales is None:
+        return None
+    try:
+        return scale_field(
+            scales[0] + offset[0], scales[1] + offset[1], scales[2], box, interpolation
+        )
+    except FormatError as error:
+        raise FormatError(error.message, file.info.path, "ZPGRID") from error
 
 
 def open_warps(arguments: Iterable[str]) -> list[WarpFile]:

@@ -184,8 +184,8 @@ def _epochs(
         image = np.full(field.box.shape, np.nan, np.float32)
         variance = np.full(field.box.shape, np.nan, np.float32)
         mask = np.zeros(field.box.shape, np.int32)
-        image[place] = part.image * np.float32(warp.scale)
-        variance[place] = part.variance * np.float32(warp.scale**2)
+        image[place] = part.image * part.scale
+        variance[place] = part.variance * np.square(part.scale)
         if part.mask is not None:
             mask[place] = part.mask
         absent = (mask & field.rules.bad) != 0

@@ -56,8 +56,14 @@ class RowReader:
         """Whether a few rows cost no more than their bytes."""
         return bool(self.dtype)
 
-    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+    def read(self, rows: slice, columns: slice, file: FitsFile | None = None) -> NDArray[Any]:
         """Pixels of a section in native byte order, shape (n_row, n_column).
+
+        Parameters
+        ----------
+        rows, columns : slice
+        file : FitsFile, optional
+            The file, if it is open already.
 
         Raises
         ------
@@ -65,8 +71,10 @@ class RowReader:
             The file ends early.
         """
         if not self.straight:
-            with open_fits(self.path) as file:
+            if file is not None:
                 return file.image(self.index, (rows, columns))
+            with open_fits(self.path) as opened:
+                return opened.image(self.index, (rows, columns))
         width = self.shape[1]
         block = np.empty((rows.stop - rows.start, width), self.dtype)
         with open(self.path, "rb", buffering=0) as stream:

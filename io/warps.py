@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,8 @@ class Warp:
         Whether the file says where its parent coordinates begin.
     polygon : array, shape (2, n), or None
         Outline ``(y, x)`` of the covered part of the box, parent coordinates of the file.
+    scales : array, shape (3, n), or None
+        Rows of ZPGRID: ``y``, ``x`` (parent coordinates of the file) and the factor on the image.
     """
 
     path: str
@@ -66,6 +69,7 @@ class Warp:
     header: Mapping[str, HeaderValue]
     framed: bool
     polygon: NDArray[np.float64] | None
+    scales: NDArray[np.float64] | None
 
 
 class WarpFile:
@@ -109,11 +113,15 @@ class WarpFile:
             Where the planes go in the mask; bits without a name are dropped.
         """
         section = box.slices(self.info.box)
-        image = self._image.read(*section).astype(np.float32, copy=False)
-        noise = self._noise.read(*section).astype(np.float32, copy=False)
-        mask = None
-        if self._mask is not None:
-            mask = self._remap(self._mask.read(*section).astype(np.int32, copy=False), target)
+        with ExitStack() as stack:
+            file = None if self.straight else stack.enter_context(open_fits(self.info.path))
+            other = file if self._noise.path == self.info.path else None
+            image = self._image.read(*section, file).astype(np.float32, copy=False)
+            noise = self._noise.read(*section, other).astype(np.float32, copy=False)
+            mask = None
+            if self._mask is not None:
+                words = self._mask.read(*section, file).astype(np.int32, copy=False)
+                mask = self._remap(words, target)
         return image, mask, _variance(noise, self._noise_kind)
 
     def _remap(self, mask: NDArray[np.int32], target: MaskPlanes) -> NDArray[np.int32]:
@@ -227,15 +235,23 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         header=header,
         framed="LTV1" in own or "CRVAL1A" in own,
         polygon=_polygon(file),
+        scales=_columns(file, "ZPGRID", ("y", "x", "scale")),
     )
 
 
 def _polygon(file: FitsFile) -> NDArray[np.float64] | None:
     """Outline that `warp` wrote; coadds, whose POLYGONS are those of their inputs, have none."""
-    if not file.has("POLYGONS") or file.has("INPUTS"):
+    polygon = None if file.has("INPUTS") else _columns(file, "POLYGONS", ("y", "x"))
+    return polygon if polygon is not None and polygon.size else None
+
+
+def _columns(file: FitsFile, name: str, columns: Sequence[str]) -> NDArray[np.float64] | None:
+    """Columns of a table, shape (n_column, n_row); None without the table."""
+    if not file.has(name):
         return None
-    table = file.table("POLYGONS", ["y", "x"])
-    return np.stack([table["y"], table["x"]]).astype(np.float64) if len(table) else None
+    table = file.table(name, columns)
+    names = {column.lower(): column for column in table.dtype.names or ()}
+    return np.stack([table[names[column]] for column in columns]).astype(np.float64)
 
 
 def _plane(file: FitsFile, index: int, name: str) -> RowReader:

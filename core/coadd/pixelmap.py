@@ -59,7 +59,7 @@ class PixelMap:
     def _between(
         self, plane: Positions, rows: NDArray[np.int64], columns: NDArray[np.int64]
     ) -> Positions:
-        return _linear(_linear(plane, self.rows, rows).T, self.columns, columns).T
+        return between_nodes(between_nodes(plane, self.rows, rows).T, self.columns, columns).T
 
 
 def lattice(box: Box, step: int) -> tuple[Positions, Positions]:
@@ -75,7 +75,7 @@ def _nodes(first: int, n: int, step: int) -> Positions:
     return np.linspace(first, first + last, max(-(-last // step) + 1, 3))
 
 
-def _linear(values: Positions, nodes: Positions, at: NDArray[np.int64]) -> Positions:
+def between_nodes(values: Positions, nodes: Positions, at: NDArray[np.int64]) -> Positions:
     """Interpolate along the first axis between equidistant nodes."""
     place = (at - nodes[0]) / (nodes[1] - nodes[0])
     low = np.clip(place.astype(int), 0, len(nodes) - 2)

@@ -154,6 +154,11 @@ class CoaddParams(Checked):
         shown=True,
     )
     bright_plane: str = option("BRIGHT_OBJECT", "Mask plane of bright objects.")
+    zp_interp: str = option(
+        "linear",
+        "How scales measured at points of an input (table ZPGRID) are spread over it.",
+        choices=("constant", "linear", "poly2"),
+    )
     psf_step: int = option(
         256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
     )
