@@ -252,25 +252,16 @@ def test_outputs_are_refused_before_any_work(
     assert len(called) == 1
 
 
-def square(x: int) -> int:
-    if x < 0:
-        raise CorruptFileError("negative", str(x))
-    return x * x
-
-
 def test_workers_keep_the_order_and_pass_errors_on() -> None:
-    def items() -> Any:
-        yield from range(40)
-
+    sizes = [f"{n}kB" for n in range(40)]
     results = {}
     for jobs in (1, 2):
-        params = CommonParams(jobs=jobs)
-        resolved: Any = type("R", (), {"params": params})
+        resolved: Any = type("R", (), {"params": CommonParams(jobs=jobs)})
         worker = Run("x", "", resolved, resolved)
-        results[jobs] = list(worker.map(square, items()))
-        with pytest.raises(CorruptFileError, match="-3: negative"):
-            list(worker.map(square, [1, -3, 2]))
-    assert results[1] == results[2] == [x * x for x in range(40)]
+        results[jobs] = list(worker.map(parse_size, iter(sizes)))
+        with pytest.raises(ParameterError, match="'lots' is not a size"):
+            list(worker.map(parse_size, ["1kB", "lots", "2kB"]))
+    assert results[1] == results[2] == [1000 * n for n in range(40)]
 
 
 def test_sizes() -> None:
