@@ -11,6 +11,9 @@ from coblend.cli.run import Run
 from coblend.core.errors import CorruptFileError
 from coblend.core.params.field import Checked
 
+_MOST = 6
+"""Damaged parts named per file."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyParams(Checked):
@@ -29,20 +32,24 @@ def verify(run: Run, params: VerifyParams, files: tuple[str, ...]) -> None:
 
     Prints one row per file; exit code 65 if any is damaged.
     """
+    from coblend.io.models import verify_blends
     from coblend.io.specs import expand_lists
+    from coblend.io.structure import scan
     from coblend.io.summary import verify as check
 
     rows = []
     for path in expand_lists(files):
         damaged = check(path)
+        if (scan(path)[0].value("SCHEMA") or "").startswith("deblended/"):
+            damaged += verify_blends(path)
         rows.append({"file": path, "status": "damaged" if damaged else "ok",
-                     "hdus": ", ".join(damaged)})  # fmt: skip
+                     "damaged": ", ".join(damaged[:_MOST])})  # fmt: skip
     run.report({"n_file": len(rows)}, rows)
     bad = [r for r in rows if r["status"] != "ok"]
     if bad:
         run.finish()
         raise CorruptFileError(
-            f"checksum mismatch in {bad[0]['hdus']}"
+            f"checksum mismatch in {bad[0]['damaged']}"
             + (f" ({len(bad)} of {len(rows)} files are damaged)" if len(bad) > 1 else ""),
             bad[0]["file"],
             hint="re-copy the file, or make it again (coblend info FILE --command)",

@@ -79,7 +79,7 @@ class RowReader:
         block = np.empty((rows.stop - rows.start, width), self.dtype)
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self.start + rows.start * width * block.itemsize)
-            n_read = stream.readinto(memoryview(block).cast("B"))
+            n_read = stream.readinto(block.data.cast("B"))
         if n_read != block.nbytes:
             raise CorruptFileError(
                 f"truncated: {n_read} of {block.nbytes} bytes of rows "
@@ -89,7 +89,8 @@ class RowReader:
             )
         if sys.byteorder == "little":
             block = block.byteswap(inplace=True)
-        return block.view(block.dtype.newbyteorder("="))[:, columns]
+        native: NDArray[Any] = block.view(block.dtype.newbyteorder("="))
+        return native[:, columns]
 
 
 def _plain_dtype(info: HduInfo) -> str:
