@@ -64,7 +64,11 @@ def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, .
                 done.append(result)
                 advance(1)
         _write(run, params, models, dict(zip(rows, done, strict=True)))
-    run.report({"n_add": len(add), "n_drop": len(drop)}, _summary(edits, done))
+    n_failed = sum(bool(new.parents["error"][0]) for new in done)
+    run.report(
+        {"n_add": len(add), "n_drop": len(drop), "n_failed": n_failed}, _summary(edits, done)
+    )
+    run.check_failures(n_failed, len(done))
 
 
 def _changes(params: RefitParams, models: ModelFile) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -24,6 +24,7 @@ from coblend.core.deblend.initialize import initial_components
 from coblend.core.deblend.observation import Observation
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.deblend.spectra import render
+from coblend.core.errors import FormatError
 from coblend.core.kernels import model_psf
 from coblend.core.params.deblend import DeblendParams
 
@@ -65,7 +66,14 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         One blend; its peaks are those of the result.
     warm : Warm
     params : DeblendParams
+
+    Raises
+    ------
+    FormatError
+        The message is the reason, as for `blend.deblend_batch`.
     """
+    if not (batch.cuts[0].weight > 0).any():
+        raise FormatError("NoData")
     observation = observe(batch, params)
     box = batch.boxes[0]
     old = _centres(warm, box.shape)
