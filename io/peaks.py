@@ -94,9 +94,9 @@ def read_identifiers(text: str) -> NDArray[np.int64]:
     if _IDS.fullmatch(text):
         return np.array(re.findall(r"\d+", text), np.int64)
     with open_fits(parse_spec(text).path) as file:
-        for name in file.names:
-            if name and file.info(name).kind == "table":
-                rows = file.table(name)
+        for number in range(len(file.names)):
+            if file.info(number).kind == "table":
+                rows = file.table(number)
                 if "id" in (rows.dtype.names or ()):
                     return rows["id"].astype(np.int64)
     raise FormatError("no table with a column id", text)
