@@ -28,6 +28,8 @@ from coblend.core.deblend.observation import Frames, Observation
 N_SHARPEN = 10
 DISK_FRACTION = 0.25
 _FIRST_RADIUS = 50
+_LARGEST_RATIO = np.float32(8)
+"""Largest growth of a pixel in one step of the deconvolution, where the kernel hardly reaches."""
 _CHUNK = 1 << 17
 """Most pixels of stamps made at once."""
 
@@ -52,7 +54,8 @@ def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
     x = image + np.float32(1e-3)
     for _ in range(n_iter):
         model = frames.invert(frames.transform(x * weight) * kernel_ft) * weight
-        x *= target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
+        ratio = target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
+        x *= np.minimum(ratio, _LARGEST_RATIO)
     return np.asarray(x * weight, np.float32)
 
 

@@ -13,7 +13,7 @@ from coblend.core.deblend.observation import Frames, Observation
 
 _MIN_COVERAGE = 0.1
 """Bands that see less than this fraction of a component's light do not constrain it."""
-_SAME = 0.9999
+_SAME = 1 - 1e-6
 """Cosine between two rendered morphologies above which they cannot be told apart."""
 _RIDGE = 1e-9
 _TINY = 1e-19

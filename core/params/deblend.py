@@ -97,7 +97,7 @@ class DeblendParams(Checked):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
-        "model": {"relative_error": 1e-4, "patience": 2, "max_iter": 600},
+        "model": {"relative_error": 1e-4, "max_iter": 600},
         "reference": {
             "optimizer": "adaprox", "gradient_floor": 0.0, "rescale_spectra": False,
             "min_iter": 5, "background_thresh": 1.0, "patience": 1, "final_spectra": False,
