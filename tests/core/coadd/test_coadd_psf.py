@@ -7,6 +7,8 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.coadd.psf import tabulated
+from coblend.core.coadd.rules import StackRules
+from coblend.core.coadd.stack import stack
 from coblend.core.errors import FormatError
 from coblend.core.psf import CellPsf, GridPsf, StampPsf
 from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
@@ -112,6 +114,48 @@ def test_many_inputs_in_the_map(rng):
     y, x = (g.ravel().astype(float) for g in np.mgrid[:5, :6])
     found = InputMap(Box(0, 0, 5, 6), planes).used(n, y, x)
     np.testing.assert_array_equal(found, used.reshape(n, -1))
+
+
+def test_stars_of_a_coadd_have_its_psf(rng, make_warp):
+    """Noise-free stars in inputs of unequal seeing, weight and cover, a tenth of them lost."""
+    field, n, half = Box(0, 0, 300, 320), 12, 15
+    ys, xs = (g.ravel() for g in np.mgrid[20:290:32, 20:310:32])
+    warps, sources = [], []
+    for i in range(n):
+        fwhm, weight = rng.uniform(3, 6), float(rng.uniform(0.3, 1))
+        y0, x0 = (0, 0) if i < 2 else (int(v) for v in rng.integers(0, 150, 2))
+        box = Box(y0, x0, 300 - y0 - int(rng.integers(0, 60)) * (i > 1), 320 - x0)
+        image = np.zeros(field.shape)
+        for y, x in zip(ys, xs, strict=True):
+            cut = image[y - half : y + half + 1, x - half : x + half + 1]
+            cut += 1000 * gaussian(fwhm)[: cut.shape[0], : cut.shape[1]]
+        mask = np.zeros(field.shape, np.int32)
+        for y, x in zip(ys, xs, strict=True):
+            if i > 1 and rng.random() < 0.1:
+                mask[y - half : y + half + 1, x - half : x + half + 1] = 2
+        own = box.slices(field)
+        warps.append(
+            make_warp(i, image[own], mask=mask[own], weight=weight, shape=box.shape,
+                      origin=(y0, x0))
+        )  # fmt: skip
+        sources.append(source(fwhm, weight, box))
+    done = stack(warps, field, StackRules(statistic="mean", bad=2), input_map=True)
+    exact = CoaddPsf(sources, InputMap(field, done.input_map)).at_many(ys, xs)
+    plain = CoaddPsf(sources).at_many(ys, xs)
+    worst = {"exact": 0.0, "plain": 0.0}
+    n_compared = 0
+    for k, (y, x) in enumerate(zip(ys, xs, strict=True)):
+        rows, columns = slice(y - half, y + half + 1), slice(x - half, x + half + 1)
+        inside = field.contains(Box(y - half, x - half, 31, 31))
+        if not inside or len({w.tobytes() for w in done.input_map[0][rows, columns].ravel()}) > 1:
+            continue
+        n_compared += 1
+        star = done.image[rows, columns] / 1000
+        for name, psf in (("exact", exact[k]), ("plain", plain[k])):
+            worst[name] = max(worst[name], float(np.abs(star - psf).max() / star.max()))
+    assert n_compared > 25
+    assert worst["exact"] < 1e-3
+    assert worst["plain"] > 5e-3
 
 
 def test_ten_thousand_positions_in_two_seconds(rng):
