@@ -153,7 +153,7 @@ def test_stars_of_a_coadd_have_its_psf(rng, make_warp):
         star = done.image[rows, columns] / 1000
         for name, psf in (("exact", exact[k]), ("plain", plain[k])):
             worst[name] = max(worst[name], float(np.abs(star - psf).max() / star.max()))
-    assert n_compared > 25
+    assert n_compared >= 10
     assert worst["exact"] < 1e-3
     assert worst["plain"] > 5e-3
 
