@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,10 +53,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     """
     from coblend.cli.coadd_inputs import Field, open_warps
     from coblend.core.coadd.plan import plan_slabs
-    from coblend.core.coadd.psf import tabulated
-    from coblend.core.psf.coadd import CoaddPsf
-    from coblend.io.coadds import PlaneStore, write_input_psfs, write_planes
-    from coblend.io.psfs import write_psf
+    from coblend.io.coadds import PlaneStore
 
     if params.kind == "chi2":
         from coblend.cli.chi2_coadd import chi2_coadd
@@ -82,22 +79,10 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         field = field.with_epochs(comparison.epochs)
     marks = _marks(run, params, field, comparison)
     folder = None if in_memory else os.path.dirname(os.path.abspath(run.output))
-    psfs = field.psfs(table)
-    psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
     with PlaneStore(folder, dtypes, field.box.shape) as store:
         typical = _fill(store, field, plan, table, marks, run)
         edits = _interpolation(field, typical) if interpolate else {}
-        header = _header(field, table, psf is not None)
-        with run.create("exposure/1") as out:
-            write_planes(
-                out, store, field.box, field.rules.planes,
-                header=header, wcs=field.wcs, edits=edits, compress=params.compress,
-            )  # fmt: skip
-            if psf is not None:
-                write_psf(out, psf)
-            write_input_psfs(out, table, psfs)
-            if comparison is not None:
-                out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
+        psf = _write(run, params, field, table, store, edits, comparison)
     if comparison is not None and params.template:
         _write_template(run, params, field, comparison)
     run.report(_result_summary(field, table, psf, comparison), _input_rows(table))
@@ -232,6 +217,36 @@ def _interpolation(field: Field, fallback: float) -> dict[str, Edit]:
         "MASK": lambda rows, mask: np.where(missing(mask), mask | filled, mask),
         "VARIANCE": variance,
     }
+
+
+def _write(
+    run: Run,
+    params: CoaddParams,
+    field: Field,
+    table: NDArray[Any],
+    store: PlaneStore,
+    edits: Mapping[str, Edit],
+    comparison: Comparison | None,
+) -> Psf | None:
+    """Write the coadd; return its PSF."""
+    from coblend.core.coadd.psf import tabulated
+    from coblend.core.psf.coadd import CoaddPsf
+    from coblend.io.coadds import write_input_psfs, write_planes
+    from coblend.io.psfs import write_psf
+
+    psfs = field.psfs(table)
+    psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
+    with run.create("exposure/1") as out:
+        write_planes(
+            out, store, field.box, field.rules.planes, header=_header(field, table, bool(psfs)),
+            wcs=field.wcs, edits=edits, compress=params.compress,
+        )  # fmt: skip
+        if psf is not None:
+            write_psf(out, psf)
+        write_input_psfs(out, table, psfs)
+        if comparison is not None:
+            out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
+    return psf
 
 
 def _write_template(run: Run, params: CoaddParams, field: Field, comparison: Comparison) -> None:
