@@ -46,6 +46,15 @@ def test_equals_the_definition(
         assert np.abs(result - expected).max() <= tolerance * max(1, np.abs(expected).max())
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("radius", [7, 20, 50])
+def test_equals_the_peer(rng: np.random.Generator, radius: int) -> None:
+    operators = pytest.importorskip("lsst.scarlet.lite.operators", reason="no scarlet lite")
+    image = rng.uniform(size=(2 * radius + 1,) * 2)
+    expected = operators.Monotonicity((101, 101))(image.copy(), (radius, radius))
+    assert np.abs(project(image[None])[0] - expected).max() < 1e-14
+
+
 def test_idempotent_never_larger_centre_unchanged(rng: np.random.Generator) -> None:
     stamps = rng.uniform(size=(3, 31, 31)).astype(np.float32)
     once = project(stamps)
