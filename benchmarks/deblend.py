@@ -26,7 +26,7 @@ from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
 from coblend.core.footprint import FootprintSet
 from coblend.core.params.deblend import DeblendParams
-from coblend.io.exposures import read_cube
+from coblend.io.exposure.exposures import read_cube
 
 try:
     from functools import partial

@@ -35,9 +35,9 @@ from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import reconstruct_band
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.io.models import ModelFile, read_models, write_models
-from coblend.io.structure import scan
-from coblend.io.writer import create
+from coblend.io.deblend.models import ModelFile, read_models, write_models
+from coblend.io.fits.structure import scan
+from coblend.io.fits.writer import create
 
 _PLACES = {
     "OBJECTS": ("id", "parent", "blend", "peak_id", "component0", "n_component", "ix", "iy",

@@ -30,7 +30,7 @@ from coblend.core.psfmatch.delta import solve_delta
 from coblend.core.psfmatch.match import match_models
 from coblend.core.psfmatch.noise import squared
 from coblend.core.psfmatch.transform import residual
-from coblend.io.psfs import parse_psf_spec
+from coblend.io.psf.psfs import parse_psf_spec
 
 Stamp = NDArray[np.float64]
 Method = Callable[[Stamp, Stamp], Stamp]

@@ -31,9 +31,9 @@ from coblend.core.model import ModelSet
 from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import reconstruct_band
 from coblend.core.reconstruct.frames import chunk_parents, cut_frames
-from coblend.io.exposures import write_exposure
-from coblend.io.models import ModelFile
-from coblend.io.writer import create
+from coblend.io.deblend.models import ModelFile
+from coblend.io.exposure.exposures import write_exposure
+from coblend.io.fits.writer import create
 
 
 def cpu(function: Callable[[], Any], repeat: int = 3) -> float:

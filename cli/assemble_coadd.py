@@ -11,7 +11,6 @@ import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
-from coblend.core.coadd.rules import INTERPOLABLE
 from coblend.core.errors import ParameterError
 from coblend.core.params.coadd import CoaddParams
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from coblend.core.coadd.samples import WarpPart
     from coblend.core.exposure import HeaderValue
     from coblend.core.psf.base import Psf
-    from coblend.io.coadds import Edit, PlaneStore
+    from coblend.io.coadd.coadds import Edit, PlaneStore
 
     Mark = tuple[int, Callable[[Box], NDArray[np.bool_]]]
 
@@ -53,7 +52,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     """
     from coblend.cli.coadd_inputs import Field, open_warps
     from coblend.core.coadd.plan import plan_slabs
-    from coblend.io.coadds import PlaneStore
+    from coblend.io.coadd.coadds import PlaneStore
 
     if params.kind == "chi2":
         from coblend.cli.chi2_coadd import chi2_coadd
@@ -108,6 +107,8 @@ def _compare(field: Field, params: CoaddParams, run: Run) -> Comparison | None:
 
 def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:
     """Whether to fill missing pixels; asking for it where it makes no sense is an error."""
+    from coblend.core.coadd.rules import INTERPOLABLE
+
     possible = field.rules.statistic in INTERPOLABLE
     if params.interp and not possible and run.options.sources["interp"] != "default":
         raise ParameterError(
@@ -125,7 +126,7 @@ def _marks(
     planes = field.rules.planes
     if params.bright_objects:
         from coblend.core.region import paint
-        from coblend.io.bright import read_regions
+        from coblend.io.sky.bright import read_regions
 
         run.add_input("regions", params.bright_objects)
         regions = read_regions(params.bright_objects, field.wcs, field.box)
@@ -140,7 +141,7 @@ def _marks(
 def _dtypes(params: CoaddParams, field: Field) -> dict[str, str]:
     """Planes of the coadd and their types."""
     from coblend.core.coadd.stack import map_planes
-    from coblend.io.coadds import input_map_names
+    from coblend.io.coadd.coadds import input_map_names
 
     dtypes = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}
     n_planes = map_planes(len(field.warps)) if params.input_map else 0
@@ -160,7 +161,7 @@ def _fill(
 
     from coblend.cli.coadd_inputs import read_ahead
     from coblend.core.coadd.stack import stack
-    from coblend.io.coadds import INPUT_MAP, input_map_names
+    from coblend.io.coadd.coadds import INPUT_MAP, input_map_names
 
     def read(box: Box) -> tuple[Box, list[WarpPart]]:
         return box, field.parts(box, table)
@@ -231,8 +232,8 @@ def _write(
     """Write the coadd; return its PSF."""
     from coblend.core.coadd.psf import tabulated
     from coblend.core.psf.coadd import CoaddPsf
-    from coblend.io.coadds import write_input_psfs, write_planes
-    from coblend.io.psfs import write_psf
+    from coblend.io.coadd.coadds import write_input_psfs, write_planes
+    from coblend.io.psf.psfs import write_psf
 
     psfs = field.psfs(table)
     psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
@@ -253,7 +254,7 @@ def _write_template(run: Run, params: CoaddParams, field: Field, comparison: Com
     import numpy as np
 
     from coblend.core.exposure import Exposure, fill_no_data
-    from coblend.io.exposures import write_exposure
+    from coblend.io.exposure.exposures import write_exposure
 
     image, variance = comparison.template.image, comparison.template.variance
     mask = np.zeros(image.shape, np.int32)

@@ -12,8 +12,9 @@ from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf import StampPsf
-from coblend.io.exposures import read_exposure, require_psf, require_same_grid, write_exposure
-from coblend.io.specs import expand_lists, parse_band_spec
+from coblend.io.exposure.checks import require_psf, require_same_grid
+from coblend.io.exposure.exposures import read_exposure, write_exposure
+from coblend.io.fits.specs import expand_lists, parse_band_spec
 
 
 def chi2_coadd(run: Run, params: CoaddParams, arguments: Iterable[str]) -> None:

@@ -31,9 +31,10 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
 
     from coblend.core.catalog import Column, table_dtype
     from coblend.core.deblend.clean import clean_stamps
-    from coblend.io.exposures import read_exposure, require_band, require_same_wcs
-    from coblend.io.models import read_models
-    from coblend.io.specs import expand_lists, parse_band_spec
+    from coblend.io.deblend.models import read_models
+    from coblend.io.exposure.checks import require_band, require_same_wcs
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     if params.side % 2 == 0:
         raise ParameterError(f"side is {params.side}; it must be odd")

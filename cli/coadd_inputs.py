@@ -24,11 +24,11 @@ from coblend.core.errors import FormatError, ParameterError
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.coadd import InputPsf
-from coblend.io.coadds import inputs_table
-from coblend.io.exposures import require_same_wcs
-from coblend.io.specs import expand_lists
-from coblend.io.warps import WarpFile, offset_to, open_warp, require_same_band
-from coblend.io.wcs import shift_cards
+from coblend.io.coadd.coadds import inputs_table
+from coblend.io.coadd.warps import WarpFile, offset_to, open_warp, require_same_band
+from coblend.io.exposure.checks import require_same_wcs
+from coblend.io.fits.specs import expand_lists
+from coblend.io.sky.wcs import shift_cards
 
 if TYPE_CHECKING:
     from coblend.core.coadd.artifacts import EpochMask

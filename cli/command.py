@@ -156,8 +156,8 @@ def _reserved(run: Run) -> Iterator[None]:
     if not run.output or "{" in run.output:
         yield
         return
-    from coblend.io.lock import exclusive
-    from coblend.io.writer import check_output
+    from coblend.io.fits.lock import exclusive
+    from coblend.io.fits.writer import check_output
 
     check_output(run.output, overwrite=run.overwrite or run.dry_run)
     with exclusive(run.output) if not run.dry_run else nullcontext():

@@ -44,10 +44,10 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     from coblend.core.deblend.task import batches, plan
     from coblend.core.deblend.work import deblend_work
     from coblend.core.reconstruct.precision import storage_steps
-    from coblend.io.detections import read_detections
-    from coblend.io.exposures import read_cube
-    from coblend.io.models import write_models
-    from coblend.io.specs import parse_band_spec, parse_spec
+    from coblend.io.deblend.models import write_models
+    from coblend.io.detect.detections import read_detections
+    from coblend.io.exposure.exposures import read_cube
+    from coblend.io.fits.specs import parse_band_spec, parse_spec
 
     run.add_input("merged", parse_spec(merged).path)
     for exposure in exposures:
@@ -104,7 +104,12 @@ def _write_heavy(run: Run, template: str, models: ModelSet, results: list[BlendR
     """Write the light of every object, one file per band."""
     from coblend.core.catalog import column_suffix, empty_table
     from coblend.core.deblend.sdss.share import shared_footprints
-    from coblend.io.footprints import HEAVY_SCHEMA, HeavyFootprints, heavy_columns, write_heavy
+    from coblend.io.deblend.footprints import (
+        HEAVY_SCHEMA,
+        HeavyFootprints,
+        heavy_columns,
+        write_heavy,
+    )
 
     for b, band in enumerate(models.bands):
         rows, footprints, light = shared_footprints(models, results, b)
@@ -123,7 +128,7 @@ def _write_mask(run: Run, path: str, models: ModelSet) -> None:
     """Write the mask of parents that were skipped or failed."""
     from coblend.core.deblend.collect import not_deblended
     from coblend.core.mask import PLANES
-    from coblend.io.exposures import frame_header
+    from coblend.io.exposure.frame import frame_header
 
     header = {**frame_header(models.box), "MP_NOT_DEBLENDED": PLANES["NOT_DEBLENDED"]}
     with run.create("mask/1", path=path) as out:

@@ -57,8 +57,9 @@ def detect(
     before growth), for merge-detections or, for a single band, for deblend.
     """
     from coblend.core.detect.search import detect as search
-    from coblend.io.exposures import read_exposure, require_band
-    from coblend.io.specs import parse_band_spec
+    from coblend.io.exposure.checks import require_band
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import parse_band_spec
 
     band, spec = parse_band_spec(exposure)
     check_products(run, out_image, out_segmentation, regions)
@@ -97,7 +98,7 @@ def _report(run: Run, found: Search) -> None:
 
 
 def _write(run: Run, found: Search) -> None:
-    from coblend.io.detections import with_sky_positions, write_background, write_detections
+    from coblend.io.detect.detections import with_sky_positions, write_background, write_detections
 
     with run.create("det/1") as out:
         write_detections(out, with_sky_positions(found.detections))
@@ -113,7 +114,7 @@ def _write(run: Run, found: Search) -> None:
 
 def _write_image(run: Run, exposure: Exposure, found: Search, path: str) -> None:
     from coblend.core.detect.mark import marked_exposure
-    from coblend.io.exposures import write_exposure
+    from coblend.io.exposure.exposures import write_exposure
 
     with run.create("exposure/1", path=path) as out:
         write_exposure(out, marked_exposure(exposure, found))

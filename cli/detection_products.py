@@ -27,7 +27,7 @@ def product_options(callback: F) -> F:
 
 def check_products(run: Run, *paths: str | None) -> None:
     """Refuse at once what could not be written at the end."""
-    from coblend.io.writer import check_output
+    from coblend.io.fits.writer import check_output
 
     for path in paths:
         if path:
@@ -38,8 +38,8 @@ def write_products(
     run: Run, detections: Detections, out_segmentation: str | None, regions: str | None
 ) -> None:
     """Write what was asked for."""
-    from coblend.io.exposures import frame_header
-    from coblend.io.regions import write_regions
+    from coblend.io.exposure.frame import frame_header
+    from coblend.io.sky.regions import write_regions
 
     if out_segmentation:
         labels = detections.footprints.labels(detections.box)

@@ -22,14 +22,15 @@ from coblend.core.reconstruct.images import (
     residual_statistics,
     rounding_step,
 )
-from coblend.io.exposures import frame_header, write_exposure
-from coblend.io.footprints import (
+from coblend.io.deblend.footprints import (
     HEAVY_SCHEMA,
     HeavyFootprints,
     heavy_columns,
     write_heavy,
 )
-from coblend.io.writer import check_output
+from coblend.io.exposure.exposures import write_exposure
+from coblend.io.exposure.frame import frame_header
+from coblend.io.fits.writer import check_output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

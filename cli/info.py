@@ -31,7 +31,7 @@ def info(run: Run, params: InfoParams, file: str, show_command: bool) -> None:
     With --command prints only the command line that makes it again, to be run where its inputs
     are. Works on any FITS file; what made it is known for files of coblend.
     """
-    from coblend.io.summary import summarize
+    from coblend.io.fits.summary import summarize
 
     summary = summarize(file)
     if show_command:

@@ -17,7 +17,7 @@ from coblend.core.params.merge import MergeParams
 if TYPE_CHECKING:
     from coblend.core.detection import Detections
     from coblend.core.exposure import Exposure
-    from coblend.io.specs import FileSpec
+    from coblend.io.fits.specs import FileSpec
 
 log = logging.getLogger("coblend")
 
@@ -68,9 +68,9 @@ def merge_detections(
     of a whole cut-out.
     """
     from coblend.core.merge.merging import merge_detections as merge
-    from coblend.io.detections import with_sky_positions, write_detections
-    from coblend.io.specs import expand_lists
-    from coblend.io.wcs import pixel_scale
+    from coblend.io.detect.detections import with_sky_positions, write_detections
+    from coblend.io.fits.specs import expand_lists
+    from coblend.io.sky.wcs import pixel_scale
 
     check_products(run, out_segmentation, regions)
     inputs = _read_all(run, params, expand_lists(catalogues), like, segmentation)
@@ -105,7 +105,7 @@ def _read_all(
     segmentation: Sequence[str],
 ) -> list[tuple[str, Detections]]:
     """Every catalogue with its path."""
-    from coblend.io.specs import parse_band_spec
+    from coblend.io.fits.specs import parse_band_spec
 
     label_images = dict(parse_band_spec(text) for text in segmentation)
     exposure = None
@@ -126,8 +126,8 @@ def _read_all(
 
 
 def _is_ours(path: str) -> bool:
-    from coblend.io.foreign import is_fits
-    from coblend.io.reader import open_fits
+    from coblend.io.detect.foreign import is_fits
+    from coblend.io.fits.reader import open_fits
 
     if not is_fits(path):
         return False
@@ -136,7 +136,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _read_ours(path: str, band: str | None) -> Detections:
-    from coblend.io.detections import read_detections, renamed
+    from coblend.io.detect.detections import read_detections, renamed
 
     detections = read_detections(path)
     if len(detections.bands) != 1:
@@ -147,8 +147,8 @@ def _read_ours(path: str, band: str | None) -> Detections:
 
 
 def _read_like(run: Run, like: str | None, path: str) -> Exposure:
-    from coblend.io.exposures import read_exposure
-    from coblend.io.specs import parse_spec
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import parse_spec
 
     if like is None:
         raise FormatError(
@@ -176,7 +176,7 @@ def _read_foreign(
         with_significance,
     )
     from coblend.core.detect.prepare import psf_sigma
-    from coblend.io.foreign import read_segmentation, read_sources
+    from coblend.io.detect.foreign import read_segmentation, read_sources
 
     band = band or exposure.band
     if not band:
@@ -234,7 +234,7 @@ def _in_priority(
 
 def _check_grids(inputs: list[tuple[str, Detections]], params: MergeParams) -> None:
     """Refuse inputs on different pixel grids."""
-    from coblend.io.wcs import grid_offset
+    from coblend.io.sky.wcs import grid_offset
 
     path, first = inputs[0]
     for other_path, other in inputs[1:]:

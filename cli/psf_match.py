@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from coblend.core.psf.fields import Kernel
     from coblend.core.psfmatch.apply import Applied
     from coblend.core.psfmatch.match import Match
-    from coblend.io.specs import FileSpec
+    from coblend.io.fits.specs import FileSpec
 
 log = logging.getLogger("coblend")
 
@@ -63,7 +63,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     NOISE_ACF. With several exposures the output's name holds {band} or {name}; --reference auto
     then finds one reference for all.
     """
-    from coblend.io.specs import expand_lists, parse_band_spec
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     if bool(params.reference) == bool(params.apply_kernel):
         raise ParameterError(
@@ -125,9 +125,9 @@ def _solved(
 
 def _from_file(path: str, science: Exposure) -> Prepared:
     """Kernel that an earlier run saved, with the PSFs it leads to."""
-    from coblend.io.kernels import read_kernel
-    from coblend.io.psfs import read_psf
-    from coblend.io.reader import open_fits
+    from coblend.io.fits.reader import open_fits
+    from coblend.io.psf.kernels import read_kernel
+    from coblend.io.psf.psfs import read_psf
 
     with open_fits(path) as file:
         kernel = read_kernel(file, science.box)
@@ -153,9 +153,9 @@ def _convolve_and_write(
     from coblend.core.psfmatch.apply import apply_kernel
     from coblend.core.psfmatch.diagnose import NODE_COLUMNS
     from coblend.core.psfmatch.noise import autocorrelation, flux_noise_factor
-    from coblend.io.exposures import write_exposure
-    from coblend.io.kernels import write_kernel
-    from coblend.io.psfs import write_psf
+    from coblend.io.exposure.exposures import write_exposure
+    from coblend.io.psf.kernels import write_kernel
+    from coblend.io.psf.psfs import write_psf
 
     box, kernel = science.box, prepared.kernel
     if params.region_map:
@@ -198,8 +198,8 @@ def _by_region(
     from coblend.core.psf import CellPsf
     from coblend.core.psf.fields import CellField, ChebyshevField
     from coblend.core.psfmatch.regions import apply_by_region
-    from coblend.io.reader import open_fits
-    from coblend.io.specs import parse_spec
+    from coblend.io.fits.reader import open_fits
+    from coblend.io.fits.specs import parse_spec
 
     spec = parse_spec(region_map)
     run.add_input("regions", spec.path)
@@ -221,7 +221,8 @@ def _by_region(
 
 def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
     from coblend.core.psf import PsfexPsf
-    from coblend.io.exposures import read_exposure, require_psf
+    from coblend.io.exposure.checks import require_psf
+    from coblend.io.exposure.exposures import read_exposure
 
     science = read_exposure(spec, band=band, psf=params.psf)
     require_psf(science, spec.path)
@@ -235,8 +236,8 @@ def _reference(
     run: Run, params: MatchParams, specs: Sequence[tuple[str | None, FileSpec]]
 ) -> Psf | None:
     """Read the reference asked for, or find the narrowest that all exposures reach."""
-    from coblend.io.psfs import parse_psf_spec
-    from coblend.io.specs import parse_spec
+    from coblend.io.fits.specs import parse_spec
+    from coblend.io.psf.psfs import parse_psf_spec
 
     if not params.reference:
         return None
@@ -261,8 +262,8 @@ def _noise(params: MatchParams) -> NDArray[np.float64] | None:
         return None
     import numpy as np
 
-    from coblend.io.reader import open_fits
-    from coblend.io.specs import parse_spec
+    from coblend.io.fits.reader import open_fits
+    from coblend.io.fits.specs import parse_spec
 
     spec = parse_spec(params.noise_acf)
     with open_fits(spec.path) as file:
@@ -302,7 +303,7 @@ def _names(
     run: Run, params: MatchParams, science: Exposure, spec: FileSpec, taken: Sequence[str]
 ) -> dict[str, str]:
     """Names of the outputs of one exposure; refuses at once what could not be written."""
-    from coblend.io.writer import check_output
+    from coblend.io.fits.writer import check_output
 
     stem = os.path.basename(spec.path).split(".fit")[0]
     names = {}

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from coblend.core.reconstruct.band import BandLight
     from coblend.core.reconstruct.frames import Frames
     from coblend.core.reconstruct.stamps import Stamps
-    from coblend.io.models import ModelFile
-    from coblend.io.specs import FileSpec
+    from coblend.io.deblend.models import ModelFile
+    from coblend.io.fits.specs import FileSpec
 
 
 @command(
@@ -97,9 +97,9 @@ def reconstruct_footprints(
 
 def _open_models(path: str, folder: str) -> ModelFile:
     """Open a deblended file; models of the Rubin pipelines by way of one in ``folder``."""
-    from coblend.io.lsst_models import is_lsst_models, read_lsst_models
-    from coblend.io.models import SCHEMA, ModelFile, write_models
-    from coblend.io.writer import create
+    from coblend.io.deblend.lsst_models import is_lsst_models, read_lsst_models
+    from coblend.io.deblend.models import SCHEMA, ModelFile, write_models
+    from coblend.io.fits.writer import create
 
     if not is_lsst_models(path):
         return ModelFile(path)
@@ -149,8 +149,8 @@ def _images(
     run: Run, params: ReconstructParams, models: ModelFile, coadds: Sequence[str]
 ) -> dict[str, FileSpec | None]:
     """Exposure of every band to work on; all bands without any for models alone."""
-    from coblend.io.exposures import band_of
-    from coblend.io.specs import expand_lists, parse_band_spec
+    from coblend.io.exposure.exposures import band_of
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     images: dict[str, FileSpec | None] = {}
     for argument in expand_lists(coadds):
@@ -200,7 +200,8 @@ def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
 
 def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
     """Read an exposure and check that the models were fitted on its grid."""
-    from coblend.io.exposures import read_exposure, require_same_wcs
+    from coblend.io.exposure.checks import require_same_wcs
+    from coblend.io.exposure.exposures import read_exposure
 
     models = job.models
     exposure = read_exposure(spec, band=band)

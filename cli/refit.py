@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from coblend.core.deblend.redo import Edit
+    from coblend.core.deblend.refitting.redo import Edit
     from coblend.core.exposure import Cube
     from coblend.core.model import ModelSet
-    from coblend.io.models import ModelFile
+    from coblend.io.deblend.models import ModelFile
 
 
 @command(
@@ -42,8 +42,8 @@ def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, .
     these parents replaced; all others keep their rows, pixels and identifiers. With
     --suggest-peaks nothing is fitted: the output is a table of peaks that the models missed.
     """
-    from coblend.core.deblend.redo import redo
-    from coblend.io.models import ModelFile
+    from coblend.core.deblend.refitting.redo import redo
+    from coblend.io.deblend.models import ModelFile
 
     run.add_input("models", deblended)
     with ModelFile(deblended) as models:
@@ -73,7 +73,7 @@ def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, .
 
 def _changes(params: RefitParams, models: ModelFile) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Peaks to add and identifiers of objects to drop."""
-    from coblend.io.peaks import read_identifiers, read_peaks
+    from coblend.io.deblend.peaks import read_identifiers, read_peaks
 
     add = read_peaks(params.add_peaks, models.box, models.wcs)
     drop = read_identifiers(params.drop_peaks)
@@ -124,8 +124,9 @@ def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: li
     """Smallest part of the exposures that holds the chosen parents, bands as in the models."""
     from coblend.core.box import Box
     from coblend.core.exposure import Cube
-    from coblend.io.exposures import read_exposure, require_band, require_same_wcs
-    from coblend.io.specs import expand_lists, parse_band_spec
+    from coblend.io.exposure.checks import require_band, require_same_wcs
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     table = models.table("PARENTS")[rows]
     boxes = [Box(*(int(row[name]) for name in ("y0", "x0", "ny", "nx"))) for row in table]
@@ -166,7 +167,7 @@ def _edit(
     import numpy as np
 
     from coblend.core.box import Box
-    from coblend.core.deblend.redo import Edit, cut_cube
+    from coblend.core.deblend.refitting.redo import Edit, cut_cube
 
     own = models.parents(row, row + 1)
     box = Box(*(int(own.parents[name][0]) for name in ("y0", "x0", "ny", "nx")))
@@ -194,9 +195,9 @@ def _write(run: Run, params: RefitParams, models: ModelFile, done: dict[int, Mod
     """Write all parents, the refitted ones in place of the old."""
     import numpy as np
 
-    from coblend.core.deblend.splice import replace_parents
+    from coblend.core.deblend.refitting.splice import replace_parents
     from coblend.core.reconstruct.precision import storage_steps
-    from coblend.io.models import write_models
+    from coblend.io.deblend.models import write_models
 
     whole, origin = replace_parents(models.read(), done)
     scale = models.table("COMPONENTS")["scale"].astype(np.float64)
@@ -215,9 +216,9 @@ def _write_suggestions(
     import numpy as np
 
     from coblend.core.catalog import empty_table
-    from coblend.core.deblend.redo import missed_peaks
-    from coblend.io.peaks import SUGGESTION_COLUMNS
-    from coblend.io.wcs import pixel_to_sky
+    from coblend.core.deblend.refitting.redo import missed_peaks
+    from coblend.io.deblend.peaks import SUGGESTION_COLUMNS
+    from coblend.io.sky.wcs import pixel_to_sky
 
     tables = []
     for edit in edits:

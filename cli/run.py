@@ -25,7 +25,7 @@ from coblend.core.params.common import CommonParams
 
 if TYPE_CHECKING:
     from coblend.core.exposure import HeaderValue
-    from coblend.io.writer import FitsWriter
+    from coblend.io.fits.writer import FitsWriter
 
 log = logging.getLogger("coblend")
 T = TypeVar("T")
@@ -116,8 +116,8 @@ class Run:
         path: str | None = None,
     ) -> Iterator[FitsWriter]:
         """Create the output (or the side product ``path``) with provenance."""
-        from coblend.io.provenance import InputFile, Provenance
-        from coblend.io.writer import create
+        from coblend.io.fits.provenance import InputFile, Provenance
+        from coblend.io.fits.writer import create
 
         seed = [row for row in self.common.rows() if row[0] == "seed"]
         options = [(k, without_folder(v), source) for k, v, source in self.options.rows()]

@@ -42,8 +42,8 @@ def simulate(run: Run, params: SimulateParams, folder: str) -> None:
 
     from coblend.core.simulate.expose import EPOCH_COLUMNS, random_epochs
     from coblend.core.simulate.sky import random_sky, source_columns
-    from coblend.io.wcs import pixel_to_sky
-    from coblend.io.writer import check_output
+    from coblend.io.fits.writer import check_output
+    from coblend.io.sky.wcs import pixel_to_sky
 
     rng = np.random.default_rng(run.seed)
     sky = random_sky(params, rng)
@@ -83,7 +83,7 @@ def _write_band(
 
     from coblend.core.simulate.expose import expose, transfer_of
     from coblend.core.simulate.sky import sky_images
-    from coblend.io.exposures import write_exposure
+    from coblend.io.exposure.exposures import write_exposure
 
     light = sky_images(sky, band, np.stack([transfer_of(e) for e in epochs]))
     for image, epoch in zip(light, epochs, strict=True):
@@ -96,7 +96,7 @@ def _write_band(
 
 def _wcs(params: SimulateParams, y0: int, x0: int) -> tuple[str, ...]:
     """WCS of an exposure whose first pixel is ``(y0, x0)``: the patch's centre is the centre."""
-    from coblend.io.wcs import tangent_plane
+    from coblend.io.sky.wcs import tangent_plane
 
     middle = (params.size - 1) / 2
     return tangent_plane(_RA, _DEC, params.pixel_scale, middle - y0, middle - x0)

@@ -32,10 +32,10 @@ def verify(run: Run, params: VerifyParams, files: tuple[str, ...]) -> None:
 
     Prints one row per file; exit code 65 if any is damaged.
     """
-    from coblend.io.models import verify_blends
-    from coblend.io.specs import expand_lists
-    from coblend.io.structure import scan
-    from coblend.io.summary import verify as check
+    from coblend.io.deblend.models import verify_blends
+    from coblend.io.fits.specs import expand_lists
+    from coblend.io.fits.structure import scan
+    from coblend.io.fits.summary import verify as check
 
     rows = []
     for path in expand_lists(files):

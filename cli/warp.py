@@ -37,8 +37,8 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
     autocorrelation of the noise as NOISE_ACF and its outline as POLYGONS. With several exposures
     the output's name holds {name}. For PSF-matched warps run coblend psf-match on the output.
     """
-    from coblend.io.exposures import read_exposure
-    from coblend.io.specs import expand_lists, parse_band_spec, parse_spec
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
 
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
@@ -78,10 +78,10 @@ def _warp_one(
     from coblend.core.coadd.resample import noise_correlation, resample
     from coblend.core.coadd.warp_psf import overlap, warped_psf
     from coblend.core.exposure import fill_no_data
-    from coblend.io.coadds import write_polygon
-    from coblend.io.exposures import write_exposure
-    from coblend.io.grids import map_positions, outline
-    from coblend.io.wcs import shift_cards
+    from coblend.io.coadd.coadds import write_polygon
+    from coblend.io.exposure.exposures import write_exposure
+    from coblend.io.sky.grids import map_positions, outline
+    from coblend.io.sky.wcs import shift_cards
 
     edge = map_positions(exposure.wcs, exposure.box, cards, grid, *outline(exposure.box))
     box = overlap(edge, grid.grow(params.border))
@@ -130,7 +130,7 @@ def _pixel_map(
     import numpy as np
 
     from coblend.core.coadd.pixelmap import PixelMap, lattice
-    from coblend.io.grids import map_positions
+    from coblend.io.sky.grids import map_positions
 
     rows, columns = lattice(box, params.interp_length)
     y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -141,9 +141,9 @@ def _pixel_map(
 def _grid(path: str) -> tuple[tuple[str, ...], Box]:
     """WCS and box of the first image with a celestial WCS in a file."""
     from coblend.core.box import Box
-    from coblend.io.exposures import frame_origin
-    from coblend.io.reader import open_fits
-    from coblend.io.wcs import wcs_cards
+    from coblend.io.exposure.frame import frame_origin
+    from coblend.io.fits.reader import open_fits
+    from coblend.io.sky.wcs import wcs_cards
 
     with open_fits(path) as file:
         for index, hdu in enumerate(file.hdus):

@@ -136,8 +136,8 @@ def exposure(rng: np.random.Generator) -> Exposure:
 @pytest.fixture
 def write_file(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes an exposure to a file of ours."""
-    from coblend.io.exposures import write_exposure
-    from coblend.io.writer import create
+    from coblend.io.exposure.exposures import write_exposure
+    from coblend.io.fits.writer import create
 
     def write(exposure: Exposure, name: str = "exposure.fits", **options: object) -> Path:
         path = tmp_path / name

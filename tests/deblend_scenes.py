@@ -15,9 +15,9 @@ from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube, Exposure
 from coblend.core.footprint import FootprintSet
 from coblend.core.psf.stamp import StampPsf, normalized
-from coblend.io.detections import write_detections
-from coblend.io.exposures import write_exposure
-from coblend.io.writer import create
+from coblend.io.detect.detections import write_detections
+from coblend.io.exposure.exposures import write_exposure
+from coblend.io.fits.writer import create
 
 BANDS = ("g", "r", "i")
 SIGMA = 1.7

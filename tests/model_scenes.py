@@ -9,7 +9,13 @@ from coblend.core.exposure import Exposure
 from coblend.core.model import CUBE, POINT, ModelSet
 from coblend.core.reconstruct.band import render_objects
 from coblend.core.reconstruct.images import add_stamps
-from coblend.io.nested import NestedBlend, NestedComponent, NestedObject, NestedParent, flatten
+from coblend.io.deblend.nested import (
+    NestedBlend,
+    NestedComponent,
+    NestedObject,
+    NestedParent,
+    flatten,
+)
 
 
 def moffat(fwhm: float, side: int = 33, beta: float = 3.0, ellipticity: float = 0.0) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.footprint import FootprintSet
 
 _SIDES = (16, 20, 25, 32, 40, 48, 60, 72, 90, 108, 128, 150, 180, 216, 256)

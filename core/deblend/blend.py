@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from coblend.core.deblend.batch import Batch
-from coblend.core.deblend.components import Centres
-from coblend.core.deblend.fit import fit
-from coblend.core.deblend.initialize import initial_components
-from coblend.core.deblend.observation import Frames, Observation
+from coblend.core.deblend.fitting.components import Centres
+from coblend.core.deblend.fitting.fit import fit
+from coblend.core.deblend.fitting.initialize import initial_components
+from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.errors import FormatError
 from coblend.core.kernels import difference_kernel, model_psf

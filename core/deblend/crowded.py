@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from coblend.core.deblend.batch import Batch
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.point import model_stamps, shifted_stamps
 from coblend.core.deblend.report import BlendResult
 from coblend.core.errors import FormatError

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.catalog import column_suffix
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.point import nearest_pixel, shifted_stamps
 from coblend.core.deblend.task import Plan
 from coblend.core.detection import Detections

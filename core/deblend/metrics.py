@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.deblend.components import Floats, Window
+from coblend.core.deblend.fitting.components import Floats, Window
 
 Patch = tuple[Window, Floats]
 """A window in a frame and the image there, shape (n_band, ...)."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
 
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.model import MODEL_PSF_SIDE, MODEL_PSF_SIGMA
 
 _ROOM = 4

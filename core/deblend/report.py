@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.batch import Batch
-from coblend.core.deblend.components import Floats, Stack
-from coblend.core.deblend.fit import Fit
-from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
-from coblend.core.deblend.observation import Observation
-from coblend.core.deblend.spectra import (
+from coblend.core.deblend.fitting.components import Floats, Stack
+from coblend.core.deblend.fitting.fit import Fit
+from coblend.core.deblend.fitting.observation import Observation
+from coblend.core.deblend.fitting.spectra import (
     NormalEquations,
     Rendered,
     blend_equations,
@@ -22,6 +21,7 @@ from coblend.core.deblend.spectra import (
     same_light,
     solve,
 )
+from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
 from coblend.core.errors import FormatError
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams

@@ -18,12 +18,12 @@ from scipy import ndimage
 from coblend.core.box import Box
 from coblend.core.deblend.batch import Batch, CutOuts
 from coblend.core.deblend.blend import deblend_batch, observe
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
+from coblend.core.deblend.fitting.initialize import detection_images
+from coblend.core.deblend.fitting.observation import Frames
 from coblend.core.deblend.guard import guarded
-from coblend.core.deblend.initialize import detection_images
 from coblend.core.deblend.metrics import Patch, merge, overlap
-from coblend.core.deblend.observation import Frames
-from coblend.core.deblend.refit import Warm, refit
+from coblend.core.deblend.refitting.refit import Warm, refit
 from coblend.core.deblend.report import BlendResult
 from coblend.core.params.deblend import DeblendParams
 

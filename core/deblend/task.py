@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.batch import Batch, make_batches
-from coblend.core.deblend.components import Floats
 from coblend.core.deblend.crowded import StarField
-from coblend.core.deblend.observation import noise_rms
+from coblend.core.deblend.fitting.components import Floats
+from coblend.core.deblend.fitting.observation import noise_rms
 from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.report import BlendResult
 from coblend.core.detection import Detections

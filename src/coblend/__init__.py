@@ -15,10 +15,10 @@ from typing import Any
 from coblend._version import __version__
 
 _ENTRY_POINTS = {
-    "read_exposure": "coblend.io.exposures",
-    "write_exposure": "coblend.io.exposures",
-    "read_detections": "coblend.io.detections",
-    "read_models": "coblend.io.models",
+    "read_exposure": "coblend.io.exposure.exposures",
+    "write_exposure": "coblend.io.exposure.exposures",
+    "read_detections": "coblend.io.detect.detections",
+    "read_models": "coblend.io.deblend.models",
 }
 
 __all__ = ["__version__", *_ENTRY_POINTS]

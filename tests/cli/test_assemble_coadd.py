@@ -15,9 +15,9 @@ from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
 from coblend.core.psf import CellPsf, StampPsf
-from coblend.io.coadds import read_coadd_psf
-from coblend.io.exposures import read_exposure
-from coblend.io.wcs import tangent_plane
+from coblend.io.coadd.coadds import read_coadd_psf
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.sky.wcs import tangent_plane
 
 BIT = {name: 1 << bit for name, bit in PLANES.items()}
 SHAPE = (70, 90)

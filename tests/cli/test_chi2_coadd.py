@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coblend.core.mask import PLANES
-from coblend.io.exposures import read_exposure
+from coblend.io.exposure.exposures import read_exposure
 
 
 @pytest.fixture

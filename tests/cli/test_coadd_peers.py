@@ -7,7 +7,7 @@ import fitsio
 import numpy as np
 import pytest
 
-from coblend.io.wcs import tangent_plane
+from coblend.io.sky.wcs import tangent_plane
 
 SIGMA, SHAPE, N = 5.0, (300, 320), 7
 

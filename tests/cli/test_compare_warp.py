@@ -11,8 +11,8 @@ from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
 from coblend.core.psf import StampPsf
-from coblend.io.exposures import read_exposure
-from coblend.io.wcs import tangent_plane
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.sky.wcs import tangent_plane
 
 BIT = {name: 1 << bit for name, bit in PLANES.items()}
 SIDE = 160

@@ -13,9 +13,9 @@ import pytest
 
 from coblend.core.mask import PLANES
 from coblend.core.psf.grid import CellPsf
-from coblend.io.footprints import read_heavy
-from coblend.io.models import read_models
-from coblend.io.reader import open_fits
+from coblend.io.deblend.footprints import read_heavy
+from coblend.io.deblend.models import read_models
+from coblend.io.fits.reader import open_fits
 
 Cli = Callable[..., Any]
 PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]

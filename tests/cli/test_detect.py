@@ -12,9 +12,9 @@ from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.mask import STANDARD
 from coblend.core.psf.stamp import StampPsf
-from coblend.io.detections import read_detections
-from coblend.io.exposures import read_exposure
-from coblend.io.reader import open_fits
+from coblend.io.detect.detections import read_detections
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.psf.stamp import StampPsf
-from coblend.io.detections import read_detections
-from coblend.io.wcs import tangent_plane
+from coblend.io.detect.detections import read_detections
+from coblend.io.sky.wcs import tangent_plane
 
 CARDS = tangent_plane(150.1, 2.2, 0.2, 60, 80)
 

@@ -14,9 +14,9 @@ from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PsfexPsf, StampPsf
 from coblend.core.psf.moments import adaptive_moments
-from coblend.io.exposures import read_exposure
-from coblend.io.psfs import parse_psf_spec, read_psf
-from coblend.io.reader import open_fits
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
+from coblend.io.psf.psfs import parse_psf_spec, read_psf
 
 REFERENCE = "moffat:fwhm=5,beta=3,size=31"
 

@@ -19,11 +19,11 @@ from coblend.core.footprint import spans_to_labels
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.images import light_images
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.io.exposures import read_exposure, write_exposure
-from coblend.io.footprints import read_heavy
-from coblend.io.models import write_models
-from coblend.io.reader import open_fits
-from coblend.io.writer import create
+from coblend.io.deblend.footprints import read_heavy
+from coblend.io.deblend.models import write_models
+from coblend.io.exposure.exposures import read_exposure, write_exposure
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.writer import create
 
 Cli = Callable[..., Any]
 BANDS = ("g", "r")
@@ -194,7 +194,7 @@ def test_noise_of_the_fit_is_not_changed_by_the_order_of_bands(folder: Path, cli
 
 
 def test_an_empty_catalogue(folder: Path, cli: Cli, scenes, models: ModelSet) -> None:
-    from coblend.io.nested import flatten
+    from coblend.io.deblend.nested import flatten
 
     psfs = np.stack([[scenes.moffat(3.0, 15)] * 2])
     empty = flatten([], BANDS, psfs, np.zeros((1, 2)), models.box, "nJy", wcs=models.wcs)
@@ -308,7 +308,7 @@ def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:
 
 def test_models_of_the_rubin_pipelines(in_folder: Path, cli: Cli, shared_data: Path) -> None:
     """A real file of release 29; its two parents hold one object each."""
-    from coblend.io.lsst_models import read_lsst_models
+    from coblend.io.deblend.lsst_models import read_lsst_models
 
     path = shared_data / "lsst_models_v29.json"
     models = read_lsst_models(str(path))

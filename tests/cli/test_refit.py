@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from coblend.core.detection import Detections
-from coblend.io.models import ModelFile, read_models
-from coblend.io.reader import open_fits
+from coblend.io.deblend.models import ModelFile, read_models
+from coblend.io.fits.reader import open_fits
 
 Cli = Callable[..., Any]
 PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]

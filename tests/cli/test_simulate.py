@@ -9,9 +9,9 @@ from coblend.cli.main import run
 from coblend.core.box import Box
 from coblend.core.simulate.expose import transfer_of
 from coblend.core.simulate.sky import Sky, sky_images
-from coblend.io.exposures import read_exposure
-from coblend.io.reader import open_fits
-from coblend.io.wcs import grid_offset, pixel_to_sky
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
+from coblend.io.sky.wcs import grid_offset, pixel_to_sky
 
 OPTIONS = ("--size", "128", "--blends", "2", "--singles", "2", "--epochs", "2")
 BANDS = ("--bands", "g,i")

@@ -11,8 +11,8 @@ from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
 from coblend.core.psf import StampPsf
-from coblend.io.exposures import read_exposure
-from coblend.io.wcs import sky_to_pixel, tangent_plane
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.sky.wcs import sky_to_pixel, tangent_plane
 
 SHAPE = (120, 140)
 GRID = tangent_plane(150.0, 2.0, 0.2, 100, 110)

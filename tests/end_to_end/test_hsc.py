@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from coblend.cli.main import run
-from coblend.io.exposures import read_exposure
-from coblend.io.models import read_models
-from coblend.io.reader import open_fits
+from coblend.io.deblend.models import read_models
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
 
 BANDS = "grizy"
 MOST = 9000.0

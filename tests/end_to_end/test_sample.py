@@ -14,10 +14,10 @@ import pytest
 
 from coblend.cli.main import run
 from coblend.core.mask import STANDARD
-from coblend.io.exposures import read_exposure
-from coblend.io.footprints import read_heavy
-from coblend.io.models import read_models
-from coblend.io.reader import open_fits
+from coblend.io.deblend.footprints import read_heavy
+from coblend.io.deblend.models import read_models
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRUTH = ROOT / "sample_data" / "truth.fits"

@@ -7,8 +7,8 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
 from coblend.core.region import paint
-from coblend.io.bright import read_regions
-from coblend.io.wcs import sky_to_pixel, tangent_plane
+from coblend.io.sky.bright import read_regions
+from coblend.io.sky.wcs import sky_to_pixel, tangent_plane
 
 FIELD = Box(100, 200, 120, 150)
 SCALE = 0.2

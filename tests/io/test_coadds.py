@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from coblend.core.mask import STANDARD
-from coblend.io.coadds import (
+from coblend.io.coadd.coadds import (
     INPUT_COLUMNS,
     PlaneStore,
     inputs_table,
     polygons_table,
     write_planes,
 )
-from coblend.io.exposures import read_exposure
-from coblend.io.warps import open_warp
-from coblend.io.writer import create
+from coblend.io.coadd.warps import open_warp
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.writer import create
 
 
 def opened(path):

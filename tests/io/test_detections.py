@@ -19,16 +19,16 @@ from coblend.core.errors import (
 from coblend.core.exposure import Exposure
 from coblend.core.footprint import FootprintSet
 from coblend.core.params.detect import DetectParams
-from coblend.io.detections import (
+from coblend.io.detect.detections import (
     read_detections,
     renamed,
     with_sky_positions,
     write_background,
     write_detections,
 )
-from coblend.io.reader import open_fits
-from coblend.io.wcs import tangent_plane
-from coblend.io.writer import create
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.writer import create
+from coblend.io.sky.wcs import tangent_plane
 
 
 @pytest.fixture(scope="module")

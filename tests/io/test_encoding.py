@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve
 
 from coblend.core.errors import CorruptFileError, FormatError
 from coblend.core.footprint import FootprintSet, expand_runs
-from coblend.io.encoding import (
+from coblend.io.deblend.encoding import (
     decode_runs,
     encode_runs,
     footprint_intervals,
@@ -20,7 +20,7 @@ from coblend.io.encoding import (
     row_checksums,
     to_codes,
 )
-from coblend.io.morphologies import box_offsets
+from coblend.io.deblend.morphologies import box_offsets
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

@@ -20,8 +20,8 @@ from coblend.core.errors import (
 )
 from coblend.core.exposure import Exposure
 from coblend.core.mask import MaskPlanes
-from coblend.io.exposures import read_cube, read_exposure
-from coblend.io.wcs import celestial
+from coblend.io.exposure.exposures import read_cube, read_exposure
+from coblend.io.sky.wcs import celestial
 
 Writer = Callable[..., Path]
 

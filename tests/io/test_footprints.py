@@ -12,15 +12,15 @@ from astropy.io import fits
 from coblend.core.catalog import table_dtype
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError, SchemaError
 from coblend.core.footprint import FootprintSet
-from coblend.io.footprints import (
+from coblend.io.deblend.footprints import (
     HEAVY_SCHEMA,
     HeavyFootprints,
     heavy_columns,
     read_heavy,
     write_heavy,
 )
-from coblend.io.structure import scan
-from coblend.io.writer import create
+from coblend.io.fits.structure import scan
+from coblend.io.fits.writer import create
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.detect.adopt import Field, adopt_segmentation
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
-from coblend.io.foreign import is_fits, read_segmentation, read_sources
-from coblend.io.specs import FileSpec, parse_spec
-from coblend.io.wcs import tangent_plane
+from coblend.io.detect.foreign import is_fits, read_segmentation, read_sources
+from coblend.io.fits.specs import FileSpec, parse_spec
+from coblend.io.sky.wcs import tangent_plane
 
 BOX = Box(100, 1000, 200, 300)
 
@@ -67,7 +67,7 @@ def test_vector_columns_of_ascii_head_are_counted_by_number(tmp_path):
 
 
 def test_sky_positions(tmp_path):
-    from coblend.io.wcs import pixel_to_sky
+    from coblend.io.sky.wcs import pixel_to_sky
 
     cards = tangent_plane(150.1, 2.2, 0.2, 100, 150)
     x, y = np.array([1005.0, 1250.5]), np.array([110.0, 290.25])

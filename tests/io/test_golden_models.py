@@ -10,10 +10,10 @@ import pytest
 
 from coblend.core.catalog import Column
 from coblend.core.errors import MissingHduError
-from coblend.io.checksum import mismatches
-from coblend.io.model_file import ModelFile
-from coblend.io.model_tables import as_columns
-from coblend.io.models import read_models, verify_blends
+from coblend.io.deblend.model_file import ModelFile
+from coblend.io.deblend.model_tables import as_columns
+from coblend.io.deblend.models import read_models, verify_blends
+from coblend.io.fits.checksum import mismatches
 
 GOLDEN = Path(__file__).with_name("golden")
 

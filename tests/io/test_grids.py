@@ -5,8 +5,8 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.errors import WcsMismatchError
-from coblend.io.grids import map_positions, outline
-from coblend.io.wcs import tangent_plane
+from coblend.io.sky.grids import map_positions, outline
+from coblend.io.sky.wcs import tangent_plane
 
 A, B = Box(10, 20, 100, 120), Box(-5, 7, 90, 80)
 

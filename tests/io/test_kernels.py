@@ -8,9 +8,9 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, SchemaError
 from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
-from coblend.io.kernels import read_kernel, write_kernel
-from coblend.io.reader import open_fits
-from coblend.io.writer import create
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.writer import create
+from coblend.io.psf.kernels import read_kernel, write_kernel
 
 BOX = Box(0, 0, 200, 300)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from coblend.core.errors import OutputError, ResourceError
-from coblend.io.lock import exclusive
+from coblend.io.fits.lock import exclusive
 
 HOLDER = """
 import sys, time
-from coblend.io.lock import exclusive
+from coblend.io.fits.lock import exclusive
 with exclusive(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -13,9 +13,9 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 from coblend.core.model import CUBE
-from coblend.io.lsst_models import is_lsst_models, read_lsst_models
-from coblend.io.models import read_models, write_models
-from coblend.io.writer import create
+from coblend.io.deblend.lsst_models import is_lsst_models, read_lsst_models
+from coblend.io.deblend.models import read_models, write_models
+from coblend.io.fits.writer import create
 
 
 def array(key: str, values: np.ndarray, dtype: str = "float32") -> dict[str, Any]:

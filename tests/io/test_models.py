@@ -25,12 +25,12 @@ from coblend.core.errors import (
 )
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.io.checksum import mismatches
-from coblend.io.model_file import ModelFile
-from coblend.io.models import read_models, verify_blends, write_models
-from coblend.io.nested import flatten
-from coblend.io.structure import scan
-from coblend.io.writer import create
+from coblend.io.deblend.model_file import ModelFile
+from coblend.io.deblend.models import read_models, verify_blends, write_models
+from coblend.io.deblend.nested import flatten
+from coblend.io.fits.checksum import mismatches
+from coblend.io.fits.structure import scan
+from coblend.io.fits.writer import create
 
 Write = Callable[..., Path]
 

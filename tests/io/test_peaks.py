@@ -10,8 +10,8 @@ from astropy.table import Table
 
 from coblend.core.box import Box
 from coblend.core.errors import CoblendError, FormatError, InputMissingError, ParameterError
-from coblend.io.peaks import read_identifiers, read_peaks
-from coblend.io.wcs import pixel_to_sky
+from coblend.io.deblend.peaks import read_identifiers, read_peaks
+from coblend.io.sky.wcs import pixel_to_sky
 
 BOX = Box(200, 100, 30, 40)
 

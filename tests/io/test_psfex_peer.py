@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from coblend.core.psf import AnalyticPsf
-from coblend.io.psfs import parse_psf_spec
+from coblend.io.psf.psfs import parse_psf_spec
 
 pytestmark = pytest.mark.peer
 

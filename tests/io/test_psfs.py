@@ -12,9 +12,9 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError, ParameterError
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PolyPsf, PsfexPsf, StampPsf
 from coblend.core.psf.fields import ChebyshevField
-from coblend.io.psfs import parse_psf_spec, read_psf, write_psf
-from coblend.io.reader import open_fits
-from coblend.io.writer import create
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.writer import create
+from coblend.io.psf.psfs import parse_psf_spec, read_psf, write_psf
 
 
 def moffat(fwhm: float = 4.0, side: int = 31, **shape: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.errors import InputMissingError, ParameterError
-from coblend.io.specs import FileSpec, expand_lists, parse_band_spec, parse_spec
+from coblend.io.fits.specs import FileSpec, expand_lists, parse_band_spec, parse_spec
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from astropy.io import fits
 
 from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 from coblend.core.exposure import Exposure
-from coblend.io.checksum import mismatches
-from coblend.io.structure import scan
+from coblend.io.fits.checksum import mismatches
+from coblend.io.fits.structure import scan
 
 
 @pytest.fixture

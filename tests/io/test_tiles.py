@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from coblend.core.errors import CorruptFileError
-from coblend.io.reader import open_fits
-from coblend.io.structure import scan
-from coblend.io.writer import create
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.structure import scan
+from coblend.io.fits.writer import create
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.io.warps import offset_to, open_warp, require_same_band
-from coblend.io.wcs import shift_cards
+from coblend.io.coadd.warps import offset_to, open_warp, require_same_band
+from coblend.io.sky.wcs import shift_cards
 
 
 def opened(path):

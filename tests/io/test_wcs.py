@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError
-from coblend.io.wcs import (
+from coblend.io.sky.wcs import (
     celestial,
     grid_offset,
     pixel_scale,

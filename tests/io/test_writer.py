@@ -18,10 +18,10 @@ from astropy.table import Table
 
 from coblend.core.catalog import Column
 from coblend.core.errors import DiskError, OutputError, OutputExistsError, ParameterError
-from coblend.io.provenance import InputFile, Provenance
-from coblend.io.reader import open_fits
-from coblend.io.structure import scan
-from coblend.io.writer import create
+from coblend.io.fits.provenance import InputFile, Provenance
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.structure import scan
+from coblend.io.fits.writer import create
 
 AWKWARD = ["a[1].fits", "a(1).fits", "!a.fits", "a b.fits", "a+1.fits", "ü.fits"]
 
@@ -232,7 +232,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 SLOW_WRITER = """
 import sys, time, numpy as np
 from coblend.cli.main import _terminate
-from coblend.io.writer import create
+from coblend.io.fits.writer import create
 import signal
 signal.signal(signal.SIGTERM, _terminate)
 with create(sys.argv[1], "x/1", overwrite=True) as out:

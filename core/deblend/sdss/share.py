@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.batch import Batch
-from coblend.core.deblend.components import Floats
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
 from coblend.core.deblend.sdss.templates import (

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from coblend.core.deblend.components import Floats
-from coblend.core.deblend.monotonic import project
+from coblend.core.deblend.fitting.components import Floats
+from coblend.core.deblend.fitting.monotonic import project
 
 _MEDIAN = 2
 """Half side of the median filter (pixel)."""

@@ -8,8 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.deblend.adaprox import SCHEMES, accelerated_point, adaptive_move, spectrum_step
 from coblend.core.deblend.blend import deblend_batch
+from coblend.core.deblend.fitting.adaprox import (
+    SCHEMES,
+    accelerated_point,
+    adaptive_move,
+    spectrum_step,
+)
 from coblend.core.params.deblend import DeblendParams
 
 B1, B2, EPS = 0.9, 0.999, 1e-8

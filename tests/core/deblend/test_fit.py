@@ -12,10 +12,10 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.deblend.batch import Batch, CutOuts
 from coblend.core.deblend.blend import deblend_batch, observe
-from coblend.core.deblend.components import Centres, stack_stamps
-from coblend.core.deblend.evaluate import correlated_data, evaluate
-from coblend.core.deblend.fit import solve_spectra
-from coblend.core.deblend.initialize import initial_components
+from coblend.core.deblend.fitting.components import Centres, stack_stamps
+from coblend.core.deblend.fitting.evaluate import correlated_data, evaluate
+from coblend.core.deblend.fitting.fit import solve_spectra
+from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.errors import FormatError
 from coblend.core.kernels import model_psf
 from coblend.core.model import FLAGS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coblend.core.deblend.monotonic import nearer_neighbours, plan, pool_gradient, project
-from coblend.core.deblend.operators import constrain
+from coblend.core.deblend.fitting.monotonic import nearer_neighbours, plan, pool_gradient, project
+from coblend.core.deblend.fitting.operators import constrain
 
 
 def plain_projection(image: np.ndarray, cy: int, cx: int) -> np.ndarray:

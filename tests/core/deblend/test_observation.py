@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import convolve2d
 
 from coblend.core.box import Box
-from coblend.core.deblend.observation import Frames, Observation, fft_period, noise_rms
+from coblend.core.deblend.fitting.observation import Frames, Observation, fft_period, noise_rms
 from coblend.core.exposure import Cube
 
 SHAPES = [(20, 20), (21, 34), (7, 50), (60, 48)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from coblend.core.deblend.spectra import NormalEquations, covariance, nnls, solve
+from coblend.core.deblend.fitting.spectra import NormalEquations, covariance, nnls, solve
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 12])

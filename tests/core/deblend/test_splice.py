@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.deblend.splice import _part, replace_parents
+from coblend.core.deblend.refitting.splice import _part, replace_parents
 
 BANDS = ("g", "r")
 TABLES = ("parents", "blends", "objects", "components", "morph", "morph_offsets", "psfs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coblend.core.deblend.suggest import suggest_peaks
+from coblend.core.deblend.refitting.suggest import suggest_peaks
 
 SHAPE = (60, 70)
 

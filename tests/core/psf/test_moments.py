@@ -29,7 +29,7 @@ def test_moments_of_gaussians_are_exact():
 
 def test_widths_of_the_real_psfs(shared_data):
     """Widths measured for the design from the same five stamps."""
-    from coblend.io.psfs import parse_psf_spec
+    from coblend.io.psf.psfs import parse_psf_spec
 
     folder = shared_data / "hsc_cosmos_35"
     stamps = np.stack([parse_psf_spec(f"{folder}/{band}.fits").at(0, 0) for band in "grizy"])

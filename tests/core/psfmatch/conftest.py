@@ -36,7 +36,7 @@ def analytic_pairs() -> dict[str, Pair]:
 @pytest.fixture(scope="session")
 def pairs(shared_data: Path) -> dict[str, Pair]:
     """Source and target by name; the last four are real PSFs, matched to the worst seeing."""
-    from coblend.io.psfs import parse_psf_spec
+    from coblend.io.psf.psfs import parse_psf_spec
 
     folder = shared_data / "hsc_cosmos_35"
     real = {band: parse_psf_spec(str(folder / f"{band}.fits")).at(0, 0) for band in "grizy"}

@@ -16,7 +16,13 @@ from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import BandLight, reconstruct_band, render_objects
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.images import add_stamps, cut_image
-from coblend.io.nested import NestedBlend, NestedComponent, NestedObject, NestedParent, flatten
+from coblend.io.deblend.nested import (
+    NestedBlend,
+    NestedComponent,
+    NestedObject,
+    NestedParent,
+    flatten,
+)
 
 BAND = 1
 
@@ -280,8 +286,8 @@ def light_of(rendered, models: ModelSet) -> np.ndarray:
 def test_a_chunk_gives_what_its_parents_give_alone(
     models: ModelSet, exposure: Exposure, tmp_path
 ) -> None:
-    from coblend.io.models import ModelFile, write_models
-    from coblend.io.writer import create
+    from coblend.io.deblend.models import ModelFile, write_models
+    from coblend.io.fits.writer import create
 
     path = str(tmp_path / "m.fits")
     with create(path, "deblended/1") as out:

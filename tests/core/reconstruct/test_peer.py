@@ -17,9 +17,15 @@ from coblend.core.reconstruct.band import BandLight, reconstruct_band, render_ob
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.images import add_stamps, light_images
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.io.models import read_models, write_models
-from coblend.io.nested import NestedBlend, NestedComponent, NestedObject, NestedParent, flatten
-from coblend.io.writer import create
+from coblend.io.deblend.models import read_models, write_models
+from coblend.io.deblend.nested import (
+    NestedBlend,
+    NestedComponent,
+    NestedObject,
+    NestedParent,
+    flatten,
+)
+from coblend.io.fits.writer import create
 
 pytestmark = pytest.mark.peer
 BANDS = ("g", "r", "i", "z", "y")

@@ -15,7 +15,7 @@ from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.images import light_images
 from coblend.core.reconstruct.precision import storage_steps
 from coblend.core.reconstruct.stamps import object_stamps
-from coblend.io.encoding import from_codes, to_codes
+from coblend.io.deblend.encoding import from_codes, to_codes
 
 
 def stored(models: ModelSet, steps: np.ndarray) -> ModelSet:

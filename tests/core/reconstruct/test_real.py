@@ -15,7 +15,13 @@ from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import reconstruct_band
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.render import band_kernels
-from coblend.io.nested import NestedBlend, NestedComponent, NestedObject, NestedParent, flatten
+from coblend.io.deblend.nested import (
+    NestedBlend,
+    NestedComponent,
+    NestedObject,
+    NestedParent,
+    flatten,
+)
 
 BANDS = ("g", "r", "i", "z", "y")
 

@@ -1,0 +1,1 @@
+"""The fit of blends: observation, start, iteration, constraints, spectra."""

@@ -1,0 +1,240 @@
+"""Where a fit starts: morphologies from a deconvolved detection image, made symmetric.
+
+The better the start, the fewer iterations: the detection image is sharpened to the resolution of
+the model first, and symmetry is taken about the half pixel nearest to the true centre, because a
+source reflected about the wrong pixel leaves a dipole that takes dozens of iterations to repair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.deblend.fitting.components import (
+    PADDING,
+    Centres,
+    Floats,
+    Stack,
+    allowed_radii,
+    stack_stamps,
+    support_radius,
+)
+from coblend.core.deblend.fitting.monotonic import project
+from coblend.core.deblend.fitting.observation import Frames, Observation
+
+N_SHARPEN = 10
+DISK_FRACTION = 0.25
+_FIRST_RADIUS = 50
+_LARGEST_RATIO = np.float32(8)
+"""Largest growth of a pixel in one step of the deconvolution, where the kernel hardly reaches."""
+_CHUNK = 1 << 17
+"""Most pixels of stamps made at once."""
+
+
+def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
+    """Sum of the bands deconvolved to the resolution of the model, shape (n, ny, nx), float32.
+
+    Multiplicative (Richardson-Lucy like) steps ``x <- x D'(w y) / D'(w D x)`` on the sum of the
+    bands in noise units, with D the mean kernel weighted by each band's flux.
+    """
+    data, usable = frames.data, (frames.weight > 0).astype(np.float32)
+    flux = np.maximum(data.sum((-2, -1)), 1e-3 * np.abs(data).sum((-2, -1)) + 1e-6)
+    share = (flux / flux.sum(1, keepdims=True)).astype(np.float32)
+    coverage = np.einsum("nb,nbyx->nyx", share, usable)
+    image = np.maximum(data.sum(1), 0) / np.maximum(coverage, 0.05)
+    weight = (coverage > 0.05).astype(np.float32)
+    kernel_ft = np.einsum("nb,nbyx->nyx", share, np.broadcast_to(
+        frames.kernel_ft, (len(data), *frames.kernel_ft.shape[1:])))  # fmt: skip
+    adjoint = np.conj(kernel_ft)
+    image *= weight
+    target = np.maximum(frames.invert(frames.transform(image) * adjoint), 0)
+    x = image + np.float32(1e-3)
+    for _ in range(n_iter):
+        model = frames.invert(frames.transform(x * weight) * kernel_ft) * weight
+        ratio = target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
+        x *= np.minimum(ratio, _LARGEST_RATIO)
+    return np.asarray(x * weight, np.float32)
+
+
+def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) -> Floats:
+    """Signal-to-noise ratio of a PSF-weighted sum over all bands at each centre, shape (k,).
+
+    Parameters
+    ----------
+    observation : Observation
+    psfs : array, shape (n, n_band, p, p)
+        Observed PSFs of each blend.
+    centres : Centres
+    """
+    data, weight = observation.data, observation.weight
+    half = psfs.shape[-1] // 2
+    ratio = np.zeros(len(centres))
+    for i in range(len(centres)):
+        blend, y, x = int(centres.blend[i]), int(centres.y[i]), int(centres.x[i])
+        ny, nx = int(centres.ny[i]), int(centres.nx[i])
+        fy, fx = (
+            slice(max(0, y - half), min(ny, y + half + 1)),
+            slice(max(0, x - half), min(nx, x + half + 1)),
+        )
+        psf = psfs[blend][
+            :, fy.start - y + half : fy.stop - y + half, fx.start - x + half : fx.stop - x + half
+        ]
+        w = weight[blend][:, fy, fx]
+        variance = np.divide(1, w, out=np.zeros_like(w), where=w > 0)
+        noise = float(np.vdot(psf * psf, variance))
+        if noise > 0:
+            ratio[i] = float(np.vdot(psf * (w > 0), data[blend][:, fy, fx])) / noise**0.5
+    return ratio
+
+
+def recentre(centres: Centres, images: Sequence[Floats]) -> tuple[Centres, NDArray[np.bool_]]:
+    """Move centres that lie beside a local maximum onto it.
+
+    Peaks on the flank of a neighbour have no maximum of their own and stay where they are.
+
+    Returns
+    -------
+    centres : Centres
+    is_peak : array, shape (k,), bool
+        Centres that are the brightest of their 3x3 pixels.
+    """
+    y, x = centres.y.copy(), centres.x.copy()
+    is_peak = np.zeros(len(centres), bool)
+    for i, blend in enumerate(centres.blend):
+        image = images[blend][: centres.ny[i], : centres.nx[i]]
+        first = _brightest_near(image, int(y[i]), int(x[i]))
+        is_peak[i] = _brightest_near(image, *first) == first
+        if is_peak[i]:
+            y[i], x[i] = first
+    return replace(centres, y=y, x=x), is_peak
+
+
+def _brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
+    """Brightest of the 3x3 pixels about one; the first in raster order wins a tie."""
+    y0, x0 = max(0, y - 1), max(0, x - 1)
+    core = image[y0 : y + 2, x0 : x + 2]
+    dy, dx = divmod(int(core.argmax()), core.shape[1])
+    return y0 + dy, x0 + dx
+
+
+def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
+    """Offset of the half pixel nearest to the centroid, in half pixels, shape (k, 2).
+
+    The centroid of the central 3x3 pixels above their smallest value.
+    """
+    r = stamps.shape[-1] // 2
+    core = stamps[:, r - 1 : r + 2, r - 1 : r + 2].astype(np.float64)
+    core = core - core.min((1, 2), keepdims=True)
+    total = np.maximum(core.sum((1, 2)), 1e-30)
+    dy = (core[:, 2].sum(1) - core[:, 0].sum(1)) / total
+    dx = (core[:, :, 2].sum(1) - core[:, :, 0].sum(1)) / total
+    shift = np.clip(np.rint(2 * np.stack([dy, dx], 1)), -1, 1)
+    return np.asarray(shift, np.int64)
+
+
+def symmetrize(stamps: Floats, shift: NDArray[np.int64]) -> Floats:
+    """Smaller of each pixel and its reflection about ``centre + shift / 2``.
+
+    Pixels whose reflection falls outside the stamp keep their value.
+    """
+    out = stamps.copy()
+    n = stamps.shape[-1]
+    for dy, dx in np.unique(shift, axis=0):
+        rows = np.flatnonzero((shift == (dy, dx)).all(1))
+        # pixel i is reflected to n - 1 + d - i
+        ys, xs = slice(max(0, dy), n + min(0, dy)), slice(max(0, dx), n + min(0, dx))
+        part = stamps[rows, ys, xs]
+        out[rows, ys, xs] = np.minimum(part, part[:, ::-1, ::-1])
+    return out
+
+
+def initial_components(
+    observation: Observation,
+    psfs: Floats,
+    centres: Centres,
+    *,
+    threshold: float,
+    min_snr: float,
+    psf_morph: Floats,
+) -> tuple[Centres, list[Stack], NDArray[np.bool_]]:
+    """Components of every peak, with morphologies of maximum 1.
+
+    Returns
+    -------
+    centres : Centres
+        Of the components: a source of high signal-to-noise ratio has two.
+    stacks : list of Stack
+    point : array, shape (k,), bool
+        Components that start as the model PSF.
+    """
+    images = observation.by_blend([detection_images(frames) for frames in observation.frames])
+    centres, is_peak = recentre(centres, images)
+    noise = np.float32(threshold * np.sqrt(observation.n_band))
+    radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
+    stacks = stack_stamps(radii, centres, [])
+    n_source = len(centres)
+    point = np.zeros(n_source, bool)
+    for stack in stacks:
+        cuts = stack.cut(images)
+        most = max(1, _CHUNK // cuts[0].size)
+        for first in range(0, len(cuts), most):
+            part = slice(first, first + most)
+            rows = stack.rows[part]
+            outside = None if stack.outside is None else stack.outside[part]
+            shift = np.where(is_peak[rows, None], half_pixel_shift(cuts[part]), 0)
+            morph = project(symmetrize(cuts[part], shift), outside)
+            morph[morph <= noise] = 0
+            top = morph.max((1, 2))
+            empty = top <= 0
+            morph /= np.where(empty, 1, top)[:, None, None]
+            morph[empty] = embed(psf_morph, morph.shape[-1])
+            point[rows[empty]] = True
+            stack.planes[0, part] = morph
+    needed = np.zeros(n_source, np.int64)
+    for stack in stacks:
+        needed[stack.rows] = support_radius(stack.morph) + PADDING
+    stacks = stack_stamps(allowed_radii(needed, centres), centres, stacks)
+    double = signal_to_noise(observation, psfs, centres) >= 2 * min_snr
+    double &= ~point
+    rows = np.repeat(np.arange(n_source), 1 + double)
+    is_bulge = np.concatenate([[False], rows[1:] == rows[:-1]])
+    own = centres.select(rows)
+    parts = [_split(stack, own, rows, is_bulge, double) for stack in stacks]
+    needed = np.zeros(len(rows), np.int64)
+    for split in parts:
+        needed[split.rows] = support_radius(split.morph) + PADDING
+    return own, stack_stamps(allowed_radii(needed, own), own, parts), point[rows]
+
+
+def _split(
+    stack: Stack,
+    own: Centres,
+    rows: NDArray[np.int64],
+    is_bulge: NDArray[np.bool_],
+    double: NDArray[np.bool_],
+) -> Stack:
+    """Components of one stack of sources: the whole, or a disk and the bulge on top of it."""
+    position = np.full(len(double), -1)
+    position[stack.rows] = np.arange(len(stack.rows))
+    members = np.flatnonzero(position[rows] >= 0)
+    out = Stack.empty(stack.own[position[rows[members]]], members, own)
+    whole = stack.morph[position[rows[members]]]
+    bulge = is_bulge[members][:, None, None]
+    disk = (double[rows[members]] & ~is_bulge[members])[:, None, None]
+    level = np.float32(DISK_FRACTION)
+    morph = np.where(disk, np.minimum(whole, level) / level, whole)
+    out.planes[0] = np.where(bulge, np.maximum(whole - level, 0) / (1 - level), morph)
+    return out
+
+
+def embed(stamp: Floats, side: int) -> Floats:
+    """Cut or pad a square stamp about its centre, scaled to maximum 1, shape (side, side)."""
+    out = np.zeros((side, side), np.float32)
+    r, own = min(side, stamp.shape[-1]) // 2, stamp.shape[-1] // 2
+    out[side // 2 - r : side // 2 + r + 1, side // 2 - r : side // 2 + r + 1] = stamp[
+        own - r : own + r + 1, own - r : own + r + 1
+    ]
+    return np.asarray(out / out.max(), np.float32)

@@ -1,0 +1,1 @@
+"""Warm restarts: peaks added or dropped, parents fitted again."""

@@ -1,0 +1,216 @@
+"""Fitting one parent of a catalogue again, with peaks added or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.deblend.batch import Batch
+from coblend.core.deblend.collect import collect
+from coblend.core.deblend.fitting.observation import noise_rms
+from coblend.core.deblend.guard import guarded
+from coblend.core.deblend.refitting.refit import Warm, left_over, refit
+from coblend.core.deblend.refitting.suggest import suggest_peaks
+from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.task import Members, Plan, batches, joint_batches, plan
+from coblend.core.deblend.work import deblend_work
+from coblend.core.detection import Detections, parent_columns, peak_columns
+from coblend.core.errors import ParameterError
+from coblend.core.exposure import Cube
+from coblend.core.model import FLAGS, ModelSet
+from coblend.core.params.deblend import DeblendParams
+from coblend.core.params.refit import RefitParams
+
+_SHARED = ("x", "y", "ra", "dec", "ix", "iy")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is to become of one parent.
+
+    Parameters
+    ----------
+    models : ModelSet
+        The parent with its blends, objects and components, and their PSFs.
+    cube : Cube
+        Its box, all bands.
+    add : structured array
+        Peaks to add: ``x, y, ra, dec``, parent coordinates.
+    drop : array, shape (n,), int64
+        Identifiers of objects to drop.
+    first_id : int
+        Identifier of the first new object or blend.
+    first_peak : int
+        Identifier of the first new peak.
+    """
+
+    models: ModelSet
+    cube: Cube
+    add: NDArray[np.void]
+    drop: NDArray[np.int64]
+    first_id: int
+    first_peak: int
+
+
+def redo(edit: Edit, params: DeblendParams) -> ModelSet:
+    """Fit one parent again; the tables come back as a set of its own.
+
+    A parent with one blend starts from its models; one that failed, was skipped, split or fitted
+    as stars starts anew, by the rules of ``params``. Objects keep their identifiers.
+
+    Raises
+    ------
+    ParameterError
+        A peak to add is outside the footprint, or nothing would be left.
+    """
+    detections = edited_detections(edit)
+    warm = is_warm(edit.models) and params.algorithm == "scarlet"
+    if warm:
+        work = _warm_plan(edit, detections, params)
+        fitter = partial(_refit, _warm(edit, detections, work))
+        joint = joint_batches(detections, edit.cube, work, work.fitted)
+        results = [r for batch in joint for r in guarded(fitter, batch, params)]
+    else:
+        params = replace(params, process_singles=True)
+        work = plan(detections, edit.cube, params)
+        shares = batches(detections, edit.cube, work, params)
+        results = [r for share in shares for r in deblend_work(share, params)]
+    done = collect(detections, edit.cube, work, results, replace(params, single_psf_flux=False))
+    return _with_old_identifiers(edit, done, warm)
+
+
+def is_warm(models: ModelSet) -> bool:
+    """Whether a parent has models to start from."""
+    stars = (models.objects["flags"] & FLAGS["psf_only"]) != 0
+    return len(models.blends) == 1 and len(models.components) > 0 and not bool(stars.any())
+
+
+def _refit(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]:
+    return [refit(batch, warm, params)]
+
+
+def edited_detections(edit: Edit) -> Detections:
+    """Return the parent with its peaks after the edit."""
+    models, bands = edit.models, edit.models.bands
+    kept = models.objects[~np.isin(models.objects["id"], edit.drop)]
+    n = len(kept) + len(edit.add)
+    if not n:
+        raise ParameterError(f"parent {models.parents['id'][0]} would have no peak left")
+    peaks = empty_table(peak_columns(bands), n)
+    old, new = peaks[: len(kept)], peaks[len(kept) :]
+    for name in _SHARED:
+        old[name] = kept[name]
+    old["id"] = kept["peak_id"]
+    old["merge_peak_sky"] = (kept["flags"] & FLAGS["skipped_pseudo"]) != 0
+    for name in ("x", "y", "ra", "dec"):
+        new[name] = edit.add[name]
+    new["ix"], new["iy"] = np.floor(new["x"] + 0.5), np.floor(new["y"] + 0.5)
+    new["id"] = edit.first_peak + np.arange(len(new))
+    peaks["parent"], peaks["rank"] = models.parents["id"][0], np.arange(n)
+    box = models.footprints.box(0)
+    mask = np.pad(models.footprints.mask(0), 1)  # the border stands for everything outside
+    y = np.clip(new["iy"] - box.y0 + 1, 0, box.ny + 1)
+    x = np.clip(new["ix"] - box.x0 + 1, 0, box.nx + 1)
+    outside = np.flatnonzero(~mask[y, x])
+    if len(outside):
+        peak = new[outside[0]]
+        raise ParameterError(
+            f"the peak at x={peak['x']:g}, y={peak['y']:g} is outside the footprint of parent "
+            f"{models.parents['id'][0]}, which covers {box}"
+        )
+    taken = np.unique(np.stack([peaks["iy"], peaks["ix"]], 1), axis=0)
+    if len(taken) < n:
+        raise ParameterError("two peaks are in the same pixel; drop the old one to replace it")
+    parents = empty_table(parent_columns(bands), 1)
+    parents["id"], parents["npeak"] = models.parents["id"], n
+    parents["area"] = models.parents["area"]
+    return Detections(bands, parents, peaks, models.footprints, edit.cube.box)
+
+
+def _warm_plan(edit: Edit, detections: Detections, params: DeblendParams) -> Plan:
+    """Noise, PSFs and missing bands of the earlier fit."""
+    models, bands = edit.models, edit.models.bands
+    own, weights = noise_rms(edit.cube, params.bad_mask, params.use_weights)
+    sigma = np.array([models.blends[f"sigma_{column_suffix(b)}"][0] for b in bands], np.float64)
+    if params.use_weights:
+        weights = (weights * ((sigma / own) ** 2)[:, None, None]).astype(np.float32)
+    fluxes = [models.objects[f"model_flux_{column_suffix(band)}"] for band in bands]
+    one = np.zeros(1, np.int64)
+    return Plan(
+        flags=one, fitted=one, psfs=models.psfs[:1], psf_cells=models.psf_cells[:1],
+        no_psf=np.array([[bool(np.isnan(flux).all()) for flux in fluxes]]), cells=one,
+        members=Members.of(detections), refused=(), sigma=sigma, weights=weights,
+    )  # fmt: skip
+
+
+def _warm(edit: Edit, detections: Detections, work: Plan) -> Warm:
+    """Components of the sources that stay."""
+    models, components = edit.models, edit.models.components
+    peak_ids = detections.peaks["id"][work.members.of_parent(0)]
+    place = {int(peak): i for i, peak in enumerate(peak_ids)}
+    owner = models.objects["peak_id"][components["object"]]
+    keep = np.array([row for row, peak in enumerate(owner) if int(peak) in place], np.int64)
+    origin = (models.parents["y0"][0], models.parents["x0"][0])
+    rows = components[keep]
+    return Warm(
+        np.array([place[int(peak)] for peak in owner[keep]], np.int64),
+        (np.stack([rows["peak_y"], rows["peak_x"]], 1) - origin).astype(np.int64),
+        (np.stack([rows["y0"], rows["x0"]], 1) - origin).astype(np.int64),
+        (models.spectra()[keep] / work.sigma).astype(np.float32),
+        [models.morphology(int(row)) for row in keep],
+    )
+
+
+def _with_old_identifiers(edit: Edit, done: ModelSet, warm: bool) -> ModelSet:
+    """Give objects and blends their old identifiers, new ones after the largest."""
+    before, objects = edit.models.objects, done.objects
+    table = np.zeros(len(objects), before.dtype)  # with columns that only the file has
+    for name in objects.dtype.names or ():
+        table[name] = objects[name]
+    known = dict(zip(before["peak_id"].tolist(), before["id"].tolist(), strict=True))
+    fresh = iter(range(edit.first_id, edit.first_id + len(objects) + len(done.blends)))
+    table["id"] = [known.get(peak) or next(fresh) for peak in objects["peak_id"].tolist()]
+    blends = done.blends.copy()
+    old_blends = edit.models.blends["id"].tolist()
+    for i, blend in enumerate(blends):
+        new = old_blends[i] if i < len(old_blends) else next(fresh)
+        table["blend"][objects["blend"] == blend["id"]] = new
+        blends["id"][i] = new
+    if warm and len(blends):
+        blends["n_iter"] += edit.models.blends["n_iter"]
+        table["n_iter"][table["blend"] != 0] += edit.models.blends["n_iter"][0]
+    return replace(done, objects=table, blends=blends)
+
+
+def missed_peaks(edit: Edit, params: RefitParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Peaks ``y, x`` that the models of a parent missed, with their significance.
+
+    See `suggest.suggest_peaks`; only parents fitted as one blend have any.
+    """
+    if not is_warm(edit.models):
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    detections = edited_detections(edit)
+    work = _warm_plan(edit, detections, params)
+    (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
+    left = left_over(batch, _warm(edit, detections, work), params)
+    peaks = np.stack([edit.models.objects["y"], edit.models.objects["x"]], 1)
+    origin = np.array([edit.cube.box.y0, edit.cube.box.x0])
+    pixels, significance = suggest_peaks(
+        left, batch.cuts[0].weight[0], batch.psfs[0], peaks - origin,
+        params.suggest_thresh, params.suggest_distance,
+    )  # fmt: skip
+    return pixels + origin, significance
+
+
+def cut_cube(cube: Cube, box: Box) -> Cube:
+    """Return the part of a cube inside ``box``."""
+    window = (slice(None), *box.slices(cube.box))
+    return replace(
+        cube, images=cube.images[window], variances=cube.variances[window],
+        masks=cube.masks[window], box=box,
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Rows of image planes, read a few at a time.
+
+Uncompressed planes are read straight from their place in the file: no library buffers, no open
+handles, and as little as one row costs no more than its bytes. Others go through CFITSIO.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.errors import CorruptFileError
+from coblend.io.fits.reader import FitsFile, open_fits
+from coblend.io.fits.structure import HduInfo
+
+_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """One image plane of a file.
+
+    Parameters
+    ----------
+    path : str
+    index : int
+        Number of the HDU.
+    shape : tuple of int
+        ``(ny, nx)``.
+    dtype : str
+        Type of the pixels in the file when they can be read straight from it, else "".
+    start : int
+        Offset of the first pixel (byte).
+    """
+
+    path: str
+    index: int
+    shape: tuple[int, int]
+    dtype: str
+    start: int
+
+    @classmethod
+    def of(cls, file: FitsFile, index: int) -> RowReader:
+        """Describe HDU ``index`` of an open file, which may be closed afterwards."""
+        info = file.hdus[index]
+        dtype = _plain_dtype(info) if _uncompressed(file.path) else ""
+        ny, nx = info.shape[-2:]
+        return cls(file.path, index, (ny, nx), dtype, info.data)
+
+    @property
+    def straight(self) -> bool:
+        """Whether a few rows cost no more than their bytes."""
+        return bool(self.dtype)
+
+    def read(self, rows: slice, columns: slice, file: FitsFile | None = None) -> NDArray[Any]:
+        """Pixels of a section in native byte order, shape (n_row, n_column).
+
+        Parameters
+        ----------
+        rows, columns : slice
+        file : FitsFile, optional
+            The file, if it is open already.
+
+        Raises
+        ------
+        CorruptFileError
+            The file ends early.
+        """
+        if not self.straight:
+            if file is not None:
+                return file.image(self.index, (rows, columns))
+            with open_fits(self.path) as opened:
+                return opened.image(self.index, (rows, columns))
+        width = self.shape[1]
+        block = np.empty((rows.stop - rows.start, width), self.dtype)
+        with open(self.path, "rb", buffering=0) as stream:
+            stream.seek(self.start + rows.start * width * block.itemsize)
+            n_read = stream.readinto(block.data.cast("B"))
+        if n_read != block.nbytes:
+            raise CorruptFileError(
+                f"truncated: {n_read} of {block.nbytes} bytes of rows "
+                f"{rows.start + 1} to {rows.stop}",
+                self.path,
+                str(self.index),
+            )
+        if sys.byteorder == "little":
+            block = block.byteswap(inplace=True)
+        native: NDArray[Any] = block.view(block.dtype.newbyteorder("="))
+        return native[:, columns]
+
+
+def _plain_dtype(info: HduInfo) -> str:
+    """Type of the pixels as stored; "" if they are compressed or scaled."""
+    scaled = float(info.value("BSCALE") or 1) != 1 or float(info.value("BZERO") or 0) != 0
+    if info.kind != "image" or scaled or info.value("BLANK") is not None:
+        return ""
+    return _DTYPES.get(int(info.value("BITPIX") or 0), "")
+
+
+def _uncompressed(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(2) != b"\x1f\x8b"

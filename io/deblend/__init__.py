@@ -1,0 +1,1 @@
+"""Deblended models, footprints and what is made of them."""

@@ -1,0 +1,157 @@
+"""Tables of a file of deblended models: columns that only the file has, and checksums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.catalog import Column, table_dtype
+from coblend.core.errors import FormatError, MissingHduError
+from coblend.io.deblend.encoding import row_checksums
+
+PARENT_STORE = (
+    Column("run0", "i8", "First run of the footprint in RUNS (0-based)"),
+    Column("n_run", "i4", "Runs of the footprint", "", "meta.number"),
+    Column("object0", "i4", "First row in OBJECTS (0-based)"),
+    Column("n_object", "i4", "Rows in OBJECTS", "", "meta.number"),
+    Column("crc32", "i8", "CRC-32 of this row up to here, its objects and its runs"),
+)
+BLEND_STORE = (
+    Column("pix0", "i8", "First value in MORPH (0-based)"),
+    Column("n_pix", "i4", "Values in MORPH", "", "meta.number"),
+    Column("run0", "i8", "First run in RUNS (0-based)"),
+    Column("n_run", "i4", "Runs in RUNS", "", "meta.number"),
+    Column("crc32", "i8", "CRC-32 of this row up to here, its components, values and runs"),
+)
+COMPONENT_STORE = (
+    Column("scale", "f4", "Morphology per unit of MORPH"),
+    Column("n_pix", "i4", "Values in MORPH", "", "meta.number"),
+    Column("n_run", "i4", "Runs in RUNS", "", "meta.number"),
+)
+CELL_COLUMNS = (
+    Column("y", "f8", "Where the PSFs were evaluated, parent coordinates", "pixel"),
+    Column("x", "f8", "Where the PSFs were evaluated, parent coordinates", "pixel"),
+    Column("crc32", "i8", "CRC-32 of y, x and the stamps as stored"),
+)
+DAMAGED = "is damaged: its CRC-32 does not match"
+REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
+
+
+def as_columns(
+    table: NDArray[Any],
+    columns: tuple[Column, ...],
+    path: str = "",
+    hdu: str = "",
+    *,
+    keep: bool = False,
+) -> NDArray[Any]:
+    """Columns of a table in the order and type of ``columns``.
+
+    A number or flag that says nothing about where things are may be absent in files of earlier
+    versions: NaN or False then. ``keep``: further columns of the table follow.
+
+    Raises
+    ------
+    MissingHduError
+        An integer or text column is absent.
+    """
+    names = table.dtype.names or ()
+    known = {column.name for column in columns}
+    more = [(n, table.dtype[n]) for n in names if keep and n not in known]
+    out = np.zeros(len(table), [*table_dtype(columns).descr, *more])
+    for column in columns:
+        if column.name in names:
+            out[column.name] = table[column.name]
+        elif column.dtype.startswith("f"):
+            out[column.name] = np.nan
+        elif column.dtype != "?":
+            raise MissingHduError(f"no column {column.name}", path or None, hdu or None)
+    for name, _ in more:
+        out[name] = table[name]
+    return out
+
+
+def extended(
+    table: NDArray[Any], columns: tuple[Column, ...], more: tuple[Column, ...]
+) -> NDArray[Any]:
+    """Columns of a record followed by columns of the file, the latter zero."""
+    out = np.zeros(len(table), table_dtype((*columns, *more)))
+    for column in columns:
+        out[column.name] = table[column.name]
+    return out
+
+
+def row_range(first: NDArray[Any], count: NDArray[Any]) -> tuple[int, int]:
+    """First row and number of rows of contiguous ranges, of which some may be empty."""
+    filled = np.flatnonzero(count)
+    if not len(filled):
+        return 0, 0
+    start = int(first[filled[0]])
+    return start, int(first[filled[-1]]) + int(count[filled[-1]]) - start
+
+
+def row_of(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row of each wanted parent id; `FormatError` when one is absent."""
+    order = np.argsort(ids, kind="stable")
+    place = np.searchsorted(ids, wanted, sorter=order)
+    row = order[np.minimum(place, len(ids) - 1)] if len(ids) else np.zeros(len(wanted), int)
+    if len(wanted) and (not len(ids) or not np.array_equal(ids[row], wanted)):
+        raise FormatError("an object names a parent that is not among PARENTS")
+    return np.asarray(row, np.int64)
+
+
+def parent_checksums(
+    parents: NDArray[Any],
+    objects: NDArray[Any],
+    runs: NDArray[np.int16],
+    object0: int = 0,
+    run0: int = 0,
+) -> NDArray[np.int64]:
+    """CRC-32 of PARENTS rows; ``object0``, ``run0`` are the first object and run given."""
+    return row_checksums(
+        [
+            _own_row(parents),
+            (objects, parents["object0"] - object0, parents["n_object"]),
+            (runs, parents["run0"] - run0, parents["n_run"]),
+        ],
+        len(parents),
+    )
+
+
+def blend_checksums(
+    blends: NDArray[Any],
+    components: NDArray[Any],
+    codes: NDArray[Any],
+    runs: NDArray[np.int16],
+    component0: int = 0,
+    pix0: int = 0,
+    run0: int = 0,
+) -> NDArray[np.int64]:
+    """CRC-32 of BLENDS rows; the last three are the first component, value and run given."""
+    return row_checksums(
+        [
+            _own_row(blends),
+            (components, blends["component0"] - component0, blends["n_component"]),
+            (codes, blends["pix0"] - pix0, blends["n_pix"]),
+            (runs, blends["run0"] - run0, blends["n_run"]),
+        ],
+        len(blends),
+    )
+
+
+def cell_checksums(cells: NDArray[Any], stamps: NDArray[np.float32]) -> NDArray[np.int64]:
+    """CRC-32 of PSF_CELLS rows with their stamps, shape (n_cell, n_band, k, k)."""
+    n, per_cell = len(cells), stamps[0].size if len(stamps) else 0
+    each = np.arange(n)
+    flat = np.ascontiguousarray(stamps).ravel()
+    return row_checksums([_own_row(cells), (flat, each * per_cell, np.full(n, per_cell))], n)
+
+
+def _own_row(
+    table: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Row itself without its checksum, which is its last column."""
+    names = [n for n in table.dtype.names or () if n != "crc32"]
+    return table[names], np.arange(len(table)), np.ones(len(table), np.int64)

@@ -1,0 +1,1 @@
+"""Detections, ours and other programs'."""

@@ -1,0 +1,1 @@
+"""Exposures: image, mask, variance, PSF."""

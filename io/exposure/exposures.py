@@ -1,0 +1,317 @@
+"""Exposures: one loader for all commands, and the writer of our own layout."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.errors import CoblendError, FormatError, ShapeMismatchError
+from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
+from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.io.exposure.checks import describe_box, require_band, require_psf, require_same_grid
+from coblend.io.exposure.dialects import RMS, WEIGHT, Plane, Planes, find_planes, only_image
+from coblend.io.exposure.frame import frame_header, frame_origin
+from coblend.io.fits.reader import FitsFile, open_fits
+from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec
+from coblend.io.fits.writer import FitsWriter
+from coblend.io.psf.psfs import parse_psf_spec, read_psf, write_psf
+from coblend.io.sky.wcs import is_wcs_key, shift_cards, wcs_cards
+
+log = logging.getLogger("coblend")
+
+_BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
+_NOT_META = re.compile(
+    r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|T[A-Z]+\d+|THEAP|EXTNAME|"
+    r"EXTVER|EXTTYPE|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|Z(?:HECKSUM|DATASUM|IMAGE|"
+    r"CMPTYPE|BITPIX|NAXIS\d*|TILE\d+|VAL\d+|NAME\d+|SCALE|ZERO|BLANK|QUANTIZ|DITHER0|TENSION|"
+    r"PCOUNT|GCOUNT|SIMPLE|EXTEND|MASKCMP)|LTV[12]|LTM\d_\d|WCSNAMEA|[A-Z]+[12]A|SCHEMA|NEXTEND|"
+    r"CREATOR|CBLCMD|CMDLINE|CBLDIG|DATE|MP_.*|BAND|BUNIT|AR_.*|LONGSTRN|COMMENT|HISTORY|"
+    r"CONTINUE)$"
+)
+
+
+def read_exposure(
+    spec: str | FileSpec,
+    *,
+    band: str | None = None,
+    psf: str | None = None,
+    section: Box | None = None,
+    allow_empty: bool = False,
+) -> Exposure:
+    """Read an exposure of ours, of the LSST pipelines, or an image with a weight map.
+
+    Parameters
+    ----------
+    spec : str or FileSpec
+        File, with an optional HDU and section.
+    band : str, optional
+        Name of the band; default: the header's BAND, else FILTER.
+    psf : str, optional
+        PSF specification instead of the file's PSF.
+    section : Box, optional
+        Part to read, array coordinates.
+    allow_empty : bool
+        Whether an exposure without a usable pixel is returned rather than refused.
+
+    Returns
+    -------
+    Exposure
+        Native byte order; pixels without data are 0 with infinite variance and ``NO_DATA``.
+
+    Raises
+    ------
+    CoblendError
+        With the file and HDU at fault (`coblend.io.fits.structure.scan`,
+        `coblend.io.exposure.dialects.find_planes`).
+    """
+    spec = parse_spec(spec) if isinstance(spec, str) else spec
+    section = section or spec.section
+    with open_fits(spec.path) as file:
+        planes = find_planes(file, spec)
+        log.info("%s: read as %s", file.path, planes.convention)
+        image = _plane(file, planes.image, "IMAGE", section, np.float32)
+        header = _merged_header(file, planes.image.hdu)
+        box = _box(file, planes.image, image.shape, section)
+        names, mask = _mask(file, planes, image.shape, section)
+        variance = _noise(file, planes, section)
+        for label, plane in (("MASK", mask), ("VARIANCE", variance)):
+            _same_shape(label, plane, image, file.path)
+        n_filled = fill_no_data(image, mask, variance, names)
+        if n_filled:
+            log.info("%s: %d pixels without data", file.path, n_filled)
+        if not allow_empty and not np.isfinite(variance).any():
+            raise FormatError(
+                f"no usable pixel: all {image.size} have a NaN image or a variance that is not "
+                "positive",
+                file.path,
+            )
+        cards = _shifted_wcs(file, planes.image.hdu, section)
+        model = parse_psf_spec(psf) if psf else read_psf(file, box)
+        name = band or _band_of(header, file.path)
+    return Exposure(
+        image=image,
+        mask=mask,
+        variance=variance,
+        box=box,
+        planes=names,
+        band=name,
+        unit=str(header.get("BUNIT", "")).strip(),
+        psf=model,
+        wcs=cards,
+        meta={k: v for k, v in header.items() if not _NOT_META.match(k) and not is_wcs_key(k)},
+    )
+
+
+def band_of(spec: FileSpec) -> str:
+    """Band that a file's header names, without reading pixels; "" if it names none.
+
+    Raises
+    ------
+    CoblendError
+        The file cannot be read, or the name is no band name.
+    """
+    with open_fits(spec.path) as file:
+        index = find_planes(file, spec).image.hdu
+        return _band_of(_merged_header(file, index), file.path)
+
+
+def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
+    """Read exposures of several bands that share one pixel grid.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        ``[BAND=]FILE[HDU]`` each.
+    need_psf : bool
+        Whether an exposure without a PSF is refused.
+
+    Raises
+    ------
+    FormatError
+        A band is unknown or given twice, or has no PSF.
+    ShapeMismatchError, WcsMismatchError
+        The exposures do not share a grid; both files are named.
+    """
+    exposures: list[Exposure] = []
+    paths: list[str] = []
+    for argument in arguments:
+        band, spec = parse_band_spec(argument)
+        exposure = read_exposure(spec, band=band)
+        require_band(exposure, spec.path)
+        if need_psf:
+            require_psf(exposure, spec.path)
+        for other, path in zip(exposures, paths, strict=True):
+            if other.band == exposure.band:
+                raise FormatError(f"band {exposure.band} was already given by {path}", spec.path)
+        if exposures:
+            require_same_grid(exposures[0], paths[0], exposure, spec.path)
+        exposures.append(exposure)
+        paths.append(spec.path)
+    return Cube.from_exposures(exposures)
+
+
+def write_exposure(
+    out: FitsWriter,
+    exposure: Exposure,
+    *,
+    extra: Mapping[str, NDArray[Any]] | None = None,
+    header: Mapping[str, HeaderValue] | None = None,
+    compress: str = "auto",
+) -> None:
+    """Append IMAGE, MASK, VARIANCE, PSF and further planes to a file being written.
+
+    Parameters
+    ----------
+    out : FitsWriter
+        From `coblend.io.fits.writer.create` with schema ``exposure/1``.
+    exposure : Exposure
+        Pixels of infinite variance are written as NaN.
+    extra : mapping of str to array, optional
+        Further image HDUs by name.
+    header : mapping, optional
+        Further keywords of the IMAGE HDU.
+    compress : str
+        ``auto`` (lossless) or ``none``.
+    """
+    empty = ~np.isfinite(exposure.variance)
+    image = np.where(empty, np.float32(np.nan), exposure.image)
+    variance = np.where(empty, np.float32(np.nan), exposure.variance)
+    planes = exposure.planes.union(STANDARD)
+    mask = exposure.planes.remap(exposure.mask, planes)
+    cards = exposure.wcs
+    frame = frame_header(exposure.box)
+    unit = exposure.unit
+    named = {"BAND": exposure.band} if exposure.band else {}
+    science = {"EXTTYPE": "IMAGE", "INHERIT": True, **_unit(unit), **named, **frame}
+    out.image(
+        "IMAGE", image, header={**science, **exposure.meta, **(header or {})}, wcs=cards,
+        compress=compress,
+    )  # fmt: skip
+    bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
+    out.image(
+        "MASK", mask, header={"EXTTYPE": "MASK", "INHERIT": True, **bits, **frame}, wcs=cards,
+        compress=compress,
+    )  # fmt: skip
+    squared = _unit(f"{unit}**2" if unit else "")
+    out.image(
+        "VARIANCE", variance, header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
+        wcs=cards, compress=compress,
+    )  # fmt: skip
+    if exposure.psf is not None:
+        write_psf(out, exposure.psf)
+    for name, data in (extra or {}).items():
+        out.image(name, data, header=frame, wcs=cards, compress=compress)
+
+
+def _merged_header(file: FitsFile, index: int) -> dict[str, HeaderValue]:
+    own = file.header(index)
+    return {**(file.header(0) if index else {}), **own}
+
+
+def _plane(
+    file: FitsFile, plane: Plane, label: str, section: Box | None, dtype: Any
+) -> NDArray[Any]:
+    info = file.info(plane.hdu)
+    where = info.name or str(plane.hdu)
+    shape = info.shape
+    if len(shape) != 2 and not (len(shape) == 3 and shape[0] == 1):
+        size = "x".join(str(n) for n in shape[::-1]) or "no"
+        raise FormatError(f"{label} has {size} pixels, expected two axes", file.path, where)
+    slices: tuple[slice, ...] | None = None
+    if section is not None:
+        if not Box(0, 0, *shape[-2:]).contains(section):
+            raise FormatError(
+                f"section {describe_box(section)} is outside the {shape[-1]}x{shape[-2]} image",
+                file.path,
+                where,
+            )
+        slices = section.slices(Box(0, 0, 0, 0))
+        slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
+    data = file.image(plane.hdu, slices)
+    return np.asarray(data.reshape(data.shape[-2:]), dtype)
+
+
+def _mask(
+    file: FitsFile, planes: Planes, shape: tuple[int, ...], section: Box | None
+) -> tuple[MaskPlanes, NDArray[np.int32]]:
+    if planes.mask is None:
+        return STANDARD, np.zeros(shape, np.int32)
+    mask = np.asarray(_plane(file, planes.mask, "MASK", section, None)).astype(
+        np.int32, copy=False
+    )
+    header = file.header(planes.mask.hdu)
+    named = {k[3:]: int(v) for k, v in header.items() if k.startswith("MP_")}
+    named = named or dict(planes.mask_bits)
+    if not named:
+        if mask.any():
+            log.warning("%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path)
+        return STANDARD, np.where(mask != 0, np.int32(1), np.int32(0)).astype(np.int32)
+    try:
+        own = MaskPlanes(named)
+        target = own.union(STANDARD)
+    except CoblendError as error:
+        raise FormatError(error.message, file.path, "MASK") from error
+    unnamed = int(np.bitwise_or.reduce(mask, axis=None)) & ~own.value(named)
+    if unnamed:
+        bits = [str(b) for b in range(31) if unnamed >> b & 1]
+        log.warning("%s: mask bits %s have no name; dropped", file.path, ", ".join(bits))
+    return target, own.remap(mask, target).copy()
+
+
+def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.float32]:
+    # Weight and rms maps are converted in float64; a variance plane needs no such copy.
+    dtype = np.float64 if planes.noise_kind in (WEIGHT, RMS) else np.float32
+    if planes.noise.path == file.path:
+        data = _plane(file, planes.noise, "VARIANCE", section, dtype)
+    else:
+        with open_fits(planes.noise.path) as other:
+            plane = Plane(other.path, only_image(other))
+            data = _plane(other, plane, "the noise map", section, dtype)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        if planes.noise_kind == WEIGHT:
+            data = np.where(data > 0, 1 / data, np.nan)
+        elif planes.noise_kind == RMS:
+            data = np.where(data > 0, data**2, np.nan)
+        return np.asarray(data, np.float32)
+
+
+def _same_shape(label: str, plane: NDArray[Any], image: NDArray[Any], path: str) -> None:
+    if plane.shape != image.shape:
+        sizes = ["x".join(str(n) for n in a.shape[::-1]) for a in (plane, image)]
+        raise ShapeMismatchError(f"{label} has {sizes[0]} pixels, IMAGE {sizes[1]}", path)
+
+
+def _box(file: FitsFile, plane: Plane, shape: tuple[int, ...], section: Box | None) -> Box:
+    y0, x0 = frame_origin(file.header(plane.hdu), file.path)
+    if section is not None:
+        y0, x0 = y0 + section.y0, x0 + section.x0
+    return Box(y0, x0, shape[0], shape[1])
+
+
+def _shifted_wcs(file: FitsFile, index: int, section: Box | None) -> tuple[str, ...]:
+    cards = wcs_cards(file.cards(index))
+    return cards if section is None else shift_cards(cards, section.y0, section.x0)
+
+
+def _band_of(header: Mapping[str, HeaderValue], path: str) -> str:
+    for key in ("BAND", "FILTER"):
+        name = str(header.get(key, "")).strip()
+        if name:
+            if not _BAND_NAME.fullmatch(name):
+                raise FormatError(
+                    f"{key} is {name!r}; a band has 1 to 16 letters, digits or _.+-",
+                    path,
+                    hint=f"name it on the command line: BAND={path}",
+                )
+            return name
+    return ""
+
+
+def _unit(text: str) -> dict[str, HeaderValue]:
+    return {"BUNIT": text} if text else {}

@@ -1,0 +1,142 @@
+"""What made a file: program, command, effective options, inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend._version import __version__
+from coblend.core.catalog import Column
+from coblend.core.errors import InputMissingError
+from coblend.core.exposure import HeaderValue
+from coblend.io.fits.structure import scan
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input: its role, base name, size and content hash."""
+
+    role: str
+    name: str
+    size: int
+    hash: str
+    algorithm: str
+
+    @classmethod
+    def of(cls, role: str, path: str) -> InputFile:
+        """Describe a file.
+
+        A FITS file whose HDUs all carry DATASUM is identified by those sums, any other by the
+        SHA-256 of its bytes. Folders and times are left out: they would make equal results
+        differ.
+        """
+        digest, algorithm = content_hash(path)
+        return cls(role, os.path.basename(path), os.path.getsize(path), digest, algorithm)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How an output was made.
+
+    Parameters
+    ----------
+    command : str
+        Subcommand.
+    arguments : tuple of str
+        Arguments that remake the file, without output, workers and verbosity.
+    options : tuple of (key, value, source)
+        Every effective option; the source is ``default``, ``preset``, a file name,
+        ``environment`` or ``command line``.
+    inputs : tuple of InputFile
+    """
+
+    command: str
+    arguments: tuple[str, ...] = ()
+    options: tuple[tuple[str, str, str], ...] = ()
+    inputs: tuple[InputFile, ...] = field(default_factory=tuple)
+
+    def header(self) -> Mapping[str, HeaderValue]:
+        """Primary header values."""
+        return {
+            "CREATOR": f"coblend {__version__}",
+            "CBLCMD": self.command,
+            "CMDLINE": " ".join(["coblend", self.command, *map(_quote, self.arguments)]),
+            "CBLDIG": self.digest(),
+        }
+
+    def digest(self) -> str:
+        """Short hash of options and inputs: equal for files made alike."""
+        text = repr((self.command, [o[:2] for o in self.options], self.inputs))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def tables(self) -> list[tuple[str, NDArray[Any], Sequence[Column]]]:
+        """Return the tables PROVENANCE and CONFIG: name, rows and columns."""
+        inputs = [(i.role, i.name, i.size, i.hash, i.algorithm) for i in self.inputs]
+        return [
+            ("PROVENANCE", *_text_table(_INPUT_COLUMNS, inputs)),
+            ("CONFIG", *_text_table(_CONFIG_COLUMNS, list(self.options))),
+        ]
+
+
+_INPUT_COLUMNS = (
+    Column("role", "U", "Role of the input, with its band", "", "meta.code"),
+    Column("name", "U", "Base name of the file", "", "meta.file"),
+    Column("size", "i8", "Size of the file", "byte"),
+    Column("hash", "U", "Hash of its content", "", "meta.checksum"),
+    Column("algorithm", "U", "sha256: of the bytes, datasum: of the HDUs' DATASUM"),
+)
+_CONFIG_COLUMNS = (
+    Column("key", "U", "Option"),
+    Column("value", "U", "Effective value"),
+    Column("source", "U", "Where it comes from"),
+)
+
+
+def content_hash(path: str) -> tuple[str, str]:
+    """Hash of a file's content and the algorithm, ``datasum`` or ``sha256``.
+
+    Raises
+    ------
+    InputMissingError
+    """
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(9) == b"SIMPLE  =":
+                sums = [hdu.value("DATASUM") for hdu in scan(path)]
+                if all(sums):
+                    return hashlib.sha256(repr(sums).encode()).hexdigest()[:32], "datasum"
+            stream.seek(0)
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:32], "sha256"
+    except FileNotFoundError as error:
+        raise InputMissingError("no such file", path) from error
+
+
+def creation_date() -> str:
+    """UTC now, or the moment that SOURCE_DATE_EPOCH names (reproducible-builds.org)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = int(epoch) if epoch.isdigit() else time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+
+
+def _quote(text: str) -> str:
+    safe = text and all(c.isalnum() or c in "_-./,:=@+%{}" for c in text)
+    return text if safe else "'" + text.replace("'", "'\\''") + "'"
+
+
+def _text_table(
+    columns: Sequence[Column], rows: list[tuple[Any, ...]]
+) -> tuple[NDArray[Any], Sequence[Column]]:
+    """Build a table whose text columns are as wide as their longest entry."""
+    widths = [
+        max([1, *(len(str(row[i])) for row in rows)]) if c.dtype == "U" else 0
+        for i, c in enumerate(columns)
+    ]
+    dtype = [(c.name, f"U{w}" if w else c.dtype) for c, w in zip(columns, widths, strict=True)]
+    return np.array(rows, np.dtype(dtype)), columns

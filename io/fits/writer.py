@@ -1,0 +1,379 @@
+"""Writing files: whole or not at all, the same bytes for the same content.
+
+A file is written under a hidden name beside its place, gets its checksums, is checked, synced
+and then renamed. Compression is lossless unless a caller asks otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import fitsio
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from coblend.core.catalog import Column
+from coblend.core.errors import (
+    CoblendError,
+    DiskError,
+    OutputError,
+    OutputExistsError,
+    ParameterError,
+)
+from coblend.core.exposure import HeaderValue
+from coblend.io.fits.checksum import PLACEHOLDERS, seal
+from coblend.io.fits.provenance import Provenance, creation_date
+from coblend.io.fits.structure import scan
+
+log = logging.getLogger("coblend")
+
+_TEMPORARY = re.compile(r"\.coblend-\d+-[0-9a-f]{8}\.fits(\.gz)?")
+_STALE = 86400.0  # seconds
+_TILE = 256
+_PLIO_LIMIT = 1 << 24
+_INTEGER_CODECS = ("RICE_1", "PLIO_1")
+_CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FitsWriter:
+    """A file being written; use `create`.
+
+    Parameters
+    ----------
+    path : str
+        Final path, for messages.
+    handle : fitsio.FITS
+    """
+
+    def __init__(self, path: str, handle: Any) -> None:
+        self.path = path
+        self._handle = handle
+
+    def primary(self, header: Mapping[str, HeaderValue]) -> None:
+        """Write the empty primary HDU."""
+        self._handle.write(None)
+        self._cards(self._handle[0], header, ())
+
+    def image(
+        self,
+        name: str,
+        data: NDArray[Any],
+        *,
+        header: Mapping[str, HeaderValue] | None = None,
+        wcs: Sequence[str] = (),
+        compress: str = "auto",
+        tile: tuple[int, ...] | None = None,
+    ) -> None:
+        """Append an image HDU.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        data : array
+            1 to 4 dimensions; bool is stored as bytes.
+        header : mapping, optional
+            Keywords and values; None values are left out.
+        wcs : sequence of str
+            Cards written verbatim.
+        compress : str
+            ``auto``: lossless, the best codec for the type (GZIP_2 for floats, PLIO_1 or GZIP_2
+            for integers); ``none``; or ``RICE_1``, ``GZIP_2``, ``PLIO_1`` (integers only for
+            RICE_1).
+        tile : tuple of int, optional
+            Tile shape in numpy order; default 256 x 256 on the last two axes.
+        """
+        data = np.ascontiguousarray(data.astype(np.uint8) if data.dtype == bool else data)
+        if compress == "auto":
+            compress = _codec(data)
+        tile = tile or tuple(
+            min(_TILE, n) if axis >= data.ndim - 2 else 1 for axis, n in enumerate(data.shape)
+        )
+        with self._writing(name):
+            hdu = self._image_hdu(
+                name, data.shape, data.dtype, dict(header or {}), wcs, compress, tile
+            )
+            hdu.write(data, start=[0] * data.ndim)
+
+    def stream(
+        self,
+        name: str,
+        blocks: Iterable[NDArray[Any]],
+        shape: tuple[int, int],
+        dtype: DTypeLike,
+        *,
+        header: Mapping[str, HeaderValue] | None = None,
+        wcs: Sequence[str] = (),
+        compress: str = "GZIP_2",
+    ) -> None:
+        """Append a 2-D image HDU from blocks of whole rows in order, in the memory of one block.
+
+        Tiles are single rows: CFITSIO compresses row by row when it gets an image in parts, and
+        taller tiles would be written again for every row. Other parameters as in `image`.
+        """
+        with self._writing(name):
+            hdu = self._image_hdu(
+                name, shape, np.dtype(dtype), dict(header or {}), wcs, compress, (1, shape[1])
+            )
+            row = 0
+            for block in blocks:
+                hdu.write(np.ascontiguousarray(block), start=[row, 0])
+                row += len(block)
+
+    def _image_hdu(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        header: dict[str, HeaderValue],
+        wcs: Sequence[str],
+        compress: str,
+        tile: tuple[int, ...],
+    ) -> Any:
+        is_float = dtype.kind == "f"
+        if compress not in _CODECS or (is_float and compress in _INTEGER_CODECS):
+            raise ParameterError(f"{name}: {compress} does not store {dtype} losslessly")
+        options: dict[str, Any] = {}
+        if compress != "none":
+            options = {"compress": compress, "tile_dims": tile}
+            options |= {"qlevel": 0} if is_float else {}
+        # room for the cards is reserved now: a header that grows later moves the data
+        room = [{"name": "COMMENT", "value": "x"}] * (len(header) + len(wcs) + 12)
+        self._handle.create_image_hdu(
+            dims=shape, dtype=dtype, extname=name, header=fitsio.FITSHDR(room), **options
+        )
+        hdu = self._handle[-1]
+        self._cards(hdu, {"EXTNAME": name, **header}, wcs)
+        return hdu
+
+    def table(
+        self,
+        name: str,
+        rows: NDArray[Any],
+        *,
+        columns: Sequence[Column] = (),
+        header: Mapping[str, HeaderValue] | None = None,
+        wcs: Sequence[str] = (),
+    ) -> None:
+        """Append a binary table from a structured array.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME.
+        rows : structured array
+        columns : sequence of Column
+            Units (TUNIT), UCDs (TUCD) and descriptions (TCOMM) by column name.
+        header : mapping, optional
+        wcs : sequence of str
+            Cards written verbatim.
+        """
+        known = {c.name: c for c in columns}
+        cards: dict[str, HeaderValue] = {"EXTNAME": name, **(header or {})}
+        for i, column in enumerate(rows.dtype.names or (), 1):
+            if column in known:
+                spec = known[column]
+                fields = (("TUNIT", spec.unit), ("TUCD", spec.ucd), ("TCOMM", spec.description))
+                cards.update({f"{key}{i}": text for key, text in fields if text})
+        with self._writing(name):
+            self._handle.write_table(_ascii(rows), extname=name)
+            self._cards(self._handle[-1], cards, wcs)
+
+    def finish(self) -> None:
+        """Write NEXTEND and close."""
+        with self._writing("primary"):
+            self._handle[0].write_key("NEXTEND", len(self._handle) - 1, "number of extensions")
+            self._handle.close()
+
+    def _cards(
+        self, hdu: Any, header: Mapping[str, HeaderValue | None], wcs: Sequence[str]
+    ) -> None:
+        for key, value in header.items():
+            if value is not None and not (isinstance(value, float) and not np.isfinite(value)):
+                hdu.write_key(key, _plain(value))
+        number = hdu.get_extnum() + 1
+        for card in (*wcs, *PLACEHOLDERS):
+            # fitsio's public calls reformat values; only this one writes a card as it is
+            hdu._FITS.write_record(number, card)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except CoblendError:
+            raise
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise _disk_error(error, self.path, name) from error
+
+
+@contextmanager
+def create(
+    path: str,
+    schema: str,
+    *,
+    overwrite: bool = False,
+    header: Mapping[str, HeaderValue] | None = None,
+    provenance: Provenance | None = None,
+) -> Iterator[FitsWriter]:
+    """Create a FITS file that appears under its name only when the block ends without error.
+
+    Parameters
+    ----------
+    path : str
+        Final name; missing folders are made.
+    schema : str
+        ``<kind>/<major>``, e.g. ``exposure/1``.
+    overwrite : bool
+        Whether an existing file may be replaced.
+    header : mapping, optional
+        Further primary keywords.
+    provenance : Provenance, optional
+
+    Raises
+    ------
+    OutputExistsError
+        The file exists and ``overwrite`` is False.
+    OutputError
+        The folder cannot be written to.
+    DiskError
+        Writing failed midway, e.g. disk full; nothing is left behind.
+    """
+    with replacing(path, overwrite=overwrite) as temporary:
+        try:
+            handle = fitsio.FITS(temporary, "rw", clobber=True)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot be created: {error}", path) from error
+        writer = FitsWriter(path, handle)
+        try:
+            made = dict(provenance.header()) if provenance else {}
+            primary = {"SCHEMA": schema, "DATE": creation_date(), **made, **(header or {})}
+            writer.primary(primary)
+            yield writer
+            for name, rows, columns in provenance.tables() if provenance else ():
+                writer.table(name, rows, columns=columns)
+            writer.finish()
+        finally:
+            with suppress(OSError):
+                handle.close()
+        seal(temporary)
+        scan(temporary)
+
+
+@contextmanager
+def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
+
+    The temporary path holds no character that CFITSIO interprets. On any exception, also
+    signals that raise, it is removed.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        Before the block is entered.
+    """
+    check_output(path, overwrite=overwrite)
+    folder = os.path.dirname(os.path.abspath(path))
+    _remove_stale(folder)
+    suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
+    hidden = f".coblend-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    temporary = os.path.join(folder, hidden)
+    alias = tempfile.mkdtemp(prefix="coblend-")
+    try:
+        link = os.path.join(alias, "out")
+        os.symlink(folder, link)
+        yield os.path.join(link, hidden)
+        try:
+            with open(temporary, "r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            _sync_folder(folder)
+        except OSError as error:
+            raise _disk_error(error, path, "") from error
+    except OSError as error:
+        if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
+            raise _disk_error(error, path, "") from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        shutil.rmtree(alias, ignore_errors=True)
+
+
+def _remove_stale(folder: str) -> None:
+    """Remove what a killed process left in a folder more than a day ago."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(name) and time.time() - os.path.getmtime(path) > _STALE:
+                os.unlink(path)
+                log.warning("%s: removed, left by a killed process", path)
+
+
+def check_output(path: str, *, overwrite: bool = False) -> None:
+    """Check that ``path`` can be created, making its folder.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+    """
+    if os.path.isdir(path):
+        raise OutputError("is a folder, expected a file name", path)
+    if os.path.lexists(path) and not overwrite:
+        raise OutputExistsError("exists", path, hint="pass --overwrite to replace it")
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"its folder cannot be made: {error.strerror}", path) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("its folder cannot be written to: permission denied", path)
+
+
+def _codec(data: NDArray[Any]) -> str:
+    if data.size == 0 or data.ndim > 3:  # CFITSIO fails to write compressed 4-D images
+        return "none"
+    if data.dtype.kind == "f":
+        return "GZIP_2"
+    if data.ndim == 2 and data.min() >= 0 and data.max() < _PLIO_LIMIT:
+        return "PLIO_1"
+    return "none" if data.dtype.itemsize == 8 else "GZIP_2"
+
+
+def _ascii(rows: NDArray[Any]) -> NDArray[Any]:
+    """Text columns as bytes, which is what FITS stores."""
+    names = rows.dtype.names or ()
+    kinds = [(n, f"S{max(rows.dtype[n].itemsize // 4, 1)}") if rows.dtype[n].kind == "U"
+             else (n, rows.dtype[n]) for n in names]  # fmt: skip
+    dtype = np.dtype(kinds)
+    return rows if dtype == rows.dtype else rows.astype(dtype)
+
+
+def _plain(value: HeaderValue) -> HeaderValue:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse to sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_error(error: Exception, path: str, name: str) -> DiskError:
+    full = getattr(error, "errno", None) in _NO_SPACE or "space left" in str(error)
+    reason = "disk full" if full else str(error).strip().splitlines()[-1:] or ["unknown"]
+    text = reason if isinstance(reason, str) else reason[0]
+    return DiskError(f"writing failed: {text}; nothing was left behind", path, name or None)

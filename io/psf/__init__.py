@@ -1,0 +1,1 @@
+"""PSFs and matching kernels in files."""

@@ -1,0 +1,1 @@
+"""The sky: coordinate systems, grids, regions."""
