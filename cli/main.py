@@ -51,11 +51,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the subcommands in order of use."""
-        return [name for name in COMMANDS if _available(name)]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand."""
-        if cmd_name not in COMMANDS or not _available(cmd_name):
+        if cmd_name not in COMMANDS:
             return None
         module = cmd_name.replace("-", "_")
         loaded: click.Command = getattr(import_module(f"coblend.cli.{module}"), module)
@@ -65,11 +65,6 @@ class LazyGroup(click.Group):
         """List the subcommands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
-
-
-def _available(name: str) -> bool:
-    here = os.path.dirname(os.path.abspath(__file__))
-    return os.path.exists(os.path.join(here, f"{name.replace('-', '_')}.py"))
 
 
 @click.group(

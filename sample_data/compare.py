@@ -22,9 +22,9 @@ from coblend.core.box import Box
 from coblend.core.mask import STANDARD
 from coblend.core.simulate.expose import transfer_of
 from coblend.core.simulate.sky import Sky, sky_images, source_images
-from coblend.io.exposures import read_exposure
-from coblend.io.footprints import read_heavy
-from coblend.io.reader import open_fits
+from coblend.io.deblend.footprints import read_heavy
+from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits.reader import open_fits
 
 MATCH_RADIUS = 2.0
 """Largest distance between a true source and the object taken for it (pixel)."""
