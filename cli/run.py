@@ -209,7 +209,8 @@ class Run:
         if not (self.quiet and self.output):  # what only shows something is never silent
             print_table(self._table)
         if self._summary and not self.quiet and (self._outputs or self.dry_run):
-            numbers = ", ".join(f"{k} {v}" for k, v in self._summary.items() if _short(v))
+            shown = {k: v for k, v in self._summary.items() if k != "output" and _short(v)}
+            numbers = ", ".join(f"{k} {v}" for k, v in shown.items())
             several = len(self._outputs) > 4
             files = f"{len(self._outputs)} files" if several else ", ".join(self._outputs)
             target = "dry run" if self.dry_run else files
