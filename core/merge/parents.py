@@ -42,27 +42,64 @@ def cut(
     box: Box,
     max_peaks: int,
 ) -> Parents:
-    """Cut parents of too many peaks into one per core with peaks; parent coordinates."""
+    """Cut parents of too many peaks into one per core with peaks; parent coordinates.
+
+    A piece of a parent that is connected to no such core, but holds a peak, is a parent too.
+    """
     first = cores.spans[cores.offsets[:-1]]
     core_parent = containing(footprints, first[:, 0], first[:, 1])
     parents = Parents.whole(footprints, core_parent)
-    peaks_in_core = np.bincount(peaks["core"], minlength=len(cores))
-    n_peak = np.bincount(core_parent, weights=peaks_in_core, minlength=len(footprints))
-    crowded = n_peak > (max_peaks or np.inf)
+    owner = containing(footprints, peaks["iy"], peaks["ix"])
+    crowded = np.bincount(owner, minlength=len(footprints)) > (max_peaks or np.inf)
     if not crowded.any():
         return parents
+    has_peak = np.zeros(len(cores), bool)
+    has_peak[peaks["core"][peaks["core"] >= 0]] = True
+    seeds = crowded[core_parent] & has_peak
+    pieces, piece_parent = _pieces_without_core(footprints, crowded, first[seeds], peaks)
+    n_core = len(cores)
+    cores = FootprintSet.concatenate([cores, pieces])
+    core_parent = np.concatenate([core_parent, piece_parent])
+    seeds = np.concatenate([seeds, np.ones(len(pieces), bool)])
     radius = max(2, *(int(c.meta.get("GROWRAD1", 4)) for c in catalogues))
     corner = np.array([box.y0, box.x0, box.x0], np.int32)
     local = Parents.whole(FootprintSet(footprints.spans - corner, footprints.offsets), core_parent)
     cut = cut_footprints(
         local,
         FootprintSet(cores.spans - corner, cores.offsets),
-        crowded[core_parent] & (peaks_in_core > 0),
+        seeds,
         box.shape,
         radius,
     )
     moved = FootprintSet(cut.footprints.spans + corner, cut.footprints.offsets)
-    return Parents(moved, cut.core_parent, cut.origin, cut.cut)
+    return Parents(moved, cut.core_parent[:n_core], cut.origin, cut.cut)
+
+
+def _pieces_without_core(
+    footprints: FootprintSet,
+    crowded: NDArray[np.bool_],
+    cores: NDArray[np.int32],
+    peaks: NDArray[Any],
+) -> tuple[FootprintSet, NDArray[np.int64]]:
+    """Find connected pieces of crowded parents that have a peak but no core; and their parents.
+
+    Footprints of other programs, and shares of footprints cut before, need not be connected.
+
+    Parameters
+    ----------
+    cores : array, shape (n, 3), int32
+        One span of each core that becomes a parent.
+    """
+    spans = union_spans(footprints.spans[crowded[footprints.owner]])
+    labels, n = label_spans(spans)
+    pieces = group_spans(spans, labels, n)
+    piece = containing(pieces, peaks["iy"], peaks["ix"])
+    wanted = np.zeros(n, bool)
+    wanted[piece[piece >= 0]] = True
+    wanted[containing(pieces, cores[:, 0], cores[:, 1])] = False
+    pieces = pieces.select(np.flatnonzero(wanted))
+    first = pieces.spans[pieces.offsets[:-1]]
+    return pieces, containing(footprints, first[:, 0], first[:, 1])
 
 
 def flag_parents(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -195,6 +197,28 @@ def test_crowded_parents_are_cut_at_their_cores(detections_from):
     assert np.array_equal(labels > 0, whole.footprints.labels(whole.box) > 0)
     row = np.repeat(np.arange(3), cut.parents["npeak"])
     assert np.array_equal(labels[cut.peaks["iy"], cut.peaks["ix"]], row + 1)
+
+
+def test_cut_keeps_an_isolated_piece_that_has_a_peak_but_no_core(detections_from):
+    """Footprints of other programs, and shares of cut ones, may be in several pieces."""
+    one = np.zeros((40, 90))
+    one[20, 10:31] = 1
+    one[20, 12] = one[20, 28] = 9  # two cores on one bridge
+    one[20, 60:65] = 1
+    one[20, 62] = 5  # far away: a peak below the level of cores
+    pieces = detections_from(one, 0.5, "g")
+    parents = pieces.parents[:1].copy()
+    parents["npeak"] = 3
+    footprint = pieces.footprints.__class__(pieces.footprints.spans, np.array([0, 2]))
+    cores = detections_from(one, 8, "g").footprints
+    catalogue = replace(pieces, parents=parents, footprints=footprint, cores=cores)
+    cut = merge_detections([catalogue], params(1, 0, max_peaks=2))
+    assert sorted(cut.peaks["ix"].tolist()) == [12, 28, 62]
+    assert cut.parents["npeak"].tolist() == [1, 1, 1]
+    assert sorted(cut.parents["area"].tolist()) == [5, 10, 11]
+    assert cut.parents["flag_split"].all()
+    labels = cut.footprints.labels(cut.box)
+    assert labels[cut.peaks["iy"], cut.peaks["ix"]].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.2 * (1 + 1e-7), 0.2 * (1 - 1e-7)])
