@@ -28,7 +28,7 @@ from coblend.io.detect.detections import (
 )
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.writer import create
-from coblend.io.sky.wcs import tangent_plane
+from coblend.io.sky.wcs import sky_to_pixel, tangent_plane, wcs_cards
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,41 @@ def test_sky_positions_equal_astropy(found):
         ra, dec = wcs.all_pix2world(table["x"] + 200, table["y"] - 40000, 0)
         np.testing.assert_allclose(table["ra"], ra, rtol=1e-12)
         np.testing.assert_allclose(table["dec"], dec, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("projection", "distortion"),
+    [
+        ("TAN-SIP", {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 3e-5, "A_0_2": 1e-5, "B_1_1": -2e-5}),
+        ("TPV", {"PV1_1": 1.001, "PV1_4": 40.0, "PV2_1": 0.999, "PV2_5": -30.0}),
+        ("ZEA", {}),
+    ],
+)
+def test_sky_positions_of_other_projections(found, projection, distortion):
+    """Equal to astropy's on the whole header, not to the plain tangent plane; and back."""
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    ctype = (f"RA---{projection}", f"DEC--{projection}")
+    scale = 60.0 if projection == "ZEA" else 0.2  # arcsec; small fields look alike
+    header = Header(
+        {
+            "CTYPE1": ctype[0], "CTYPE2": ctype[1], "CUNIT1": "deg", "CUNIT2": "deg",
+            "CRVAL1": 150.1, "CRVAL2": 2.2, "CRPIX1": 71.0, "CRPIX2": 61.0,
+            "CD1_1": -scale / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale / 3600,
+            "RADESYS": "ICRS", **distortion,
+        }
+    )  # fmt: skip
+    cards = wcs_cards([card.image for card in header.cards])
+    table = with_sky_positions(replace(found, wcs=cards)).peaks
+    ra, dec = WCS(header).all_pix2world(table["x"] + 200, table["y"] - 40000, 0)
+    np.testing.assert_allclose(table["ra"], ra, rtol=1e-12)
+    np.testing.assert_allclose(table["dec"], dec, rtol=1e-12)
+    plain = with_sky_positions(replace(found, wcs=tangent_plane(150.1, 2.2, scale, 60, 70))).peaks
+    assert np.abs(plain["dec"] - dec).max() * 3600 / scale > 1e-3
+    x, y = sky_to_pixel(cards, found.box, table["ra"], table["dec"])
+    np.testing.assert_allclose(y, table["y"], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(x, table["x"], rtol=0, atol=1e-3)
 
 
 def test_identifiers_survive_every_reader(found, tmp_path):
