@@ -182,3 +182,34 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
     refused(65, "holds negative detections", negative)
     (tmp_path / "page.html").write_text("<html><body>404</body></html>")
     refused(65, "page.html", f"g={tmp_path / 'page.html'}", "--like", coadd)
+
+
+def test_bad_segmentation_images(cli, bands, tmp_path):
+    """Each is refused with the reason, and leaves no output."""
+    out, labels, table = (tmp_path / name for name in ("merged.fits", "seg.fits", "t.fits"))
+    sources = np.zeros(1, [("x", "f8"), ("y", "f8")])
+    sources["x"], sources["y"] = 50, 60
+    fitsio.write(str(table), sources)
+    good = np.zeros((180, 220), np.int32)
+    good[58:63, 48:53] = 1
+    orphan = good.copy()
+    orphan[100:105, 100:105] = 2
+
+    def run(image, path):
+        fitsio.write(str(labels), image, clobber=True)
+        return cli("merge-detections", f"g={table}", "--like", bands["g"][1],
+                   "--segmentation", f"g={labels}", "-o", path)  # fmt: skip
+
+    for image, text in (
+        (good[:-1], "has 220x179 pixels"),
+        (-good, "labels down to -1"),
+        (0 * good, "all labels are 0"),
+        (good * 0.5, "fractions"),
+        (orphan, "1 of 2 labels no row"),
+    ):
+        done = run(image, out)
+        assert done.code == 65, done.err
+        assert text in done.err
+        assert "Traceback" not in done.err
+        assert not out.exists()
+    assert run(good, out).code == 0  # the same call with good labels, so nothing else is wrong
