@@ -207,7 +207,8 @@ class FitsFile:
             if not data_intact(self._raw, info):
                 raise CorruptFileError(
                     "is damaged: its DATASUM does not match", self.path, info.name,
-                    hint="re-copy the file, or make it again (coblend info FILE --command)",
+                    hint="re-copy the file or make it again; if a program changed it on purpose, "
+                    "let it write checksums too (astropy: checksum=True)",
                 )  # fmt: skip
         elif info.kind == "compressed":
             check_tiles(self._raw, self.path, info, section)

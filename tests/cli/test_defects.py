@@ -86,6 +86,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         kept: dict[str, Any] = {}
         for hdu in hdus[1:]:
             header = hdu.header.copy()
+            for key in ("CHECKSUM", "DATASUM"):  # older astropy keeps those of other pixels
+                header.remove(key, ignore_missing=True)
             if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
                 kept[hdu.name] = fits.BinTableHDU(hdu.data.copy(), header)
             else:
