@@ -29,6 +29,10 @@ _HIDDEN_ARGUMENTS = ("-o", "--output", "-j", "--jobs", "--log-file", "--max-memo
 _HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quiet")
 
 
+_EXPOSURES = frozenset({"exposure", "exposures", "coadds"})
+"""Arguments that name exposures on disk."""
+
+
 class Command(click.Command):
     """A click command that knows its params class and examples."""
 
@@ -101,6 +105,8 @@ def command(
         arguments = list(reversed(getattr(callback, "__click_params__", [])))
         flags = [_flag_option(s, get_type_hints(params_class)) for s in _shown(params_class)]
         common = _common_options(params_class, writes)
+        if any(argument.name in _EXPOSURES for argument in arguments):
+            common.insert(0, _section_option())
 
         def invoke(**values: Any) -> None:
             _execute(name, params_class, callback, values)
@@ -145,9 +151,32 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
         quiet=verbosity < 0,
         json=values.pop("json"),
     )
+    _cut_exposures(values)
     with _reserved(run):
         callback(run, options.params, **values)
     run.finish()
+
+
+def _section_option() -> click.Option:
+    return click.Option(
+        ["--section"], metavar="X1:X2,Y1:Y2",
+        help="Part to read of every exposure: FITS pixels, from 1, both ends included.",
+    )  # fmt: skip
+
+
+def _cut_exposures(values: dict[str, Any]) -> None:
+    """Append ``--section`` to the arguments that name exposures."""
+    section = values.pop("section", None)
+    if section is None:
+        return
+    from coblend.io.fits.specs import parse_section
+
+    parse_section(section)
+    for name in _EXPOSURES & values.keys():
+        given = values[name]
+        one = isinstance(given, str)
+        cut = tuple(f"{text}[{section}]" for text in ([given] if one else given))
+        values[name] = cut[0] if one else cut
 
 
 @contextmanager

@@ -20,10 +20,13 @@ import pytest
 from coblend.cli.command import command
 from coblend.cli.main import COMMANDS, program, run
 from coblend.cli.run import Run, parse_size
+from coblend.core.box import Box
 from coblend.core.errors import CorruptFileError, ParameterError, ResourceError
 from coblend.core.exposure import Exposure
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import Checked
+from coblend.io.detect.detections import read_detections
+from coblend.io.fits.reader import open_fits
 
 PROGRAM = [sys.executable, "-m", "coblend"]
 
@@ -322,3 +325,22 @@ def test_signals_clean_up(tmp_path: Path, number: int, code: int) -> None:
 
 def test_run_returns_codes_without_exiting() -> None:
     assert run(["--version"]) == 0
+
+
+def test_sections_are_those_of_the_file_arguments(
+    cli: Callable[..., Any], exposure: Exposure, write_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """``--section`` reads the same pixels as brackets behind the file."""
+    path = write_file(exposure)
+    option, brackets = tmp_path / "option.fits", tmp_path / "brackets.fits"
+    few = ["--set", "threshold=2.5", "-q"]
+    assert cli("detect", path, "--section", "11:40,6:30", "-o", option, *few).code == 0
+    assert cli("detect", f"{path}[11:40,6:30]", "-o", brackets, *few).code == 0
+    assert read_detections(str(option)).box == Box(205, 110, 25, 30)
+    with open_fits(str(option)) as a, open_fits(str(brackets)) as b:
+        for name in ("PARENTS", "PEAKS", "SPANS"):
+            assert a.table(name).tobytes() == b.table(name).tobytes()
+    outcome = cli("detect", path, "--section", "5:4,1:1", "-o", tmp_path / "c.fits")
+    assert outcome.code == 2
+    assert "section '5:4,1:1' is empty" in outcome.err
+    assert cli("detect", path, "--section", "1:99,1:9", "-o", tmp_path / "c.fits").code == 65
