@@ -21,7 +21,8 @@ class GridPsf:
     Parameters
     ----------
     stamps : array, shape (n_y, n_x, side, side)
-        Interpolated as given, then scaled to unit sum.
+        Interpolated as given, then scaled to unit sum. NaN at nodes where the PSF is unknown, as
+        it then is wherever such a node is the nearest.
     y : array, shape (n_y,)
         Rows of the nodes, parent coordinates, increasing in equal steps.
     x : array, shape (n_x,)
@@ -42,9 +43,12 @@ class GridPsf:
     interpolation: str = "cubic"
 
     def __post_init__(self) -> None:
-        normalized(self.stamps)
-        field = LatticeField(self.stamps, self.y, self.x, self.interpolation)
-        for name, value in (("stamps", field.images), ("y", field.y), ("x", field.x)):
+        normalized(self.stamps, gaps=True)
+        stamps = np.array(self.stamps, np.float64)
+        known = np.isfinite(stamps).all((-2, -1))
+        stamps[~known] = np.nan
+        field = LatticeField(_bridged(stamps, known), self.y, self.x, self.interpolation)
+        for name, value in (("stamps", stamps), ("y", field.y), ("x", field.x)):
             object.__setattr__(self, name, value)
 
     @property
@@ -63,8 +67,26 @@ class GridPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        field = LatticeField(self.stamps, self.y, self.x, self.interpolation)
-        return normalized(field.at_many(y, x))
+        known = np.isfinite(self.stamps).all((-2, -1))
+        field = LatticeField(_bridged(self.stamps, known), self.y, self.x, self.interpolation)
+        stamps = normalized(field.at_many(y, x))
+        row, column = (
+            np.abs(np.ravel(position)[:, None] - nodes).argmin(1)
+            for position, nodes in ((y, self.y), (x, self.x))
+        )
+        stamps[~known[row, column]] = np.nan
+        return stamps
+
+
+def _bridged(stamps: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Stamps with those of unknown nodes interpolated from all others, weight distance^-4."""
+    if known.all() or not known.any():
+        return stamps
+    have, want = np.argwhere(known), np.argwhere(~known)
+    weight = ((want[:, None] - have) ** 2).sum(2) ** -2.0
+    out = stamps.copy()
+    out[~known] = np.tensordot(weight / weight.sum(1, keepdims=True), stamps[known], 1)
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -302,7 +302,7 @@ def _at_pixels(stamps: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
 
 
 def _check_centred(stamps: NDArray[np.float64], file: FitsFile, index: int) -> None:
-    flat = normalized(stamps, gaps=stamps.ndim == 3).reshape(-1, *stamps.shape[-2:])
+    flat = normalized(stamps, gaps=stamps.ndim > 2).reshape(-1, *stamps.shape[-2:])
     flat = flat[np.isfinite(flat).all((1, 2))]
     for stamp in flat[:: -(-len(flat) // _N_CHECKED)]:
         try:

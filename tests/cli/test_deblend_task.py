@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from coblend.core.mask import PLANES
-from coblend.core.psf.grid import CellPsf
+from coblend.core.psf.grid import CellPsf, GridPsf
 from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import read_models
 from coblend.io.fits.reader import open_fits
@@ -53,6 +53,22 @@ def test_poisoned_patch_runs_through_and_jobs_do_not_matter(cli: Cli, bands: lis
         np.isfinite(models.objects["model_flux_r"]).tolist()
         == [True] * 3 + [False] * 3 + [True] * 2
     )
+
+
+def test_a_lattice_with_an_unknown_node_fails_its_parents_only(
+    cli: Cli, in_folder: Path, fields
+) -> None:
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130))
+    stamps = np.tile(fields.gaussian(0, 0), (5, 5, 1, 1))
+    stamps[3, 1] = np.nan  # at y = 275, x = 140: the triple's
+    psf = GridPsf(stamps, np.arange(5) * 25.0 + 200, np.arange(5) * 30.0 + 110)
+    names = fields.save(replace(cube, psfs=(psf,) * 3), detections, in_folder)
+    common = ("--set", "psf_grid=8", "--set", "max_failed=1", *FAST)
+    done = cli("deblend", "merged.fits", *names, "-o", "one.fits", *common)
+    assert done.code == 0, done.err
+    models = read_models("one.fits")
+    assert models.parents["error"].tolist() == ["", "", "NoPsf", ""]
+    assert np.isfinite(models.psfs).all()
 
 
 def test_too_many_failures_exit_3_with_a_complete_file(cli: Cli, bands: list[str]) -> None:

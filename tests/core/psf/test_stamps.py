@@ -77,6 +77,21 @@ def test_outside_the_lattice_the_edge_holds(stamps):
     np.testing.assert_allclose(psf.at(-40, 99), stamps[5], atol=1e-14)
 
 
+def test_an_unknown_node_is_unknown_around_it_and_hardly_felt_elsewhere():
+    """NaN where it is the nearest node; a node away, the smooth field is as with it."""
+    fwhm = 3 + 0.02 * np.arange(8)[:, None] + 0.01 * np.arange(8)
+    grid = np.array([[moffat(w) for w in row] for row in fwhm])
+    whole = GridPsf(grid, np.arange(8) * 50.0, np.arange(8) * 50.0)
+    grid[3, 4] = np.nan
+    holed = GridPsf(grid, whole.y, whole.x)
+    near = [(150, 200), (126, 224), (174, 176)]
+    assert np.isnan(holed.at_many(*np.transpose(near))).all()
+    away = np.transpose([(124, 200), (150, 226), (100, 100), (300, 20)])
+    np.testing.assert_allclose(holed.at_many(*away), whole.at_many(*away), atol=2e-5)
+    with pytest.raises(FormatError, match="non-finite"):
+        GridPsf(np.full_like(grid, np.nan), whole.y, whole.x)
+
+
 def test_cells_give_the_stamp_of_the_nearest_centre(stamps, rng):
     y, x = rng.uniform(0, 100, (2, 30))
     psf = CellPsf(stamps, y, x)

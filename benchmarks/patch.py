@@ -1,0 +1,122 @@
+"""A whole patch through ``coblend deblend``: flags, bytes, time and resident set.
+
+    python benchmarks/patch.py FOLDER [--size 2000]
+
+Makes five bands of a field with a parent of 700 stars, one whose box is beyond the limit, and a
+PSF that is NaN at one node of its lattice; deblends it with one worker and with two, and once
+more with a PSF that is known everywhere. Prints what became of the parents, and compares files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from field import NOISE, SEEING, _psf, detect, make_field
+
+from coblend.core.exposure import Exposure
+from coblend.core.model import FLAGS
+from coblend.core.psf.grid import GridPsf
+from coblend.io.deblend.models import read_models
+from coblend.io.detect.detections import write_detections
+from coblend.io.exposure.exposures import write_exposure
+from coblend.io.fits.writer import create
+
+N_STAR = 700
+STEP = 64
+"""Distance of the PSF's nodes (pixel)."""
+
+
+def write_patch(folder: Path, size: int) -> None:
+    """Exposures with and without the hole in the PSF, and merged.fits."""
+    field = make_field(size)
+    cube, rng = field.cube, np.random.default_rng(7)
+    images = cube.images.copy()
+    radius, angle = 0.055 * size * np.sqrt(rng.uniform(size=N_STAR)), rng.uniform(size=N_STAR)
+    y = 0.8 * size + radius * np.sin(2 * np.pi * angle)
+    x = 0.8 * size + radius * np.cos(2 * np.pi * angle)
+    flux = 500 * rng.uniform(size=N_STAR) ** -0.8
+    for b, fwhm in enumerate(SEEING):
+        psf = _psf(fwhm)
+        half = len(psf) // 2
+        for sy, sx, f in zip(np.rint(y).astype(int), np.rint(x).astype(int), flux, strict=True):
+            images[b, sy - half : sy + half + 1, sx - half : sx + half + 1] += NOISE[b] * f * psf
+        arm = int(0.75 * size)
+        spike = 8 * NOISE[b] * np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
+        images[b, 36:45, 20 : 20 + arm] += spike[:, None]
+        images[b, 20 : 20 + arm, 36:45] += spike
+    cube = replace(cube, images=images)
+    detections = detect(cube)
+    nodes = np.arange(0.0, size + STEP, STEP)
+    with create(str(folder / "merged.fits"), "merged/1", overwrite=True) as out:
+        write_detections(out, detections)
+    for b, band in enumerate(cube.bands):
+        stamps = np.tile(_psf(SEEING[b]), (len(nodes), len(nodes), 1, 1))
+        for kind in ("whole", "hole"):
+            if kind == "hole":
+                stamps[len(nodes) // 3, len(nodes) // 2] = np.nan
+            exposure = Exposure(
+                cube.images[b], cube.masks[b], cube.variances[b], cube.box, cube.planes, band,
+                "nJy", GridPsf(stamps.copy(), nodes, nodes),
+            )  # fmt: skip
+            with create(str(folder / f"{kind}_{band}.fits"), "exposure/1", overwrite=True) as out:
+                write_exposure(out, exposure)
+    print(f"{len(detections)} parents, {len(detections.peaks)} peaks")
+
+
+def deblend(folder: Path, kind: str, jobs: int) -> Path:
+    """Run the command; print time and resident set."""
+    output = folder / f"{kind}_{jobs}.fits"
+    exposures = sorted(str(path) for path in folder.glob(f"{kind}_?.fits"))
+    exposures = [path for path in exposures if path[-6] in "grizy"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "coblend", "deblend", str(folder / "merged.fits"), *exposures,
+         "-o", str(output), "-j", str(jobs), "--overwrite", "--json", "--set", "max_failed=0.1"],
+        capture_output=True, text=True, check=False, env={"SOURCE_DATE_EPOCH": "0"},
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    print(f"{kind}, {jobs} workers: {seconds:.1f} s, exit {done.returncode}")
+    print(done.stdout, done.stderr)
+    return output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=2000)
+    args = parser.parse_args()
+    args.folder.mkdir(exist_ok=True, parents=True)
+    write_patch(args.folder, args.size)
+    one, two = (deblend(args.folder, "hole", jobs) for jobs in (1, 2))
+    whole = read_models(str(deblend(args.folder, "whole", 2)))
+    print("same bytes for 1 and 2 workers:", one.read_bytes() == two.read_bytes())
+    models = read_models(str(one))
+    flags = models.parents["flags"]
+    for name, bit in FLAGS.items():
+        print(f"  {name}: {np.count_nonzero(flags & bit)}")
+    failed = (flags & FLAGS["failed"]) != 0
+    print("errors:", np.unique(models.parents["error"][failed], return_counts=True))
+    same = [
+        models.objects[name][
+            ~np.isin(models.objects["parent"], models.parents["id"][failed])
+        ].tobytes()
+        == whole.objects[name][
+            ~np.isin(whole.objects["parent"], models.parents["id"][failed])
+        ].tobytes()
+        for name in ("model_flux_i", "chi2", "peak_id")
+    ]
+    print("others untouched:", all(same))
+    images = 5 * args.size**2 * (4 + 4 + 4) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"images {images:.0f} MiB, largest resident set of a process {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
