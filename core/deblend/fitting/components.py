@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Floats = NDArray[np.floating]
 Window = tuple[slice, slice]
@@ -116,6 +116,7 @@ class Stack:
         rows: NDArray[np.int64],
         centres: Centres,
         planes: int = 1,
+        dtype: DTypeLike = np.float32,
     ) -> Stack:
         """Stack of zeros for components ``rows`` of radii ``own``."""
         radius = int(own.max())
@@ -131,7 +132,7 @@ class Stack:
             sx = slice(fx.start - x + radius, fx.stop - x + radius)
             places.append((int(at.blend[i]), (fy, fx), (sy, sx)))
             outside[i, sy, sx] = False
-        zeros = np.zeros((planes, len(rows), side, side), np.float32)
+        zeros = np.zeros((planes, len(rows), side, side), dtype)
         return cls(radius, own, rows, zeros, outside if outside.any() else None, tuple(places))
 
     def take(
@@ -150,7 +151,7 @@ class Stack:
 
     def cut(self, images: Sequence[Floats]) -> Floats:
         """Cut the stamps out of one plane per blend; 0 outside the box."""
-        out = np.zeros(self.morph.shape, np.float32)
+        out = np.zeros_like(self.morph)
         for stamp, (blend, frame, part) in zip(out, self.places, strict=True):
             stamp[part] = images[blend][frame]
         return out
@@ -164,10 +165,11 @@ def stack_stamps(
     Pixels beyond an old stamp are 0; those beyond a new one are dropped.
     """
     home = {int(row): (stack, i) for stack in old for i, row in enumerate(stack.rows)}
+    dtype = np.result_type(np.float32, *(stack.planes for stack in old))
     stacks = []
     for low, high in _sizes(radii):
         rows = np.flatnonzero((radii > low) & (radii <= high))
-        stack = Stack.empty(radii[rows], rows, centres, planes)
+        stack = Stack.empty(radii[rows], rows, centres, planes, dtype)
         for i, row in enumerate(stack.rows):
             if int(row) in home:
                 source, j = home[int(row)]

@@ -106,7 +106,7 @@ def _alone(
 ) -> NDArray[np.float64]:
     """Evaluate frames of one component each; their spectra are replaced by the best ones."""
     rows = [own[0] for own in members]
-    planes = np.zeros((len(rows), *frames.shape), np.float32)
+    planes = np.zeros((len(rows), *frames.shape), frames.data.dtype)
     for plane, row in zip(planes, rows, strict=True):
         morph, window = places[row]
         plane[window] = morph
@@ -141,7 +141,7 @@ def _together(
     spectrum_pull: Floats,
 ) -> NDArray[np.float64]:
     """Evaluate frames of any number of components."""
-    model = np.zeros(frames.data.shape, np.float32)
+    model = np.zeros_like(frames.data)
     for image, own in zip(model, members, strict=True):
         for row in own:
             morph, window = places[row]

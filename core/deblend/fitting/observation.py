@@ -101,7 +101,7 @@ class Frames:
             transform = self.transform(images)
             transform *= transfer
             return self.invert(transform)
-        out = np.empty(images.shape, np.float32)
+        out = np.empty_like(images)
         for i, image in enumerate(images):
             for b, own in enumerate(transfer[i if len(transfer) > 1 else 0]):
                 transform = self.transform(image[b])
@@ -217,7 +217,7 @@ def kernel_transform(
     half = kernels.shape[-1] // 2
     ry, rx = (min(half, n - 1) for n in frame)
     y, x = np.arange(-ry, ry + 1), np.arange(-rx, rx + 1)
-    padded = np.zeros((*kernels.shape[:-2], *period), np.float32)
+    padded = np.zeros((*kernels.shape[:-2], *period), kernels.dtype)
     padded[..., y[:, None], x] = kernels[..., half + y[:, None], half + x]
     return np.asarray(fft.rfft2(padded))
 

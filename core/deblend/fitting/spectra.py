@@ -103,7 +103,7 @@ def _render_frames(
     shape: tuple[int, int],
 ) -> Iterator[tuple[Window, Floats]]:
     """Render components over their whole frames."""
-    planes = np.zeros((len(items), *shape), np.float32)
+    planes = np.zeros((len(items), *shape), frames.data.dtype)
     for plane, (_, morph, (_, window, own)) in zip(planes, items, strict=True):
         plane[window] = morph[own]
     kernel_ft = frames.kernel_ft if len(frames.kernel_ft) == 1 else frames.kernel_ft[rows]
@@ -122,8 +122,9 @@ def _render_stamps(
     half, side = frames.half, shape[0]
     full = (side + 2 * half,) * 2
     kernels = frames.kernels if len(frames.kernels) == 1 else frames.kernels[rows]
-    local = Frames.of(rows, np.zeros((1, 1, *full), np.float32), np.zeros(0), kernels)
-    padded = np.zeros((len(items), *full), np.float32)
+    blank = np.zeros((1, 1, *full), frames.data.dtype)
+    local = Frames.of(rows, blank, blank, kernels)
+    padded = np.zeros((len(items), *full), frames.data.dtype)
     padded[:, half : half + side, half : half + side] = [morph for _, morph, _ in items]
     images = local.invert(local.transform(padded)[:, None] * local.kernel_ft)
     for image, (_, _, (_, window, own)) in zip(images, items, strict=True):
