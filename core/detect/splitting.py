@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from coblend.core.detect.components import group_spans
 from coblend.core.detect.growth import share_growth
@@ -61,7 +62,7 @@ def cut_footprints(
         Array coordinates.
     seeds : array, shape (n_core,), bool
         Cores that become parents: those with peaks, of the parents to cut. Other cores there go
-        to the nearest of them.
+        to the nearest of them, and so do pieces of the footprint that touch none.
     shape : tuple of int
         Rows and columns of the image.
     radius : int
@@ -78,15 +79,39 @@ def cut_footprints(
     part, part_core = cores.spans[mine], cores.owner[mine]
     order = raster_order(part)
     part, part_core = part[order], part_core[order]
-    grown = old_spans[gone]
-    grown = grown[raster_order(grown)]
+    order = raster_order(old_spans[gone])
+    grown, grown_owner = old_spans[gone][order], old_owner[gone][order]
     area, reached = _area(grown), -1
     while reached < _area(part) < area or reached < 0:
         reached = _area(part)
         part, part_core = share_growth(part, part_core, grown, shape, radius)
-    spans = np.concatenate([old_spans[~gone], part])
-    name = np.concatenate([old_owner[~gone], n_old + part_core])  # cores as n_old + core
+    apart = SpanIndex.build(part).find(grown[:, 0], grown[:, 1]) < 0
+    owner = parents.core_parent[part_core]
+    nearest = _nearest_spans(grown[apart], grown_owner[apart], part, owner)
+    spans = np.concatenate([old_spans[~gone], part, grown[apart]])
+    core = np.concatenate([part_core, part_core[nearest]])
+    name = np.concatenate([old_owner[~gone], n_old + core])  # cores as n_old + core
     return _numbered(spans, name, parents, cores)
+
+
+def _nearest_spans(
+    spans: NDArray[np.int32],
+    owner: NDArray[np.int64],
+    others: NDArray[np.int32],
+    other_owner: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Find for each span the nearest (by middle) of ``others`` that has the same owner.
+
+    For pieces of a footprint without contact to any core: no growth reaches them.
+    """
+    if not len(spans):
+        return np.zeros(0, np.int64)
+    far = 4.0 * max(int(np.ptp(others[:, column])) + 1 for column in (0, 2)) + np.ptp(spans)
+    places = [
+        np.stack([s[:, 0], 0.5 * (s[:, 1] + s[:, 2]), far * o], axis=1)
+        for s, o in ((spans, owner), (others, other_owner))
+    ]
+    return np.asarray(cKDTree(places[1]).query(places[0])[1], np.int64)
 
 
 def _numbered(

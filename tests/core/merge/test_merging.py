@@ -221,6 +221,30 @@ def test_cut_keeps_an_isolated_piece_that_has_a_peak_but_no_core(detections_from
     assert labels[cut.peaks["iy"], cut.peaks["ix"]].tolist() == [1, 2, 3]
 
 
+def test_cut_keeps_an_isolated_piece_that_has_a_core_but_no_peak(detections_from):
+    """Nothing grows into it: it goes to the nearest core of its parent, pixels and core."""
+    image = np.zeros((40, 120))
+    image[20, 10:31] = 1
+    image[20, 12] = image[20, 28] = 9  # two cores on one bridge
+    image[20, 60:65] = 9  # a piece apart, a core without a peak
+    image[30, 100:105] = 9  # another parent, last in every list
+    found = detections_from(image, 0.5, "g")
+    peaks = found.peaks[found.peaks["ix"] != 62]
+    parents = found.parents[[0, 2]].copy()
+    parents["npeak"], parents["peak0"] = [2, 1], [0, 2]
+    footprints = found.footprints.__class__(found.footprints.spans, np.array([0, 2, 3]))
+    cores = detections_from(image, 8, "g").footprints
+    catalogue = replace(
+        found, parents=parents, peaks=peaks, footprints=footprints, cores=cores
+    )
+    cut = merge_detections([catalogue], params(1, 0, max_peaks=1))
+    assert sorted(cut.peaks["ix"].tolist()) == [12, 28, 102]
+    labels = cut.footprints.labels(cut.box)
+    assert np.array_equal(labels > 0, image > 0)  # the union is unchanged
+    assert (labels[20, 60:65] == labels[20, 28]).all()
+    assert cut.parents["flag_split"].tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize("scale", [0.2, 0.2 * (1 + 1e-7), 0.2 * (1 - 1e-7)])
 def test_lattice_ties_do_not_depend_on_the_last_digit_of_the_scale(scale):
     """1 arcsec is 5 px: an offset of (3, 4) is never farther than that."""
