@@ -70,6 +70,11 @@ class Centres:
         """Return the same components, in blends of other numbers."""
         return replace(self, blend=blend)
 
+    def whole_box(self) -> NDArray[np.int64]:
+        """First and end row and column of the blends' boxes, shape (k, 4)."""
+        zero = np.zeros(len(self), np.int64)
+        return np.stack([zero, self.ny, zero, self.nx], 1)
+
     @property
     def reach(self) -> NDArray[np.int64]:
         """Offset of the farthest pixel of the box, shape (k,)."""
@@ -117,17 +122,19 @@ class Stack:
         centres: Centres,
         planes: int = 1,
         dtype: DTypeLike = np.float32,
+        limits: NDArray[np.int64] | None = None,
     ) -> Stack:
-        """Stack of zeros for components ``rows`` of radii ``own``."""
+        """Stack of zeros for components ``rows`` of radii ``own``; see `stack_stamps`."""
         radius = int(own.max())
         side = 2 * radius + 1
         at = centres.select(rows)
         places = []
         outside = np.ones((len(rows), side, side), bool)
-        for i, r in enumerate(own.tolist()):
-            y, x, ny, nx = int(at.y[i]), int(at.x[i]), int(at.ny[i]), int(at.nx[i])
-            fy = slice(max(0, y - r), min(ny, y + r + 1))
-            fx = slice(max(0, x - r), min(nx, x + r + 1))
+        edges = at.whole_box() if limits is None else limits[rows]
+        for i, (r, (y0, y1, x0, x1)) in enumerate(zip(own.tolist(), edges.tolist(), strict=True)):
+            y, x = int(at.y[i]), int(at.x[i])
+            fy = slice(max(y0, y - r), min(y1, y + r + 1))
+            fx = slice(max(x0, x - r), min(x1, x + r + 1))
             sy = slice(fy.start - y + radius, fy.stop - y + radius)
             sx = slice(fx.start - x + radius, fx.stop - x + radius)
             places.append((int(at.blend[i]), (fy, fx), (sy, sx)))
@@ -158,18 +165,32 @@ class Stack:
 
 
 def stack_stamps(
-    radii: NDArray[np.int64], centres: Centres, old: Sequence[Stack], planes: int = 1
+    radii: NDArray[np.int64],
+    centres: Centres,
+    old: Sequence[Stack],
+    planes: int = 1,
+    limits: NDArray[np.int64] | None = None,
 ) -> list[Stack]:
     """Sort components into stacks by radius and copy what the old stacks hold of them.
 
     Pixels beyond an old stamp are 0; those beyond a new one are dropped.
+
+    Parameters
+    ----------
+    radii : array, shape (k,), int64
+    centres : Centres
+    old : sequence of Stack
+    planes : int
+    limits : array, shape (k, 4), int64, optional
+        First and end row, first and end column that each component may use; by default those of
+        the blend's box.
     """
     home = {int(row): (stack, i) for stack in old for i, row in enumerate(stack.rows)}
     dtype = np.result_type(np.float32, *(stack.planes for stack in old))
     stacks = []
     for low, high in _sizes(radii):
         rows = np.flatnonzero((radii > low) & (radii <= high))
-        stack = Stack.empty(radii[rows], rows, centres, planes, dtype)
+        stack = Stack.empty(radii[rows], rows, centres, planes, dtype, limits)
         for i, row in enumerate(stack.rows):
             if int(row) in home:
                 source, j = home[int(row)]
@@ -226,6 +247,15 @@ def _sizes(radii: NDArray[np.int64]) -> list[tuple[int, int]]:
         sizes.append((low, radius))
         low, held = radius, 0
     return sizes
+
+
+def limits_of(stacks: Sequence[Stack], n_component: int) -> NDArray[np.int64]:
+    """First and end row and column of every component, frame coordinates, shape (k, 4)."""
+    limits = np.zeros((n_component, 4), np.int64)
+    for stack in stacks:
+        for row, (_, (y, x), _) in zip(stack.rows.tolist(), stack.places, strict=True):
+            limits[row] = y.start, y.stop, x.start, x.stop
+    return limits
 
 
 def members_of(centres: Centres, n_blend: int) -> list[list[int]]:
