@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
@@ -12,6 +13,9 @@ from coblend.core.exposure import Exposure
 from coblend.io.sky.wcs import grid_offset
 
 _WCS_TOLERANCE = 0.01  # pixel
+_FLOAT32_VARIANCE = (1e-30, 1e30)
+"""Variances with which 32-bit sums of squares and inverses neither vanish nor overflow."""
+_N_LOOKED_AT = 4096
 
 
 def require_band(exposure: Exposure, path: str) -> None:
@@ -31,6 +35,33 @@ def require_psf(exposure: Exposure, path: str) -> None:
             "no PSF",
             path,
             hint="add an HDU PSF (a stamp, a grid, or a PSFEx table), see docs/formats.md",
+        )
+
+
+def require_scale(variance: NDArray[np.floating], path: str, hdu: str) -> None:
+    """Refuse an image in a unit so small or large that 32-bit floats do not hold its variance.
+
+    Parameters
+    ----------
+    variance : array
+        As in the file; some thousand pixels of it are looked at.
+
+    Raises
+    ------
+    FormatError
+        With the factor that brings the noise near 1.
+    """
+    some = variance.reshape(-1)[:: max(1, variance.size // _N_LOOKED_AT)]
+    some = some[np.isfinite(some) & (some > 0)]
+    typical = float(np.median(some)) if some.size else 1.0
+    least, most = _FLOAT32_VARIANCE
+    if not least <= typical <= most:
+        power = -round(float(np.log10(typical)) / 2)
+        raise FormatError(
+            f"the variance is about {typical:.1e}, expected {least:g} to {most:g}",
+            path,
+            hdu,
+            f"multiply the image by 1e{power}, the variance by 1e{2 * power}, and say so in BUNIT",
         )
 
 

@@ -14,7 +14,13 @@ from coblend.core.box import Box
 from coblend.core.errors import CoblendError, FormatError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.io.exposure.checks import describe_box, require_band, require_psf, require_same_grid
+from coblend.io.exposure.checks import (
+    describe_box,
+    require_band,
+    require_psf,
+    require_same_grid,
+    require_scale,
+)
 from coblend.io.exposure.dialects import RMS, WEIGHT, Plane, Planes, find_planes, only_image
 from coblend.io.exposure.frame import frame_header, frame_origin
 from coblend.io.fits.reader import FitsFile, open_fits
@@ -234,7 +240,8 @@ def _plane(
         slices = section.slices(Box(0, 0, 0, 0))
         slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
     data = file.image(plane.hdu, slices)
-    return np.asarray(data.reshape(data.shape[-2:]), dtype)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, so NO_DATA
+        return np.asarray(data.reshape(data.shape[-2:]), dtype)
 
 
 def _mask(
@@ -266,7 +273,7 @@ def _mask(
 
 def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.float32]:
     # Weight and rms maps are converted in float64; a variance plane needs no such copy.
-    dtype = np.float64 if planes.noise_kind in (WEIGHT, RMS) else np.float32
+    dtype = np.float64 if planes.noise_kind in (WEIGHT, RMS) else None
     if planes.noise.path == file.path:
         data = _plane(file, planes.noise, "VARIANCE", section, dtype)
     else:
@@ -278,6 +285,7 @@ def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.fl
             data = np.where(data > 0, 1 / data, np.nan)
         elif planes.noise_kind == RMS:
             data = np.where(data > 0, data**2, np.nan)
+        require_scale(data, planes.noise.path, planes.noise_kind.upper())
         return np.asarray(data, np.float32)
 
 

@@ -151,6 +151,19 @@ def test_des_files_and_chosen_hdus(exposure: Exposure, tmp_path: Path) -> None:
         assert np.allclose(back.variance[0], exposure.variance[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_a_unit_whose_variance_32_bit_floats_do_not_hold(tmp_path: Path, factor: float) -> None:
+    """Squares of such an image would vanish or overflow, and nothing would be detected."""
+    image = np.full((6, 7), 3.0)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(image * factor, name="IMAGE"),
+            fits.ImageHDU((image * factor) ** 2, name="VARIANCE")]  # fmt: skip
+    fits.HDUList(hdus).writeto(tmp_path / "unit.fits")
+    with pytest.raises(FormatError, match="the variance is about 9") as caught:
+        read_exposure(str(tmp_path / "unit.fits"))
+    power = -round(np.log10(3 * factor))
+    assert f"multiply the image by 1e{power}," in (caught.value.hint or "")
+
+
 def test_a_section_is_a_cut_of_the_whole(exposure: Exposure, write_file: Writer) -> None:
     path = write_file(exposure)
     whole = read_exposure(str(path))
