@@ -100,8 +100,8 @@ class ModelFile:
 
     def _read_header(self) -> None:
         cards = self._file.cards("PARENTS")
-        header = _header_values(cards)
         try:
+            header = _header_values(cards)
             self.bands = tuple(str(header[f"BAND{i + 1}"]) for i in range(int(header["NBAND"])))
             self.box = Box(*(int(header[k]) for k in ("Y0", "X0", "NAXISI2", "NAXISI1")))
             self.kernel_reg = float(header["KERNREG"])

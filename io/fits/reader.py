@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from coblend.core.errors import CorruptFileError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue
-from coblend.io.fits.checksum import data_intact
+from coblend.io.fits.checksum import data_intact, header_intact
 from coblend.io.fits.structure import HduInfo, scan
 from coblend.io.fits.tiles import check_tiles
 
 _SPECIAL = set("[](){}!*?,;+")
+_STALE = (
+    "re-copy the file or make it again; if a program changed it on purpose, let it write "
+    "checksums too (astropy: checksum=True)"
+)
 
 
 @contextmanager
@@ -72,13 +76,21 @@ class FitsFile:
         return (kind, int(major)) if major.isdigit() else ("", 0)
 
     def require_schema(self, kind: str, major: int = 1) -> None:
-        """Check that this is one of our files of ``kind``.
+        """Check that this is one of our files of ``kind``, with undamaged headers.
 
         Raises
         ------
+        CorruptFileError
+            A header disagrees with its checksum.
         SchemaError
             It is another kind, or newer than ``major``.
         """
+        for index, hdu in enumerate(self.hdus):
+            if not self.path.endswith(".gz") and not header_intact(self._raw, hdu):
+                raise CorruptFileError(
+                    "its header is damaged: its CHECKSUM does not match",
+                    self.path, hdu.name or str(index), _STALE,
+                )  # fmt: skip
         found, version = self.schema
         if found != kind:
             what = f"a {found} file" if found else f"HDUs {self.describe()}"
@@ -206,10 +218,8 @@ class FitsFile:
         if own and section is None:
             if not data_intact(self._raw, info):
                 raise CorruptFileError(
-                    "is damaged: its DATASUM does not match", self.path, info.name,
-                    hint="re-copy the file or make it again; if a program changed it on purpose, "
-                    "let it write checksums too (astropy: checksum=True)",
-                )  # fmt: skip
+                    "is damaged: its DATASUM does not match", self.path, info.name, _STALE
+                )
         elif info.kind == "compressed":
             check_tiles(self._raw, self.path, info, section)
 

@@ -8,7 +8,9 @@ only).
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -16,6 +18,8 @@ from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 
 BLOCK = 2880
 CARD = 80
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_REMEDY = "re-copy the file, or make it again"
 _MAX_HEADER = 4000 * BLOCK  # a header longer than this is not a header
 
 
@@ -99,13 +103,13 @@ def _walk(stream: BinaryIO, size: int, path: str) -> list[HduInfo]:
         hdu = _read_hdu(stream, position, size, len(hdus), path)
         hdus.append(hdu)
         position = hdu.end
-    expected = hdus[0].value("NEXTEND")
     own = hdus[0].value("SCHEMA") is not None
-    if own and expected is not None and int(expected) != len(hdus) - 1:
+    expected = hdus[0].value("NEXTEND")
+    if own and expected not in (None, str(len(hdus) - 1)):
         raise CorruptFileError(
             f"truncated: {len(hdus) - 1} extensions, the primary header says {expected}",
             path,
-            hint="re-copy the file, or make it again",
+            hint=_REMEDY,
         )
     if own and position != size:
         raise CorruptFileError(f"{size - position} bytes after the last HDU, expected none", path)
@@ -129,28 +133,33 @@ def _require_fits(stream: BinaryIO, size: int, path: str) -> None:
 
 def _read_hdu(stream: BinaryIO, start: int, size: int, index: int, path: str) -> HduInfo:
     cards = _read_header(stream, start, size, index, path)
-    naxis = [int(_value(cards, f"NAXIS{i + 1}") or 0) for i in range(_integer(cards, "NAXIS"))]
-    count = 1 if naxis else 0
-    for n in naxis:
-        count *= n
-    length = (
-        abs(_integer(cards, "BITPIX"))
-        // 8
-        * _integer(cards, "GCOUNT", 1)
-        * (_integer(cards, "PCOUNT") + count)
-    )
     data = start + -(-(len(cards) + 1) * CARD // BLOCK) * BLOCK
-    end = data + -(-length // BLOCK) * BLOCK
+    try:
+        naxis = [_integer(cards, f"NAXIS{i + 1}") for i in range(_integer(cards, "NAXIS"))]
+        end = data + -(-_data_length(cards, naxis) // BLOCK) * BLOCK
+        kind, shape = _kind(cards, naxis)
+        version = _integer(cards, "EXTVER", 1)
+    except ValueError as error:
+        raise CorruptFileError(
+            f"the header of HDU {index} is damaged: {error}", path, hint=_REMEDY
+        ) from error
     name = (_value(cards, "EXTNAME") or "").upper()
     if end > size:
         raise CorruptFileError(
             f"truncated: {size} bytes, needs {end} (HDU {index} {name or 'primary'})",
             path,
-            hint="re-copy the file, or make it again",
+            hint=_REMEDY,
         )
-    kind, shape = _kind(cards, naxis)
-    version = int(_value(cards, "EXTVER") or 1)
     return HduInfo(name, version, kind, shape, start, data, end, cards)
+
+
+def _data_length(cards: tuple[str, ...], naxis: list[int]) -> int:
+    """Bytes of data (FITS standard 4.0, equation 2)."""
+    extra = _integer(cards, "PCOUNT")
+    if min([extra, *naxis]) < 0:
+        raise ValueError(f"negative size {min([extra, *naxis])}")
+    count = math.prod(naxis) if naxis else 0
+    return abs(_integer(cards, "BITPIX")) // 8 * _integer(cards, "GCOUNT", 1) * (extra + count)
 
 
 def _read_header(
@@ -168,10 +177,7 @@ def _read_header(
             if card[:8] == "END     ":
                 return tuple(cards)
             cards.append(card)
-    raise CorruptFileError(
-        f"truncated: the header of HDU {index} has no END", path,
-        hint="re-copy the file, or make it again",
-    )  # fmt: skip
+    raise CorruptFileError(f"truncated: the header of HDU {index} has no END", path, hint=_REMEDY)
 
 
 def _kind(cards: tuple[str, ...], naxis: list[int]) -> tuple[str, tuple[int, ...]]:
@@ -186,7 +192,11 @@ def _kind(cards: tuple[str, ...], naxis: list[int]) -> tuple[str, tuple[int, ...
 
 def _integer(cards: tuple[str, ...], key: str, default: int = 0) -> int:
     value = _value(cards, key)
-    return default if value is None else int(value)
+    if value is None:
+        return default
+    if not _INTEGER.fullmatch(value):
+        raise ValueError(f"{key} is {value!r}")
+    return int(value)
 
 
 def _value(cards: tuple[str, ...], key: str) -> str | None:
