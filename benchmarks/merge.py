@@ -22,8 +22,9 @@ from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detection import Detections
 from coblend.core.footprint import SpanIndex, union_spans
-from coblend.core.merge.association import Limits, associate
+from coblend.core.merge.association import associate
 from coblend.core.merge.footprint_lists import FootprintLists
+from coblend.core.merge.limits import Limits
 from coblend.core.merge.merging import merge_detections
 from coblend.core.merge.overlap import SortedSpans, overlap_edges
 from coblend.core.merge.tree import entry_tree
@@ -89,7 +90,7 @@ def literal(lists: FootprintLists, limits: Limits, size: int) -> dict[int, list[
             nearest = min(
                 ((y[p] - y[q]) ** 2 + (x[p] - x[q]) ** 2 for p in before), default=np.inf
             )
-            if nearest >= limits.max_same and nearest > limits.min_new:
+            if nearest >= limits.max_same[0] and nearest > limits.min_new[0]:
                 entry.append(q)
 
     for f in range(lists.n_footprint):
@@ -140,7 +141,7 @@ def main() -> None:
               f"{len(merged.peaks):8d}{seconds:7.2f}")  # fmt: skip
     catalogues = sky(3, options.peaks, options.size)
     lists = FootprintLists.of(catalogues)
-    limits = Limits(25.0, 2.25)
+    limits = Limits.uniform(3, 25.0, 2.25)
     start = time.process_time()
     expected = literal(lists, limits, options.size)
     slow = time.process_time() - start

@@ -15,6 +15,9 @@ from coblend.core.errors import FormatError, ParameterError, WcsMismatchError
 from coblend.core.params.merge import MergeParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from coblend.core.detection import Detections
     from coblend.core.exposure import Exposure
     from coblend.io.fits.specs import FileSpec
@@ -45,6 +48,12 @@ MAX_GRID_OFFSET = 0.01
     multiple=True,
     help="Label image of such a catalogue, for its footprints.",
 )
+@click.option(
+    "--mask",
+    metavar="EXPOSURE",
+    multiple=True,
+    help="Exposure whose bad pixels sky objects avoid; for each band.",
+)
 @product_options
 def merge_detections(
     run: Run,
@@ -52,6 +61,7 @@ def merge_detections(
     catalogues: Sequence[str],
     like: str | None,
     segmentation: Sequence[str],
+    mask: Sequence[str],
     out_segmentation: str | None,
     regions: str | None,
 ) -> None:
@@ -66,6 +76,9 @@ def merge_detections(
     Its footprints come from --segmentation, else they are ellipses where the catalogue has them,
     or discs of --footprint-radius pixels, clipped to the image: a large radius makes one parent
     of a whole cut-out.
+
+    The last parents are --sky-objects discs in empty places (column merge_footprint_sky), whose
+    fluxes tell the noise and the background of whatever follows.
     """
     from coblend.core.merge.merging import merge_detections as merge
     from coblend.io.detect.detections import with_sky_positions, write_detections
@@ -77,11 +90,14 @@ def merge_detections(
     ordered = _in_priority(inputs, params.priority)
     _check_grids(ordered, params)
     only = [detections for _, detections in ordered]
-    scale = pixel_scale(only[0].wcs)
-    merged = merge(only, params, pixel_scale=scale, seed=run.seed)
-    got, wanted = merged.meta["SKYGOT"], merged.meta["SKYWANT"]
-    if got != wanted:
-        log.warning("room for %s of %s sky objects", got, wanted)
+    merged = merge(
+        only,
+        params,
+        pixel_scale=pixel_scale(only[0].wcs),
+        seed=run.seed,
+        masked=_masked(run, mask, ordered[0], params),
+    )
+    _warn(merged)
     n_sky = int(merged.parents["merge_footprint_sky"].sum())
     run.report(
         {
@@ -95,6 +111,38 @@ def merge_detections(
         with run.create("merged/1") as out:
             write_detections(out, with_sky_positions(merged))
         write_products(run, merged, out_segmentation, regions)
+
+
+def _warn(merged: Detections) -> None:
+    """Say what may not have been meant."""
+    got, wanted = merged.meta["SKYGOT"], merged.meta["SKYWANT"]
+    if got != wanted:
+        log.warning("room for %s of %s sky objects", got, wanted)
+    new, same = (merged.meta.get(key, -1.0) for key in ("MINNEW2", "MAXSAME2"))
+    if 0 <= float(new) < float(same):
+        log.warning(
+            "min_new_peak is smaller than max_same_peak: every peak is either the same or new"
+        )
+
+
+def _masked(
+    run: Run, paths: Sequence[str], reference: tuple[str, Detections], params: MergeParams
+) -> NDArray[np.int32] | None:
+    """Spans that sky objects avoid."""
+    import numpy as np
+
+    from coblend.core.merge.sky import masked_spans
+    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.fits.specs import parse_spec
+
+    spans = []
+    for path in paths:
+        spec = parse_spec(path)
+        run.add_input("mask", spec.path)
+        exposure = read_exposure(spec, allow_empty=True)
+        _check_grid(reference, (spec.path, exposure), params)
+        spans.append(masked_spans(exposure, params.sky_avoid_mask))
+    return np.concatenate(spans) if spans else None
 
 
 def _read_all(
@@ -196,6 +244,7 @@ def _read_foreign(
                 read_segmentation(labels),
                 by_label=params.seg_parent == "label",
                 grow=params.grow,
+                max_misfit=params.max_misfit,
             )
         else:
             detections, warnings = adopt_sources(
@@ -234,14 +283,22 @@ def _in_priority(
 
 def _check_grids(inputs: list[tuple[str, Detections]], params: MergeParams) -> None:
     """Refuse inputs on different pixel grids."""
+    for other in inputs[1:]:
+        _check_grid(inputs[0], other, params)
+
+
+def _check_grid(
+    reference: tuple[str, Detections],
+    other: tuple[str, Detections | Exposure],
+    params: MergeParams,
+) -> None:
     from coblend.io.sky.wcs import grid_offset
 
-    path, first = inputs[0]
-    for other_path, other in inputs[1:]:
-        offset = grid_offset(first.wcs, first.box, other.wcs, other.box)
-        if offset > MAX_GRID_OFFSET and not params.ignore_wcs:
-            raise WcsMismatchError(
-                f"its pixel grid is {offset:.3g} px off that of {path}",
-                other_path,
-                hint="warp the exposures to one grid, or give --set ignore_wcs=true",
-            )
+    (path, first), (other_path, second) = reference, other
+    offset = grid_offset(first.wcs, first.box, second.wcs, second.box)
+    if offset > MAX_GRID_OFFSET and not params.ignore_wcs:
+        raise WcsMismatchError(
+            f"its pixel grid is {offset:.3g} px off that of {path}",
+            other_path,
+            hint="warp the exposures to one grid, or give --set ignore_wcs=true",
+        )

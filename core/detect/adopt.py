@@ -28,8 +28,6 @@ from coblend.core.footprint import (
 
 MIN_RADIUS = 3.0
 """Smallest radius of a footprint that follows from a significance, pixel."""
-MAX_MISFIT = 0.01
-"""Largest fraction of labels without a row, or of rows without a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,7 @@ def adopt_segmentation(
     *,
     by_label: bool = False,
     grow: int = 0,
+    max_misfit: float = 0.01,
 ) -> tuple[Detections, list[str]]:
     """Take the footprints from a segmentation image.
 
@@ -118,6 +117,8 @@ def adopt_segmentation(
         Every label is a parent, instead of every set of touching labels.
     grow : int
         Growth of the parents, pixel; not with ``by_label``.
+    max_misfit : float
+        Largest fraction of labels without a row, or of rows without a label.
 
     Returns
     -------
@@ -139,7 +140,7 @@ def adopt_segmentation(
         sources.label > 0, sources.label, segmentation[y - field.box.y0, x - field.box.x0]
     )
     known = np.isin(label, values)
-    warnings += _misfits(label, known, values)
+    warnings += _misfits(label, known, values, max_misfit)
     sources, label = _rows(sources, known), label[known]
     y, x = _nearest_pixels(sources, spans, values, label)
     spans, values = _with_sources(spans, values, label)
@@ -252,7 +253,7 @@ def _detections(
     first = np.ones(len(rows), bool)
     first[1:] = pixel[rows][1:] != pixel[rows][:-1]
     rows = np.sort(rows[first])
-    peaks = blank_peaks((field.band,), len(rows), field.unit)
+    peaks = blank_peaks((field.band,), len(rows))
     peaks["iy"], peaks["ix"] = y[rows], x[rows]
     for name in ("x", "y", "flux", "flux_err", "snr"):
         peaks[name] = getattr(sources, name)[rows]
@@ -262,7 +263,7 @@ def _detections(
     peaks[f"merge_peak_{suffix}"] = True
     parents, peaks, _ = assemble(
         (field.band,), footprints, peaks, owner[rows], order=order[rows],
-        field_id=field.field_id, code=identifiers.FOREIGN, unit=field.unit,
+        field_id=field.field_id, code=identifiers.FOREIGN,
     )  # fmt: skip
     parents[f"merge_footprint_{suffix}"] = True
     return Detections(
@@ -325,7 +326,10 @@ def _check_segmentation(segmentation: NDArray[np.integer], box: Box) -> None:
 
 
 def _misfits(
-    label: NDArray[np.int64], known: NDArray[np.bool_], values: NDArray[np.integer]
+    label: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    values: NDArray[np.integer],
+    limit: float,
 ) -> list[str]:
     """Say how many rows and labels have no counterpart; refuse too many."""
     names = np.unique(values)
@@ -335,9 +339,11 @@ def _misfits(
         f"{lost} of {len(label)} rows have no label in the segmentation image, "
         f"{orphans} of {len(names)} labels no row"
     )
-    if lost > MAX_MISFIT * len(label) or orphans > MAX_MISFIT * len(names):
+    if lost > limit * len(label) or orphans > limit * len(names):
         raise FormatError(
-            text, hint="do both come from one run? A wrong --set origin= also looks like this"
+            text,
+            hint="do both come from one run, counted from one --set origin=0 or 1? "
+            "--set max_misfit=1 drops them",
         )
     return [text] if lost or orphans else []
 

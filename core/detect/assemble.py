@@ -15,9 +15,9 @@ from coblend.core.detection import PARENT_FLAGS, parent_columns, peak_columns
 from coblend.core.footprint import FootprintSet
 
 
-def blank_peaks(bands: Sequence[str], n: int, unit: str = "") -> NDArray[Any]:
+def blank_peaks(bands: Sequence[str], n: int) -> NDArray[Any]:
     """PEAKS of ``n`` rows, unknown values NaN; not in a core, of no band."""
-    peaks = empty_table(peak_columns(bands, unit), n)
+    peaks = empty_table(peak_columns(bands), n)
     peaks["core"] = -1
     return peaks
 
@@ -31,7 +31,6 @@ def assemble(
     order: ArrayLike,
     field_id: int,
     code: int,
-    unit: str = "",
     sky: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Fill what follows from geometry: offsets, boxes, centroids, ranks, identifiers.
@@ -49,7 +48,6 @@ def assemble(
         What ranks the peaks of a parent, largest first; NaN last; ties by row, then column.
     field_id, code : int
         For `identifiers.encode`.
-    unit : str
     sky : array, shape (n,), bool, optional
         Which parents are sky objects.
 
@@ -60,7 +58,7 @@ def assemble(
         Which input row each peak was.
     """
     n = len(footprints)
-    parents = empty_table(parent_columns(bands, unit), n)
+    parents = empty_table(parent_columns(bands), n)
     is_sky = np.zeros(n, bool) if sky is None else sky
     value = np.nan_to_num(np.asarray(order, np.float64), nan=-np.inf)
     rows = np.lexsort((peaks["ix"], peaks["iy"], -value, owner))

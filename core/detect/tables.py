@@ -38,7 +38,7 @@ def tables(
     owner = parents.core_parent[peaks.core]
     rows, table, _ = assemble(
         bands, footprints, table, owner, order=table["snr"], field_id=params.field_id,
-        code=identifiers.band_code(exposure.band), unit=exposure.unit,
+        code=identifiers.band_code(exposure.band),
     )  # fmt: skip
     sums = sum_footprints(work.flat, parents.footprints)
     rows["flux"] = sums.flux
@@ -73,7 +73,7 @@ def _peak_table(work: Work, sign: int, peaks: Peaks) -> NDArray[Any]:
     exposure = work.exposure
     box, unit = exposure.box, work.scale.unit
     flux = sign * peaks.snr * peaks.flux_err
-    table = blank_peaks((exposure.band,), len(peaks), exposure.unit)
+    table = blank_peaks((exposure.band,), len(peaks))
     iy, ix = np.divmod(peaks.pixel, box.nx)
     table["iy"], table["ix"] = iy + box.y0, ix + box.x0
     table["y"], table["x"] = peaks.y + box.y0, peaks.x + box.x0

@@ -1,7 +1,8 @@
 """Which peaks survive when entries are joined.
 
 Adding the peaks Q of a footprint (or of an absorbed entry) to an entry compares each q with the
-entry's peaks as they were before. With d the distance to the nearest p,
+entry's peaks as they were before. With d the distance to the nearest p, and the limits of the
+band that is being added,
 
     d < max_same   q is p seen again: p takes its flags, q goes;
     d > min_new    q is new and joins;
@@ -21,29 +22,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from coblend.core.merge.footprint_lists import FootprintLists
+from coblend.core.merge.limits import Limits
 from coblend.core.merge.tree import NEVER, EntryTree
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Squared distances (pixel**2) that decide; negative: the rule is off.
-
-    Parameters
-    ----------
-    min_new : float
-        A new peak must be farther from every existing one.
-    max_same : float
-        A peak closer than this only sets flags.
-    """
-
-    min_new: float
-    max_same: float
-
-    @property
-    def radius(self) -> float:
-        """Distance within which peaks interact, pixel; negative: never."""
-        largest = max(self.min_new, self.max_same)
-        return float(np.sqrt(largest)) if largest >= 0 else -1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +97,7 @@ def associate(lists: FootprintLists, tree: EntryTree, limits: Limits) -> Associa
     own_time = tree.time[lists.peak_owner]
     a, b, distance2 = close_pairs(lists, tree.root, limits.radius)
     q, p, time = _meetings(a, b, lists.peak_owner, tree)
-    if limits.min_new < 0:  # nothing is ever added: only founders' peaks are compared with
+    if not limits.adds:  # only founders' peaks are compared with
         first = (time == own_time[q]) & (own_time[p] > time)
         q, p, time, distance2 = q[first], p[first], time[first], distance2[first]
     place = tree.list_positions()[lists.peak_owner]
@@ -125,10 +105,11 @@ def associate(lists: FootprintLists, tree: EntryTree, limits: Limits) -> Associa
     q, p, time, distance2 = q[order], p[order], time[order], distance2[order]
     while len(q):
         ready = _ready(q, p, time, len(state.alive))
-        _decide(state, q[ready], p[ready], distance2[ready], limits)
+        band = lists.footprint_band[tree.newcomer(time[ready])]
+        _decide(state, q[ready], p[ready], distance2[ready], band, limits)
         left = ~ready & state.alive[q] & state.alive[p]
         q, p, time, distance2 = q[left], p[left], time[left], distance2[left]
-    if limits.min_new < 0:
+    if not limits.adds:
         state.alive[own_time != NEVER] = False
     return state
 
@@ -174,16 +155,18 @@ def _decide(
     q: NDArray[np.int64],
     p: NDArray[np.int64],
     distance2: NDArray[Any],
+    band: NDArray[np.int64],
     limits: Limits,
 ) -> None:
     """Decide for every q from its nearest p; pairs sorted by q, nearest first, all alive."""
     nearest = np.ones(len(q), bool)
     nearest[1:] = q[1:] != q[:-1]
-    q, p, distance2 = q[nearest], p[nearest], distance2[nearest]
-    by_distance = np.argsort(-distance2, kind="stable")
-    q, p, distance2 = q[by_distance], p[by_distance], distance2[by_distance]
-    same = (distance2 < limits.max_same) & (limits.max_same > 0)
-    new = ~same & (limits.min_new >= 0) & (distance2 > limits.min_new)
+    order = np.flatnonzero(nearest)
+    order = order[np.argsort(-distance2[order], kind="stable")]
+    q, p, distance2, band = q[order], p[order], distance2[order], band[order]
+    min_new, max_same = limits.min_new[band], limits.max_same[band]
+    same = (distance2 < max_same) & (max_same > 0)
+    new = ~same & (min_new >= 0) & (distance2 > min_new)
     gone = ~same & ~new
     state.identify(q[same], p[same])
     state.drop(q[gone], p[gone])
@@ -206,7 +189,7 @@ def associate_by_band(
         mine = np.flatnonzero(band == b)
         if not len(kept) or not len(mine):
             continue
-        if limits.min_new < 0:  # nothing is added to an entry that has peaks
+        if not limits.adds:  # nothing is added to an entry that has peaks
             state.alive[mine[np.isin(entry[mine], entry[kept])]] = False
         if limits.radius < 0:
             continue
@@ -216,5 +199,5 @@ def associate_by_band(
         near = np.isfinite(distance)
         q, p = mine[near], kept[index[near]]
         distance2 = (lists.y[q] - lists.y[p]) ** 2 + (lists.x[q] - lists.x[p]) ** 2
-        _decide(state, q, p, distance2, limits)
+        _decide(state, q, p, distance2, np.full(len(q), b), limits)
     return state

@@ -13,22 +13,18 @@ from coblend.core.catalog import column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detection import Detections
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
-from coblend.core.footprint import FootprintSet, raster_order
-from coblend.core.merge.association import (
-    Association,
-    Limits,
-    associate,
-    associate_by_band,
-)
+from coblend.core.footprint import FootprintSet, union_spans
+from coblend.core.merge.association import Association, associate, associate_by_band
 from coblend.core.merge.cull import kept_peaks
 from coblend.core.merge.footprint_lists import FootprintLists
+from coblend.core.merge.limits import Limits, peak_limits
 from coblend.core.merge.overlap import SortedSpans, overlap_edges, union_footprints
 from coblend.core.merge.parents import containing, cut, flag_parents, union_cores
 from coblend.core.merge.sky import sky_footprints, sky_positions
 from coblend.core.merge.tree import entry_tree
-from coblend.core.params.merge import MergeParams, distance_of
+from coblend.core.params.merge import MergeParams
 
 
 def merge_detections(
@@ -37,6 +33,7 @@ def merge_detections(
     *,
     pixel_scale: float | None = None,
     seed: int | Sequence[int] = 0,
+    masked: NDArray[np.int32] | None = None,
 ) -> Detections:
     """Merge the detections of several bands on one pixel grid.
 
@@ -52,6 +49,8 @@ def merge_detections(
         Side of a pixel, arcsec; needed for limits in arcsec.
     seed : int or sequence of int
         Of the sky objects.
+    masked : array, shape (n, 3), int32, optional
+        Spans that sky objects avoid besides the footprints, parent coordinates, any order.
 
     Returns
     -------
@@ -63,50 +62,25 @@ def merge_detections(
     FormatError
         Two catalogues of one band, or different fields.
     ParameterError
-        Limits in arcsec without a pixel scale, or bands with the same identifier code.
+        As `coblend.core.merge.limits.peak_limits`, or bands with the same identifier code.
     """
     bands = _bands(catalogues)
     field_id = _field_id(catalogues) if params.field_id is None else params.field_id
-    limits = Limits(
-        squared_limit("min_new_peak", params.min_new_peak, pixel_scale),
-        squared_limit("max_same_peak", params.max_same_peak, pixel_scale),
-    )
+    limits = peak_limits(params, bands, pixel_scale)
     box = Box.union(c.box for c in catalogues)
     identifiers.check_grid(box)
     lists = FootprintLists.of(catalogues, params.positions == "subpixel")
-    spans = SortedSpans.build(lists.spans, lists.span_owner)
-    edges = overlap_edges(
-        spans, lists.n_footprint, lists.footprint_band, params.connect == "touch"
-    )
-    tree = entry_tree(*edges, lists.footprint_band)
-    if params.peak_merge == "by-band":
-        state = associate_by_band(lists, tree.root, limits)
-    else:
-        state = associate(lists, tree, limits)
-    footprints, roots = union_footprints(spans, tree.root)
-    parent_of = np.searchsorted(roots, tree.root)
+    footprints, parent_of, state = _join(lists, params, limits)
     cores, core_bands = union_cores(catalogues)
-    peaks, owner = _surviving_peaks(catalogues, bands, lists, state, parent_of, cores)
+    peaks = _surviving_peaks(catalogues, bands, lists, state, cores)
+    owner = parent_of[lists.peak_owner[state.alive]]
     keep = _keep(peaks, owner, params)
-    culled, culled_owner = peaks[~keep], owner[~keep]
-    peaks, owner = peaks[keep], owner[keep]
-    parents = cut(catalogues, footprints, cores, peaks, box, params.max_peaks)
-    if parents.cut.any():
-        owner, culled_owner = (
-            containing(parents.footprints, table["iy"], table["ix"]) for table in (peaks, culled)
-        )
-    n = len(parents.footprints)
-    sky = _sky_objects(parents.footprints, box, params, seed)
-    table = np.concatenate([peaks, _sky_peaks(bands, sky, catalogues[0].unit)])
-    everything = FootprintSet.concatenate([parents.footprints, sky])
-    rows, table, _ = assemble(
-        bands, everything, table, np.concatenate([owner, n + np.arange(len(sky))]),
-        order=_order(table, params), field_id=field_id, code=identifiers.MERGED,
-        unit=catalogues[0].unit, sky=np.arange(len(everything)) >= n,
-    )  # fmt: skip
-    flag_parents(rows[:n], catalogues, bands, parents, parent_of, core_bands, params.max_peaks)
-    rows["merge_footprint_sky"][n:] = True
-    _finish_culled(culled, rows, culled_owner, field_id)
+    peaks, culled = peaks[keep], peaks[~keep]
+    parents = cut(catalogues, footprints, cores, peaks, owner[keep], box, params.max_peaks)
+    sky = _sky_objects(parents.footprints, masked, box, params, seed)
+    rows, table, everything = _tables(parents.footprints, peaks, sky, bands, params, field_id)
+    flag_parents(rows, catalogues, bands, parents, parent_of, core_bands, params.max_peaks)
+    _finish_culled(culled, rows, parents.footprints, field_id)
     return Detections(
         bands=bands,
         parents=rows,
@@ -119,42 +93,53 @@ def merge_detections(
         unit=catalogues[0].unit,
         meta={
             "FIELDID": field_id,
-            "MINNEW2": limits.min_new,
-            "MAXSAME2": limits.max_same,
             "MAXPEAKS": params.max_peaks,
             "NCULLED": len(culled),
             "NSPLIT": len(np.unique(parents.origin[parents.cut])),
             "SKYWANT": params.sky_objects,
             "SKYGOT": len(sky),
-            **_band_meta(catalogues),
+            **_band_meta(catalogues, limits),
         },
     )
 
 
-def squared_limit(name: str, text: str, pixel_scale: float | None) -> float:
-    """Square of a limit in pixel**2; -1 for a negative one.
+def _join(
+    lists: FootprintLists, params: MergeParams, limits: Limits
+) -> tuple[FootprintSet, NDArray[np.int64], Association]:
+    """Unions of overlapping footprints, the union of each, and what became of the peaks."""
+    spans = SortedSpans.build(lists.spans, lists.span_owner)
+    edges = overlap_edges(
+        spans, lists.n_footprint, lists.footprint_band, params.connect == "touch"
+    )
+    tree = entry_tree(*edges, lists.footprint_band)
+    if params.peak_merge == "by-band":
+        state = associate_by_band(lists, tree.root, limits)
+    else:
+        state = associate(lists, tree, limits)
+    footprints, roots = union_footprints(spans, tree.root)
+    return footprints, np.searchsorted(roots, tree.root), state
 
-    Within 1e-4 of an integer it is that integer: squared distances of pixels are integers, and
-    a pixel scale off by 1e-7 must not decide whether an offset of (3, 4) is 5.
 
-    Raises
-    ------
-    ParameterError
-        A limit in arcsec without a pixel scale.
-    """
-    number, unit = distance_of(name, text)
-    if number < 0:
-        return -1.0
-    if unit == "arcsec" and number > 0:
-        if pixel_scale is None:
-            raise ParameterError(
-                f"{name} is {text}, and the inputs have no WCS",
-                hint="give it in pixels, e.g. 5px",
-            )
-        number /= pixel_scale
-    square = number**2
-    whole = round(square)
-    return float(whole) if abs(square - whole) < 1e-4 else square
+def _tables(
+    footprints: FootprintSet,
+    peaks: NDArray[Any],
+    sky: FootprintSet,
+    bands: tuple[str, ...],
+    params: MergeParams,
+    field_id: int,
+) -> tuple[NDArray[Any], NDArray[Any], FootprintSet]:
+    """PARENTS and PEAKS with the sky objects at the end, and all footprints."""
+    n = len(footprints)
+    everything = FootprintSet.concatenate([footprints, sky])
+    table = np.concatenate([peaks, _sky_peaks(bands, sky)])
+    owner = containing(footprints, peaks["iy"], peaks["ix"])
+    rows, table, _ = assemble(
+        bands, everything, table, np.concatenate([owner, n + np.arange(len(sky))]),
+        order=_order(table, params), field_id=field_id, code=identifiers.MERGED,
+        sky=np.arange(len(everything)) >= n,
+    )  # fmt: skip
+    rows["merge_footprint_sky"][n:] = True
+    return rows, table, everything
 
 
 def _bands(catalogues: Sequence[Detections]) -> tuple[str, ...]:
@@ -181,12 +166,11 @@ def _surviving_peaks(
     bands: tuple[str, ...],
     lists: FootprintLists,
     state: Association,
-    parent_of: NDArray[np.int64],
     cores: FootprintSet,
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """PEAKS of those alive, and their parents."""
+) -> NDArray[Any]:
+    """PEAKS of those alive."""
     alive = np.flatnonzero(state.alive)
-    peaks = blank_peaks(bands, len(alive), catalogues[0].unit)
+    peaks = blank_peaks(bands, len(alive))
     for name in ("iy", "ix", "y", "x", "flux", "flux_err", "snr", "value", "scale", "flags"):
         peaks[name] = np.concatenate([c.peaks[name] for c in catalogues])[alive]
     peaks["band"] = np.array(bands)[lists.peak_band[alive]] if len(alive) else ""
@@ -200,7 +184,7 @@ def _surviving_peaks(
         peaks[f"merge_peak_{suffix}"], peaks[f"near_{suffix}"] = seen[:, i], near[:, i]
         peaks[f"src_{suffix}"] = np.where(seen[:, i], ids[source[:, i]], 0)
     peaks["core"] = containing(cores, peaks["iy"], peaks["ix"])
-    return peaks, parent_of[lists.peak_owner[alive]]
+    return peaks
 
 
 def _order(peaks: NDArray[Any], params: MergeParams) -> NDArray[np.float64]:
@@ -222,7 +206,7 @@ def _keep(peaks: NDArray[Any], owner: NDArray[np.int64], params: MergeParams) ->
     return kept_peaks(
         family,
         _order(peaks, params),
-        peaks["n_band"],
+        peaks["n_band"] + peaks["n_near"] * params.cull_count_near,
         bands_sufficient=params.cull_n_bands,
         rank_sufficient=params.cull_rank,
         rank_considered=params.cull_rank_considered,
@@ -231,19 +215,26 @@ def _keep(peaks: NDArray[Any], owner: NDArray[np.int64], params: MergeParams) ->
 
 
 def _sky_objects(
-    footprints: FootprintSet, box: Box, params: MergeParams, seed: int | Sequence[int]
+    footprints: FootprintSet,
+    masked: NDArray[np.int32] | None,
+    box: Box,
+    params: MergeParams,
+    seed: int | Sequence[int],
 ) -> FootprintSet:
     """Discs in empty places, parent coordinates."""
+    taken = footprints.spans
+    if masked is not None:
+        taken = np.concatenate([taken, masked])
     y, x = sky_positions(
-        footprints.spans[raster_order(footprints.spans)], box, number=params.sky_objects,
-        radius=params.sky_radius, trials=params.sky_trials, seed=seed,
+        union_spans(taken), box, number=params.sky_objects, radius=params.sky_radius,
+        trials=params.sky_trials, seed=seed,
     )  # fmt: skip
     return sky_footprints(y, x, params.sky_radius)
 
 
-def _sky_peaks(bands: tuple[str, ...], sky: FootprintSet, unit: str) -> NDArray[Any]:
+def _sky_peaks(bands: tuple[str, ...], sky: FootprintSet) -> NDArray[Any]:
     """One peak in the middle of each sky object."""
-    peaks = blank_peaks(bands, len(sky), unit)
+    peaks = blank_peaks(bands, len(sky))
     middle = sky.spans[(sky.offsets[:-1] + sky.offsets[1:]) // 2].astype(np.int64)
     y, x = middle[:, 0], (middle[:, 1] + middle[:, 2]) // 2
     peaks["iy"] = peaks["y"] = y
@@ -253,20 +244,28 @@ def _sky_peaks(bands: tuple[str, ...], sky: FootprintSet, unit: str) -> NDArray[
     return peaks
 
 
-def _band_meta(catalogues: Sequence[Detections]) -> dict[str, HeaderValue]:
-    """Filter, threshold and calibration of each band, numbered as the bands are."""
-    return {
-        f"{key}{i}": c.meta[f"{key}1"]
-        for i, c in enumerate(catalogues, 1)
-        for key in ("PSFSIG", "THRESH", "NOISESC", "VARSCAL", "GROWRAD")
-        if f"{key}1" in c.meta
-    }
+def _band_meta(catalogues: Sequence[Detections], limits: Limits) -> dict[str, HeaderValue]:
+    """Filter, threshold, calibration and limits of each band, numbered as the bands are."""
+    meta: dict[str, HeaderValue] = {}
+    for i, catalogue in enumerate(catalogues, 1):
+        for key in ("PSFSIG", "THRESH", "NOISESC", "VARSCAL", "GROWRAD"):
+            if f"{key}1" in catalogue.meta:
+                meta[f"{key}{i}"] = catalogue.meta[f"{key}1"]
+    for name, values in (("MINNEW2", limits.min_new), ("MAXSAME2", limits.max_same)):
+        same = (values == values[0]).all()
+        meta |= (
+            {name: float(values[0])}
+            if same
+            else {f"{name[:6]}_{i}": float(value) for i, value in enumerate(values, 1)}
+        )
+    return meta
 
 
 def _finish_culled(
-    culled: NDArray[Any], rows: NDArray[Any], owner: NDArray[np.int64], field_id: int
+    culled: NDArray[Any], rows: NDArray[Any], footprints: FootprintSet, field_id: int
 ) -> None:
     """Identify culled peaks; they have no rank."""
+    owner = containing(footprints, culled["iy"], culled["ix"])
     culled["id"] = identifiers.encode(
         field_id, identifiers.MERGED, identifiers.PEAK, culled["iy"], culled["ix"]
     )

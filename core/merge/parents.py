@@ -39,17 +39,18 @@ def cut(
     footprints: FootprintSet,
     cores: FootprintSet,
     peaks: NDArray[Any],
+    owner: NDArray[np.int64],
     box: Box,
     max_peaks: int,
 ) -> Parents:
     """Cut parents of too many peaks into one per core with peaks; parent coordinates.
 
-    A piece of a parent that is connected to no such core, but holds a peak, is a parent too.
+    ``owner`` is the parent of each peak. A piece of a parent that is connected to no such core,
+    but holds a peak, is a parent too.
     """
     first = cores.spans[cores.offsets[:-1]]
     core_parent = containing(footprints, first[:, 0], first[:, 1])
     parents = Parents.whole(footprints, core_parent)
-    owner = containing(footprints, peaks["iy"], peaks["ix"])
     crowded = np.bincount(owner, minlength=len(footprints)) > (max_peaks or np.inf)
     if not crowded.any():
         return parents
@@ -112,6 +113,7 @@ def flag_parents(
     max_peaks: int,
 ) -> None:
     """Set the bands of each parent, and the flags that any of its footprints has."""
+    rows = rows[: len(parents.footprints)]  # the others are sky objects
     n_old = int(parent_of.max(initial=-1)) + 1
     first = 0
     has = np.zeros((n_old, len(bands)), bool)
@@ -120,9 +122,8 @@ def flag_parents(
         first += len(catalogue.parents)
         has[mine, i] = True
         for name in PARENT_FLAGS:
-            flagged = np.bincount(mine[catalogue.parents[f"flag_{name}"]], minlength=n_old).astype(
-                bool
-            )
+            flagged = np.zeros(n_old, bool)
+            flagged[mine[catalogue.parents[f"flag_{name}"]]] = True
             set_parent_flag(rows, name, flagged[parents.origin])
     own = np.zeros((len(rows), len(bands)), bool)
     np.logical_or.at(own, parents.core_parent, core_bands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 
 from coblend.core.box import Box
 from coblend.core.detect.growth import dilate, stencil
-from coblend.core.footprint import FootprintSet, SpanIndex
+from coblend.core.exposure import Exposure
+from coblend.core.footprint import FootprintSet, SpanIndex, mask_to_spans
 
 
 def sky_positions(
@@ -59,6 +60,13 @@ def sky_positions(
     y, x = y[free], x[free]
     taken = _apart(y, x, widths)[:number]
     return y[taken], x[taken]
+
+
+def masked_spans(exposure: Exposure, planes: Iterable[str]) -> NDArray[np.int32]:
+    """Spans of the pixels of an exposure that have any of ``planes``, parent coordinates."""
+    bits = np.int32(exposure.planes.value(planes))
+    corner = np.array([exposure.box.y0, exposure.box.x0, exposure.box.x0], np.int32)
+    return mask_to_spans((exposure.mask & bits) != 0) + corner
 
 
 def disc_offsets(half_widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

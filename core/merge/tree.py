@@ -33,6 +33,10 @@ class EntryTree:
     time: NDArray[np.int64]
     root: NDArray[np.int64]
 
+    def newcomer(self, time: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Footprint whose addition took place at each time."""
+        return time // _ticks(len(self.into))
+
     def list_positions(self) -> NDArray[np.int64]:
         """Place of each footprint's peaks in the peak list of its final entry.
 
@@ -109,7 +113,7 @@ def _bridge(
     time: NDArray[np.int64],
 ) -> None:
     """Join the entries that each footprint overlaps, in order; writes ``into`` and ``time``."""
-    tick = len(into) + 2
+    tick = _ticks(len(into))
     absorbed: dict[int, int] = {}
 
     def alive(name: int) -> int:
@@ -133,13 +137,18 @@ def _join(
     time: NDArray[np.int64],
 ) -> None:
     """Add footprints that overlap one entry each, after the bridges; writes in place."""
-    now = footprints * (len(into) + 2) + 1
+    now = footprints * _ticks(len(into)) + 1
     while True:
         gone = time[entry] < now
         if not gone.any():
             break
         entry = np.where(gone, into[entry], entry)
     into[footprints], time[footprints] = entry, now
+
+
+def _ticks(n_footprint: int) -> int:
+    """Count of the times that the addition of one footprint takes at most."""
+    return n_footprint + 2
 
 
 def _roots(into: NDArray[np.int64]) -> NDArray[np.int64]:

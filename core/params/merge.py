@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 from coblend.core.errors import ParameterError
 from coblend.core.params.field import Checked, option
 
-_DISTANCE = re.compile(r"^\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(arcsec|px|pixel)?\s*$")
+_DISTANCE = re.compile(
+    r"\s*(?:([^=,\s]+)\s*=)?\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(arcsec|px|pixel)?\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class MergeParams(Checked):
         alias="priorityList")  # fmt: skip
     min_new_peak: str = option(
         "1arcsec", "A new peak is farther than this from every existing one; arcsec or px, "
-        "-1: never.", shown=True, alias="minNewPeak")  # fmt: skip
+        "-1: never. A band may have its own: 1arcsec,u=1.5arcsec.", shown=True,
+        alias="minNewPeak")  # fmt: skip
     max_same_peak: str = option(
         "0.3arcsec", "A peak closer than this to an existing one is the same; -1: never.",
         shown=True, alias="maxSamePeak")  # fmt: skip
@@ -52,6 +55,8 @@ class MergeParams(Checked):
     cull_rank_normalized: float = option(
         0.7, "Those between go if rank over number of peaks is larger.", minimum=0.0,
         maximum=1.0, alias="rankNormalizedConsidered")  # fmt: skip
+    cull_count_near: bool = option(
+        False, "Bands with a near miss count as having seen a peak.")  # fmt: skip
     cull_family: str = option(
         "core", "Rank among the peaks of a core (connected pixels before growth), or of a "
         "parent.", choices=("core", "parent"))  # fmt: skip
@@ -67,6 +72,9 @@ class MergeParams(Checked):
     sky_trials: int = option(
         5, "Places tried per sky object.", minimum=1, alias="nTrialSkySourcesMultiplier"
     )  # fmt: skip
+    sky_avoid_mask: tuple[str, ...] = option(
+        ("NO_DATA", "BAD"), "Planes of the exposures of --mask that sky objects avoid."
+    )
     footprint_radius: float | None = option(
         None, "Radius of the footprints of catalogues that have none. Default: where a point "
         "source falls below 5 sigma, and 2.4 PSF widths; at least 3.", unit="pixel",
@@ -80,6 +88,9 @@ class MergeParams(Checked):
     seg_parent: str = option(
         "component", "In a segmentation image a parent is a set of touching labels, or a label.",
         choices=("component", "label"))  # fmt: skip
+    max_misfit: float = option(
+        0.01, "Largest fraction of labels without a row, or of rows without a label.",
+        minimum=0.0, maximum=1.0)  # fmt: skip
     columns: tuple[str, ...] = option(
         (), "Columns of other programs' catalogues, e.g. x=XWIN_IMAGE,y=YWIN_IMAGE."
     )
@@ -98,25 +109,46 @@ class MergeParams(Checked):
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         for name in ("min_new_peak", "max_same_peak"):
-            distance_of(name, getattr(self, name))
+            distances_of(name, getattr(self, name))
+        if self.grow and self.seg_parent == "label":
+            raise ParameterError(
+                f"option grow is {self.grow}: labels that are parents do not grow into each other",
+                hint="give seg_parent=component, or grow=0",
+            )
         if len(set(self.priority)) != len(self.priority):
             raise ParameterError(f"option priority names a band twice: {','.join(self.priority)}")
 
 
-def distance_of(name: str, text: str) -> tuple[float, str]:
-    """Read ``1``, ``0.3arcsec`` or ``5px``: a number and its unit, ``arcsec`` or ``px``.
+def distances_of(name: str, text: str) -> dict[str, tuple[float, str]]:
+    """Read ``1``, ``0.3arcsec``, ``5px`` or ``1arcsec,u=1.5arcsec``.
+
+    Returns
+    -------
+    dict of str to (float, str)
+        Number and unit, ``arcsec`` or ``px``, by band; "" is all the others.
 
     Raises
     ------
     ParameterError
     """
-    match = _DISTANCE.match(str(text))
-    try:
-        number = float(match[1]) if match else None
-    except ValueError:
-        number = None
-    if match is None or number is None:
+    out: dict[str, tuple[float, str]] = {}
+    for part in str(text).split(","):
+        match = _DISTANCE.fullmatch(part)
+        try:
+            number = float(match[2]) if match else None
+        except ValueError:
+            number = None
+        if match is None or number is None:
+            raise ParameterError(
+                f"option {name} is {text!r}, expected a distance such as 1arcsec or 5px"
+            )
+        band = match[1] or ""
+        if band in out:
+            raise ParameterError(f"option {name} is {text!r}: two distances for one band")
+        out[band] = number, "px" if match[3] in ("px", "pixel") else "arcsec"
+    if "" not in out:
         raise ParameterError(
-            f"option {name} is {text!r}, expected a distance such as 1arcsec or 5px"
+            f"option {name} is {text!r}, and the other bands have none",
+            hint="begin with the distance of all bands, e.g. 1arcsec,u=1.5arcsec",
         )
-    return number, "px" if match[2] in ("px", "pixel") else "arcsec"
+    return out

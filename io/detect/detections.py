@@ -329,4 +329,7 @@ def _refuse(bad: NDArray[np.bool_], what: str, path: str, hdu: str) -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         examples = ", ".join(str(r) for r in rows[:5])
-        raise FormatError(f"{len(rows)} rows {what} (0-based: {examples})", path, hdu)
+        raise FormatError(
+            f"{len(rows)} rows {what} (0-based: {examples})", path, hdu,
+            hint="was the file edited? Make it again with coblend detect or merge-detections",
+        )  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
+from coblend.core.mask import STANDARD
 from coblend.core.psf.stamp import StampPsf
 from coblend.io.detect.detections import read_detections
 from coblend.io.sky.wcs import tangent_plane
@@ -124,6 +125,71 @@ def test_segmentation_image_of_another_program(cli, bands, catalogues, tmp_path)
     assert len(a.peaks) == pytest.approx(len(b.peaks), abs=2)
 
 
+def test_limits_of_one_band(cli, catalogues, tmp_path):
+    """With a wide limit of its own a band adds hardly any peaks; the others do as before."""
+    g, r, i = (catalogues[b] for b in "gri")
+    n_peak, meta = {}, {}
+    for name, limit in (("same", "1arcsec"), ("own", "5px,r=40px")):
+        out = tmp_path / f"{name}.fits"
+        done = cli("merge-detections", i, r, g, "--min-new-peak", limit, "-o", out)
+        assert done.code == 0, done.err
+        merged = read_detections(str(out))
+        n_peak[name] = (merged.peaks["band"] == "r").sum()
+        meta[name] = merged.meta
+    assert n_peak["own"] < n_peak["same"]
+    assert meta["same"]["MINNEW2"] == 25
+    assert [meta["own"][f"MINNEW_{k}"] for k in (1, 2, 3)] == [25, 1600, 25]
+
+
+def test_sky_objects_avoid_bad_pixels_of_the_exposures(
+    cli, bands, catalogues, write_file, tmp_path
+):
+    """A band of NO_DATA and one of BAD; without --mask sky objects lie on them."""
+    exposure, _ = bands["g"]
+    mask = np.zeros_like(exposure.mask)
+    mask[:, :60] = STANDARD.value(["BAD"])
+    mask[120:, :] = STANDARD.value(["NO_DATA"])
+    holes = write_file(replace(exposure, mask=mask), "holes.fits")
+    counts = {}
+    for name, extra in (("plain", ()), ("masked", ("--mask", bands["i"][1], "--mask", holes))):
+        out = tmp_path / f"{name}.fits"
+        done = cli("merge-detections", catalogues["g"], *extra, "-o", out)
+        assert done.code == 0, done.err
+        merged = read_detections(str(out))
+        sky = np.flatnonzero(merged.parents["merge_footprint_sky"])
+        painted = merged.footprints.select(sky).labels(merged.box) > 0
+        counts[name] = np.count_nonzero(painted & (mask != 0))
+        assert len(sky) > 3
+    assert counts["plain"] > 0
+    assert counts["masked"] == 0
+
+
+def test_an_image_full_of_sources_has_no_sky_objects(cli, bands, tmp_path):
+    """Room for none is not an error."""
+    table = np.zeros(1, [("x", "f8"), ("y", "f8")])
+    table["x"], table["y"] = 110, 90
+    fitsio.write(str(tmp_path / "t.fits"), table)
+    done = cli(
+        "merge-detections", f"g={tmp_path / 't.fits'}", "--like", bands["g"][1],
+        "--footprint-radius", 300, "-o", tmp_path / "full.fits",
+    )  # fmt: skip
+    assert done.code == 0
+    assert "room for 0 of 100 sky objects" in done.err
+
+
+def test_warnings(cli, catalogues, tmp_path):
+    def warned(*arguments):
+        done = cli("merge-detections", *catalogues.values(), *arguments, "-o",
+                   tmp_path / "out.fits", "--overwrite", "-v")  # fmt: skip
+        assert done.code == 0
+        return done.err
+
+    limits = ("--min-new-peak", "2px", "--max-same-peak", "4px")
+    assert "every peak is either the same or new" in warned(*limits)
+    assert "either the same or new" not in warned()
+    assert "no detections of band z: skipped" in warned("--priority", "z,g,r,i")
+
+
 def test_real_blend(cli, shared_data, tmp_path):
     folder = shared_data / "hsc_cosmos_35"
     out = tmp_path / "merged.fits"
@@ -180,6 +246,16 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
         cli("detect", coadd, "-o", negative, "--polarity", "negative", "--threshold", 3).code == 0
     )
     refused(65, "holds negative detections", negative)
+    refused(2, "bands F435W and F475W have the same identifier code", f"F435W={g}", f"F475W={r}")
+    refused(2, "has a limit for band z; the inputs have g, r", g, r, "--min-new-peak", "1,z=2")
+    refused(2, "-1 is for all bands or for none", g, r, "--min-new-peak", "1,r=-1")
+    refused(2, "two distances for one band", g, "--max-same-peak", "1,2")
+    refused(2, "the other bands have none", g, "--max-same-peak", "g=2px")
+    refused(2, "labels that are parents do not grow", g, "--set", "grow=2",
+            "--set", "seg_parent=label")  # fmt: skip
+    refused(65, "px off that of", g, "--mask", shifted)
+    refused(66, "none.fits", g, "--mask", tmp_path / "none.fits")
+    refused(2, "no mask plane BADD", g, "--mask", coadd, "--set", "sky_avoid_mask=BADD")
     (tmp_path / "page.html").write_text("<html><body>404</body></html>")
     refused(65, "page.html", f"g={tmp_path / 'page.html'}", "--like", coadd)
 

@@ -25,8 +25,9 @@ def sequential_merge(lists, limits, touch=False):
         pixels[owner].update((y, x) for x in range(x0, x1 + 1))
     entries = {}
 
-    def add(entry, newcomers):
-        if limits.min_new < 0 and limits.max_same < 0:
+    def add(entry, newcomers, band):
+        min_new, max_same = limits.min_new[band], limits.max_same[band]
+        if min_new < 0 and max_same < 0:
             return
         before = list(entry.peaks)
         for q, flags in newcomers:
@@ -36,9 +37,9 @@ def sequential_merge(lists, limits, touch=False):
                 d2 = (lists.y[p] - lists.y[q]) ** 2 + (lists.x[p] - lists.x[q]) ** 2
                 if d2 < best_d2:
                     best, best_d2 = peak, d2
-            if limits.max_same > 0 and best_d2 < limits.max_same:
+            if max_same > 0 and best_d2 < max_same:
                 best[1].update(flags)
-            elif limits.min_new >= 0 and best_d2 > limits.min_new:
+            elif min_new >= 0 and best_d2 > min_new:
                 entry.peaks.append([q, set(flags)])
 
     for f in range(lists.n_footprint):
@@ -57,9 +58,9 @@ def sequential_merge(lists, limits, touch=False):
             other = entries.pop(k)
             target.pixels |= other.pixels
             target.bands |= other.bands
-            add(target, other.peaks)
+            add(target, other.peaks, band)
         target.bands.add(band)
-        add(target, own)
+        add(target, own, band)
     return entries
 
 

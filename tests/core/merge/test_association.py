@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coblend.core.merge.association import Limits, associate, associate_by_band
+from coblend.core.merge.association import associate, associate_by_band
+from coblend.core.merge.limits import Limits
 from coblend.core.merge.overlap import SortedSpans, overlap_edges, union_footprints
 from coblend.core.merge.tree import entry_tree
 
@@ -13,8 +14,8 @@ MIN_NEW = (-1, 0, 1, 2, 3.2, 5, 8)
 MAX_SAME = (-1, 0, 1, 1.5, 2.5, 4, 9)
 
 
-def limits_of(min_new, max_same):
-    return Limits(*(d**2 if d >= 0 else -1.0 for d in (min_new, max_same)))
+def limits_of(min_new, max_same, n_band=6):
+    return Limits.uniform(n_band, *(d**2 if d >= 0 else -1.0 for d in (min_new, max_same)))
 
 
 def run(lists, limits, touch=False):
@@ -57,6 +58,17 @@ def test_equals_sequential_rule_at_subpixel_positions(literal, make_lists):
         check(lists, limits_of(rng.choice(MIN_NEW), rng.choice(MAX_SAME)), literal)
 
 
+def test_equals_sequential_rule_with_limits_of_each_band(literal, make_lists):
+    rng = np.random.default_rng(78)
+    for _ in range(120):
+        lists = make_lists(rng, int(rng.integers(2, 5)), 28)
+        limits = Limits(
+            rng.choice(np.square(MIN_NEW[1:]), lists.n_band),
+            rng.choice([-1.0, *np.square(MAX_SAME[1:])], lists.n_band),
+        )
+        check(lists, limits, literal)
+
+
 @pytest.mark.slow
 def test_equals_sequential_rule_on_larger_images(literal, make_lists):
     rng = np.random.default_rng(5)
@@ -90,10 +102,11 @@ def by_band_literal(lists, root, limits):
                 continue
             d2 = (lists.y[mine] - lists.y[q]) ** 2 + (lists.x[mine] - lists.x[q]) ** 2
             nearest = d2.min(initial=np.inf)
-            if limits.max_same > 0 and nearest < limits.max_same:
+            min_new, max_same = limits.min_new[b], limits.max_same[b]
+            if max_same > 0 and nearest < max_same:
                 bands[mine[d2.argmin()]].add(b)
                 alive[q] = False
-            elif not (limits.min_new >= 0 and nearest > limits.min_new):
+            elif not (min_new >= 0 and nearest > min_new):
                 alive[q] = False
     return alive, bands
 

@@ -9,7 +9,8 @@ import pytest
 
 from coblend.core.detect.identifiers import decode
 from coblend.core.errors import FormatError, ParameterError
-from coblend.core.merge.merging import merge_detections, squared_limit
+from coblend.core.merge.limits import squared_limit
+from coblend.core.merge.merging import merge_detections
 from coblend.core.params.merge import MergeParams
 
 # fmt: off
@@ -234,9 +235,7 @@ def test_cut_keeps_an_isolated_piece_that_has_a_core_but_no_peak(detections_from
     parents["npeak"], parents["peak0"] = [2, 1], [0, 2]
     footprints = found.footprints.__class__(found.footprints.spans, np.array([0, 2, 3]))
     cores = detections_from(image, 8, "g").footprints
-    catalogue = replace(
-        found, parents=parents, peaks=peaks, footprints=footprints, cores=cores
-    )
+    catalogue = replace(found, parents=parents, peaks=peaks, footprints=footprints, cores=cores)
     cut = merge_detections([catalogue], params(1, 0, max_peaks=1))
     assert sorted(cut.peaks["ix"].tolist()) == [12, 28, 102]
     labels = cut.footprints.labels(cut.box)
@@ -248,7 +247,7 @@ def test_cut_keeps_an_isolated_piece_that_has_a_core_but_no_peak(detections_from
 @pytest.mark.parametrize("scale", [0.2, 0.2 * (1 + 1e-7), 0.2 * (1 - 1e-7)])
 def test_lattice_ties_do_not_depend_on_the_last_digit_of_the_scale(scale):
     """1 arcsec is 5 px: an offset of (3, 4) is never farther than that."""
-    assert squared_limit("min_new_peak", "1arcsec", scale) == 25.0
+    assert squared_limit("min_new_peak", 1.0, "arcsec", scale) == 25.0
 
 
 def test_empty_catalogues(detections_from):
