@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import Field
@@ -31,17 +32,26 @@ _HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quie
 
 _EXPOSURES = frozenset({"exposure", "exposures", "coadds"})
 """Arguments that name exposures on disk."""
+_LONGEST_CHOICES = 30
+"""Longer lists of choices stand in the help text, where they can be wrapped."""
 
 
 class Command(click.Command):
-    """A click command that knows its params class and examples."""
+    """A click command that knows its params class, examples and which options all share."""
 
     def __init__(
-        self, *args: Any, params_class: type, examples: Sequence[str] = (), **kwargs: Any
+        self,
+        *args: Any,
+        params_class: type,
+        examples: Sequence[str] = (),
+        common: Sequence[click.Option] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.params += common
         self.params_class = params_class
         self.examples = tuple(examples)
+        self.common = tuple(common)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; ``--dump-config`` needs neither inputs nor an output."""
@@ -65,17 +75,29 @@ class Command(click.Command):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise click.exceptions.Exit(141) from None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the command's own options, then those that all commands have."""
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        common = [p for p in options if p in self.common or p.name == "help"]
+        own = [p for p in options if p not in common]
+        for title, group in (("Options", own), ("Common options", common)):
+            rows = [row for p in group if (row := p.get_help_record(ctx)) is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show the examples and where the other options are."""
+        """Show the examples, to be pasted into a shell, and where the other options are."""
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
-                    formatter.write_text(example)
+                    formatter.write(_wrapped(example, formatter.width))
         formatter.write_paragraph()
+        more = any(option.name == "help_all" for option in self.common)
         formatter.write_text(
-            f"All options: {ctx.command_path} --help-all. Exit codes: 0 done, 2 usage, 3 too many "
-            "failed blends, 65 unusable input, 66 missing input, 73 output exists, 74 disk, "
-            "75 try again, 78 configuration."
+            (f"All options: {ctx.command_path} --help-all. " if more else "")
+            + "Exit codes: 0 done, 2 usage, 3 too many failed blends, 65 unusable input, 66 "
+            "missing input, 73 output exists, 74 disk, 75 try again, 78 configuration."
         )
 
 
@@ -85,6 +107,7 @@ def command(
     *,
     examples: Sequence[str] = (),
     writes: bool = True,
+    looks: bool = False,
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a click command of ``callback(run, params, **arguments)``.
 
@@ -99,14 +122,16 @@ def command(
         Command lines for the help page.
     writes : bool
         Whether the command has ``-o/--output``.
+    looks : bool
+        Whether it only looks at files: it then has no options of runs that make something.
     """
 
     def decorate(callback: Callable[..., None]) -> Command:
         arguments = list(reversed(getattr(callback, "__click_params__", [])))
-        flags = [_flag_option(s, get_type_hints(params_class)) for s in _shown(params_class)]
-        common = _common_options(params_class, writes)
+        own = _output_options(params_class, writes)
+        own += [_flag_option(s, get_type_hints(params_class)) for s in _shown(params_class)]
         if any(argument.name in _EXPOSURES for argument in arguments):
-            common.insert(0, _section_option())
+            own.append(_section_option())
 
         def invoke(**values: Any) -> None:
             _execute(name, params_class, callback, values)
@@ -114,10 +139,11 @@ def command(
         return Command(
             name,
             callback=invoke,
-            params=[*arguments, *flags, *common],
+            params=[*arguments, *own],
             help=callback.__doc__,
             params_class=params_class,
             examples=examples,
+            common=_report_options() if looks else [*_run_options(), *_report_options()],
             context_settings={"help_option_names": ["-h", "--help"]},
         )
 
@@ -129,16 +155,16 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     verbosity = values.pop("verbose") - values.pop("quiet")
     verbosity += context.meta.get("coblend.verbosity", 0)
     setup_logging(verbosity, values.pop("log_file"))
-    shared = {s.name: values.pop(s.name) for s in _shown(CommonParams)}
+    shared = {s.name: values.pop(s.name, None) for s in _shown(CommonParams)}
     own = {s.name: values.pop(s.name) for s in _shown(cls)}
-    assignments = values.pop("set")
-    files = config_files(values.pop("config"))
+    assignments = values.pop("set", ())
+    files = config_files(values.pop("config", ()))
     preset = values.pop("preset", None)
     check_assignments((cls, CommonParams), assignments)
     check_environment({name: cls})
     common = resolve(CommonParams, name, given=shared, assignments=assignments, files=files)
     options = resolve(cls, name, given=own, assignments=assignments, files=files, preset=preset)
-    if values.pop("dump_config"):
+    if values.pop("dump_config", False):
         emit(dump({"common": common, name: options}))
         return
     run = Run(
@@ -147,7 +173,7 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
         common,
         options,
         arguments=_remake(context.meta["coblend.args"]),
-        dry_run=values.pop("dry_run"),
+        dry_run=values.pop("dry_run", False),
         quiet=verbosity < 0,
         json=values.pop("json"),
     )
@@ -205,21 +231,39 @@ def _flag_option(spec: Field[Any], hints: Mapping[str, Any]) -> click.Option:
     if hints[spec.name] is bool:
         names[-1] += f"/--no-{flag(spec.name)}"
         return click.Option(names, default=None, help=option_help(spec))
-    choices = spec.metadata["choices"]
-    is_list = str(hints[spec.name]).startswith("tuple")
-    metavar = "|".join(choices) if choices and not is_list else _metavar(hints[spec.name])
-    return click.Option(names, default=None, metavar=metavar, help=option_help(spec))
+    metavar = _metavar(hints[spec.name])
+    text = option_help(spec)
+    choices = [c for c in spec.metadata["choices"] or () if c]
+    if choices and metavar != "LIST":
+        metavar = "|".join(choices)
+        if len(metavar) > _LONGEST_CHOICES:
+            metavar = "CHOICE"
+            text = text.replace("  [", f" One of {', '.join(choices)}.  [", 1)
+    return click.Option(names, default=None, metavar=metavar, help=text)
 
 
 def option_help(spec: Field[Any]) -> str:
     """One line: what it does, unit, range, default."""
     meta = spec.metadata
-    notes = [f"default {text_of(default_of(spec))}"]
+    default = default_of(spec)
+    notes = [] if default in (None, "", ()) else [f"default {text_of(default)}"]
     if meta["unit"]:
         notes.append(meta["unit"])
     if meta["minimum"] is not None or meta["maximum"] is not None:
         notes.append(span(meta["minimum"], meta["maximum"]))
-    return f"{meta['help']}  [{'; '.join(notes)}]"
+    text = meta["help"].rstrip(".") + "."
+    return f"{text}  [{'; '.join(notes)}]" if notes else text
+
+
+def _wrapped(example: str, width: int) -> str:
+    """Break an example before options, with backslashes, so that it can be pasted."""
+    lines = [" "]
+    for part in re.split(r" (?=-)", example):
+        if len(lines[-1]) + len(part) + 3 > width and lines[-1].strip():
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines) + "\n"
 
 
 def _metavar(hint: Any) -> str:
@@ -229,32 +273,42 @@ def _metavar(hint: Any) -> str:
     return "INTEGER" if "int" in text else "NUMBER" if "float" in text else "TEXT"
 
 
-def _common_options(cls: type, writes: bool) -> list[click.Parameter]:
-    presets = tuple(getattr(cls, "PRESETS", {}))
-    out: list[click.Parameter] = []
+def _output_options(cls: type, writes: bool) -> list[click.Option]:
+    out: list[click.Option] = []
     if writes:
         out.append(
             click.Option(["-o", "--output"], required=True, metavar="PATH", help="Output file.")
         )
+    presets = tuple(getattr(cls, "PRESETS", {}))
     if presets:
         out.append(click.Option(["--preset"], type=click.Choice(presets), help="Set of defaults."))
+    return out
+
+
+def _run_options() -> list[click.Option]:
+    """Options of every command that makes something."""
     hints = get_type_hints(CommonParams)
-    out += [_flag_option(s, hints) for s in _shown(CommonParams)]
-    out += [
+    return [
+        *(_flag_option(s, hints) for s in _shown(CommonParams)),
         click.Option(["--config"], multiple=True, metavar="FILE", help="TOML file with options."),
         click.Option(["--set"], multiple=True, metavar="KEY=VALUE", help="Any option by name."),
         click.Option(["--dump-config"], is_flag=True, help="Print all options and exit."),
         click.Option(["-n", "--dry-run"], is_flag=True, help="Check inputs, write nothing."),
-        click.Option(["-v", "--verbose"], count=True, help="More messages (-vv: all)."),
-        click.Option(["-q", "--quiet"], count=True, help="Errors only."),
-        click.Option(["--log-file"], metavar="FILE", help="Append the log to a file."),
-        click.Option(["--json"], is_flag=True, help="One JSON summary on stdout."),
         click.Option(
             ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
             callback=_print_all_options, help="List every option and exit.",
         ),
     ]  # fmt: skip
-    return out
+
+
+def _report_options() -> list[click.Option]:
+    """Options of every command: what it says, and where."""
+    return [
+        click.Option(["-v", "--verbose"], count=True, help="More messages (-vv: all)."),
+        click.Option(["-q", "--quiet"], count=True, help="Errors only."),
+        click.Option(["--log-file"], metavar="FILE", help="Append the log to a file."),
+        click.Option(["--json"], is_flag=True, help="One JSON summary on stdout."),
+    ]
 
 
 def _print_all_options(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -21,6 +21,7 @@ class InfoParams(Checked):
     "info",
     InfoParams,
     writes=False,
+    looks=True,
     examples=("coblend info coadd_g.fits", "coblend info deblended.fits --command"),
 )
 @click.argument("file")

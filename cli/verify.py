@@ -24,6 +24,7 @@ class VerifyParams(Checked):
     "verify",
     VerifyParams,
     writes=False,
+    looks=True,
     examples=("coblend verify coadd_*.fits deblended.fits",),
 )
 @click.argument("files", nargs=-1, required=True)
