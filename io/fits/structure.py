@@ -59,6 +59,7 @@ class HduInfo:
     def describe(self) -> str:
         """Name and size, for messages."""
         size = "x".join(str(n) for n in self.shape[::-1])
+        size = f"table of {size} rows" if self.kind == "table" else size
         return f"{self.name or '(unnamed)'} {size}" if size else self.name or "(empty)"
 
 
