@@ -223,7 +223,7 @@ def _read_foreign(
         adopt_sources,
         with_significance,
     )
-    from coblend.core.detect.prepare import psf_sigma
+    from coblend.core.detect.prepare import psf_widths
     from coblend.io.detect.foreign import read_segmentation, read_sources
 
     band = band or exposure.band
@@ -231,9 +231,9 @@ def _read_foreign(
         raise ParameterError("the band is unknown", spec.path, hint="write BAND=FILE")
     columns = dict(text.partition("=")[::2] for text in params.columns)
     sources = read_sources(spec, exposure.box, exposure.wcs, columns=columns, origin=params.origin)
-    sigma = None if exposure.psf is None else psf_sigma(exposure.psf, exposure.box)[0]
-    if sigma is not None:
-        sources = with_significance(sources, exposure, sigma)
+    widths = None if exposure.psf is None else psf_widths(exposure.psf, exposure.box)
+    if widths is not None:
+        sources = with_significance(sources, exposure, widths)
     field = Field(band, exposure.box, exposure.wcs, exposure.unit, params.field_id or 0)
     try:
         if labels is not None:
@@ -250,7 +250,7 @@ def _read_foreign(
             detections, warnings = adopt_sources(
                 sources,
                 field,
-                sigma=sigma,
+                sigma=widths,
                 radius=params.footprint_radius,
                 ellipse_scale=params.ellipse_scale,
             )

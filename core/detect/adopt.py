@@ -12,7 +12,7 @@ from coblend.core.catalog import column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detect.components import group_spans, join_runs, label_spans
-from coblend.core.detect.filtering import Template, flux_error, gaussian_taps, snr_map
+from coblend.core.detect.filtering import Template, flux_error, snr_map
 from coblend.core.detect.growth import grow_spans, stencil
 from coblend.core.detect.pixels import Pixels
 from coblend.core.detection import Detections, SourceList
@@ -54,7 +54,7 @@ def adopt_sources(
     sources: SourceList,
     field: Field,
     *,
-    sigma: float | None = None,
+    sigma: float | NDArray[np.float64] | None = None,
     radius: float | None = None,
     ellipse_scale: float = 3.0,
 ) -> tuple[Detections, list[str]]:
@@ -64,9 +64,9 @@ def adopt_sources(
     ----------
     sources : SourceList
     field : Field
-    sigma : float, optional
-        PSF width, pixel: a source of significance s gets the radius at which it falls below 5,
-        ``2 sigma sqrt(log(s / 5))``, and 2.4 sigma.
+    sigma : float or array, optional
+        PSF width, pixel (the median of several): a source of significance s gets the radius at
+        which it falls below 5, ``2 sigma sqrt(log(s / 5))``, and 2.4 sigma.
     radius : float, optional
         Radius of all footprints instead, pixel.
     ellipse_scale : float
@@ -160,7 +160,9 @@ def adopt_segmentation(
     return _detections(sources, field, footprints, owner, y, x), warnings
 
 
-def with_significance(sources: SourceList, exposure: Exposure, sigma: float) -> SourceList:
+def with_significance(
+    sources: SourceList, exposure: Exposure, sigma: float | NDArray[np.float64]
+) -> SourceList:
     """Measure point-source fluxes and significances where the catalogue has none.
 
     Parameters
@@ -169,13 +171,13 @@ def with_significance(sources: SourceList, exposure: Exposure, sigma: float) -> 
         Returned as it is if any significance is known.
     exposure : Exposure
         The image that the catalogue belongs to.
-    sigma : float
-        Width of the matched filter, pixel.
+    sigma : float or array, shape (n_y, n_x)
+        Width of the matched filter, pixel, in equal cells of the image.
     """
     if np.isfinite(sources.snr).any():
         return sources
     pixels = Pixels.of(exposure, ["NO_DATA"])
-    template = Template(gaussian_taps(sigma))
+    template = Template.gaussian(sigma)
     y, x = _pixels(sources)
     y, x = y - exposure.box.y0, x - exposure.box.x0
     inside = (y >= 0) & (y < exposure.box.ny) & (x >= 0) & (x < exposure.box.nx)
@@ -223,10 +225,10 @@ def ellipse_spans(
 
 
 def _extents(
-    sources: SourceList, sigma: float | None, scale: float
+    sources: SourceList, sigma: float | NDArray[np.float64] | None, scale: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Semi-axes and angles of the footprints."""
-    width = 0.0 if sigma is None else sigma
+    width = 0.0 if sigma is None else float(np.median(sigma))
     significance = np.nan_to_num(sources.snr, nan=5.0)
     radius = 2 * width * np.sqrt(np.log(np.maximum(significance / 5, 1))) + 2.4 * width
     radius = np.maximum(radius, MIN_RADIUS)

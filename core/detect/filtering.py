@@ -9,7 +9,9 @@ image),
 ``flux`` is the maximum-likelihood point-source flux at each pixel and ``snr`` its significance
 (Turin 1960; sep ``filter_type="matched"`` has the same definition), so masked pixels and borders
 need no special case. The plain form ``(image (x) T) / sqrt(variance (x) T**2)`` is the Rubin
-pipelines' (meas_algorithms: SourceDetectionTask).
+pipelines' (meas_algorithms: SourceDetectionTask). Where the width of the PSF varies, the image is
+cut into cells with a template each; every pixel of the result has one template, so there are no
+seams.
 
 Both axes of the separable Gaussian are products with banded matrices, block by block: the data
 stay in the cache and the result takes half the time of adding shifted rows. float32 suffices: the
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
@@ -54,11 +57,11 @@ def gaussian_taps(sigma: float, n_sigma: float = 7.0) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A separable filter.
+    """A separable filter, of its own in each of n_y x n_x equal cells of the image.
 
     Parameters
     ----------
-    taps : array, shape (size,), float64
+    taps : array, shape (n_y, n_x, size), float64
         One axis, sum 1.
     matched : bool
         Whether pixels are weighted by their inverse variance.
@@ -67,15 +70,46 @@ class Template:
     taps: NDArray[np.float64]
     matched: bool = True
 
+    @classmethod
+    def gaussian(
+        cls, sigma: float | NDArray[np.float64], n_sigma: float = 7.0, matched: bool = True
+    ) -> Template:
+        """Gaussians of width ``sigma`` (pixel), one or of shape (n_y, n_x)."""
+        widths = np.atleast_2d(np.asarray(sigma, np.float64))
+        each = [gaussian_taps(float(width), n_sigma) for width in widths.ravel()]
+        size = max(len(taps) for taps in each)
+        padded = [np.pad(taps, (size - len(taps)) // 2) for taps in each]
+        return cls(np.reshape(padded, (*widths.shape, size)), matched)
+
+    @property
+    def size(self) -> int:
+        """Side of the template, pixel."""
+        return int(self.taps.shape[-1])
+
     @property
     def half(self) -> int:
         """Half the size, without the central pixel."""
-        return len(self.taps) // 2
+        return self.size // 2
 
-    @property
-    def power(self) -> float:
-        """Sum of the squared template: 1 / (4 pi sigma**2) for a wide Gaussian."""
-        return float(np.sum(self.taps**2) ** 2)
+    def edges(self, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bounds of the cells' rows and columns in an image of that shape."""
+        y, x = (
+            -(-np.arange(c + 1) * n // c) for c, n in zip(self.taps.shape, shape, strict=False)
+        )
+        return y, x
+
+    def taps_at(
+        self, shape: tuple[int, int], y: NDArray[np.int64], x: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Taps at n pixels of an image of that shape, shape (n, size)."""
+        n_y, n_x, _ = self.taps.shape
+        return np.asarray(self.taps[y * n_y // shape[0], x * n_x // shape[1]])
+
+    def power_at(
+        self, shape: tuple[int, int], y: NDArray[np.int64], x: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Sum of the squared template at n pixels: 1 / (4 pi sigma**2) for a wide Gaussian."""
+        return np.asarray(np.sum(self.taps_at(shape, y, x) ** 2, axis=1) ** 2)
 
 
 def snr_map(pixels: Pixels, template: Template, threads: int = 1) -> NDArray[np.float32]:
@@ -94,32 +128,37 @@ def snr_map(pixels: Pixels, template: Template, threads: int = 1) -> NDArray[np.
         0 where nothing is known: no weight under the template (matched), or any unusable pixel
         or the outside under it (plain).
     """
-    ny, nx = pixels.shape
-    out = np.zeros((ny, nx), np.float32)
+    out = np.zeros(pixels.shape, np.float32)
+    y_edges, x_edges = template.edges(pixels.shape)
+    blocks = [
+        (cell, slice(y, min(y + ROWS, int(stop))))
+        for cell, (start, stop) in enumerate(pairwise(y_edges))
+        for y in range(int(start), int(stop), ROWS)
+    ]
 
-    def work(first_rows: NDArray[np.int64]) -> None:
-        numerator = _Separable(template.taps, nx)
-        power = _Separable(template.taps**2, nx)
-        count = _Separable(np.ones_like(template.taps), nx)
-        for y in first_rows.tolist():
-            rows = slice(y, min(y + ROWS, ny))
+    def work(part: NDArray[np.int64]) -> None:
+        done = -1
+        for i in part.tolist():
+            cell, rows = blocks[i]
+            if cell != done:
+                taps = template.taps[cell]
+                filters = [
+                    _Filter(t, slice(int(a), int(b)), pixels.shape[1], template.matched)
+                    for t, (a, b) in zip(taps, pairwise(x_edges), strict=True)
+                ]
+                done = cell
             good = _padded_usable(pixels, rows, template.half)
             weight = _padded_weight(pixels, template, rows, good)
-            den = power(weight)
-            known = den > 0
-            if not template.matched:
-                known &= count(good.astype(np.float32)) > len(template.taps) ** 2 - 0.5
-            result = numerator(_padded_value(pixels, template, rows, good, weight))
-            np.sqrt(den, out=den, where=known)
-            n = rows.stop - y
-            np.divide(result[:n], den[:n], out=out[rows], where=known[:n])
+            value = _padded_value(pixels, template, rows, good, weight)
+            for each in filters:
+                each.write(good, weight, value, out[rows, each.columns])
 
-    blocks = np.arange(0, ny, ROWS)
+    parts = np.array_split(np.arange(len(blocks)), threads)
     if threads == 1:
-        work(blocks)
+        work(parts[0])
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, np.array_split(blocks, threads)))
+            list(pool.map(work, parts))
     return out
 
 
@@ -136,7 +175,7 @@ def flux_error(
     y, x : array, shape (n,), int64
         Array indices, any order.
     """
-    half, taps = template.half, template.taps**2
+    half, taps = template.half, template.taps_at(pixels.shape, y, x) ** 2
     order = np.argsort(y, kind="stable")
     den = np.zeros(len(y))
     for rows in strips(pixels.shape[0], ROWS):
@@ -147,13 +186,14 @@ def flux_error(
         good = _padded_usable(pixels, rows, half)
         weight = _padded_weight(pixels, template, rows, good)
         weight = np.pad(weight, ((0, 0), (half, half)))
-        window = sliding_window_view(weight, (len(taps), len(taps)))
+        window = sliding_window_view(weight, (template.size, template.size))
         stamps = window[y[here] - rows.start, x[here]]
-        den[here] = np.einsum("nij,i,j->n", stamps, taps, taps, optimize=True)
+        den[here] = np.einsum("nij,ni,nj->n", stamps, taps[here], taps[here], optimize=True)
     with np.errstate(divide="ignore"):
         if template.matched:
             return den**-0.5
-        return np.where(den > 0, np.sqrt(den) / template.power, np.inf)
+        power = template.power_at(pixels.shape, y, x)
+        return np.where(den > 0, np.sqrt(den) / power, np.inf)
 
 
 def _padded_rows(rows: slice, half: int, ny: int) -> tuple[slice, slice]:
@@ -201,12 +241,43 @@ def _padded_value(
     return out
 
 
-class _Separable:
-    """Correlation of blocks of ``ROWS`` rows with a separable filter; owns its buffers."""
+class _Filter:
+    """The filter of one column of cells, for blocks of ``ROWS`` rows; owns its buffers."""
 
-    def __init__(self, taps: NDArray[np.float64], nx: int) -> None:
-        half, n_block = len(taps) // 2, -(-nx // COLUMNS)
-        self._nx, self._half = nx, half
+    def __init__(self, taps: NDArray[np.float64], columns: slice, nx: int, matched: bool) -> None:
+        self.columns = columns
+        self._numerator, self._power, self._count = (
+            _Separable(t, columns, nx) for t in (taps, taps**2, np.ones_like(taps))
+        )
+        self._complete = 0.0 if matched else len(taps) ** 2 - 0.5
+
+    def write(
+        self,
+        good: NDArray[np.bool_],
+        weight: NDArray[np.float32],
+        value: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the significance of the block's rows to ``out``, 0 where it is unknown."""
+        n = len(out)
+        den = self._power(weight)
+        known = den > 0
+        if self._complete:
+            known &= self._count(good.astype(np.float32)) > self._complete
+        np.sqrt(den, out=den, where=known)
+        np.divide(self._numerator(value)[:n], den[:n], out=out, where=known[:n])
+
+
+class _Separable:
+    """Correlation of some columns of ``ROWS`` rows with a separable filter; owns its buffers."""
+
+    def __init__(self, taps: NDArray[np.float64], columns: slice, nx: int) -> None:
+        half, width = len(taps) // 2, columns.stop - columns.start
+        n_block = -(-width // COLUMNS)
+        self._width = width
+        self._source = slice(max(columns.start - half, 0), min(columns.stop + half, nx))
+        first = self._source.start - columns.start + half
+        self._target = slice(first, first + self._source.stop - self._source.start)
         self._down = _banded(taps, ROWS)
         self._along = np.ascontiguousarray(_banded(taps, COLUMNS).T)
         self._rows = np.zeros((ROWS, n_block * COLUMNS + 2 * half), np.float32)
@@ -225,9 +296,9 @@ class _Separable:
 
     def __call__(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Filter ``padded``, shape (ROWS + 2 half, nx); the result is a buffer, reused."""
-        np.matmul(self._down, padded, out=self._rows[:, self._half : self._half + self._nx])
+        np.matmul(self._down, padded[:, self._source], out=self._rows[:, self._target])
         np.matmul(self._windows, self._along, out=self._blocks)
-        return self._out[:, : self._nx]
+        return self._out[:, : self._width]
 
 
 def _banded(taps: NDArray[np.float64], n: int) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.detect.background import MeshOptions, measure_background
-from coblend.core.detect.filtering import Template, gaussian_taps, snr_map
+from coblend.core.detect.filtering import Template, snr_map
 from coblend.core.detect.growth import growth_radius, stencil
 from coblend.core.detect.identifiers import check_grid
 from coblend.core.detect.mesh import Mesh
@@ -28,6 +28,10 @@ from coblend.core.psf.moments import adaptive_moments
 
 MIN_USABLE = 0.005
 """Smallest fraction of usable pixels."""
+CELLS = 5
+"""Cells along each axis in which the width of a varying PSF is measured."""
+MAX_SPREAD = 0.1
+"""Relative range of the PSF's width above which each cell is filtered with its own."""
 EMPTY = 0.7
 """The noise is measured outside detections above this fraction of the threshold. At 0.5 they take
 so many noise peaks with them that the scatter comes out 2.6 % too small, at 0.7 0.3 %."""
@@ -60,9 +64,10 @@ class Work:
         Less the wide background too.
     background : Mesh or None
         The one subtracted for good.
+    widths : array, shape (n_y, n_x), float64
+        Filter width in each cell of the image, pixel; one cell where one width serves all.
     template : Template
-    sigma : float
-        Filter width, pixel.
+        Of these widths.
     half_widths : array
         Stencil of the growth.
     noise : Noise
@@ -76,8 +81,8 @@ class Work:
     flat: Pixels
     searched: Pixels
     background: Mesh | None
+    widths: NDArray[np.float64]
     template: Template
-    sigma: float
     half_widths: NDArray[np.int64]
     noise: Noise
     scale: Scale
@@ -88,6 +93,11 @@ class Work:
     def level(self) -> float:
         """Threshold on the map."""
         return self.params.threshold * self.scale.noise * self.scale.unit
+
+    @property
+    def sigma(self) -> float:
+        """Typical filter width, pixel."""
+        return float(np.median(self.widths))
 
     def filtered(self, pixels: Pixels, template: Template, sign: int) -> NDArray[np.float32]:
         """Map of other pixels or another template, times ``sign``."""
@@ -106,12 +116,13 @@ def prepare(
         As `coblend.core.detect.search.detect`.
     """
     check_grid(exposure.box)
-    sigma, warnings = filter_sigma(exposure, params)
+    widths, warnings = filter_widths(exposure, params)
+    sigma = float(np.median(widths))
     flat = Pixels.of(exposure, params.exclude_mask)
     check_usable(flat)
     radius = growth_radius(sigma, params.grow_nsigma) if params.grow is None else params.grow
     half_widths = stencil(radius, params.grow_shape)
-    template = Template(gaussian_taps(sigma, params.kernel_nsigma), params.filter == "matched")
+    template = Template.gaussian(widths, params.kernel_nsigma, params.filter == "matched")
     background = None
     if params.bg_mesh:
         background = masked_background(flat, params, template, sigma, half_widths, threads)
@@ -125,49 +136,68 @@ def prepare(
     noise = measure_noise(searched, snr, level, sigma, half_widths)
     scale, notes = calibrate(noise, params)
     work = Work(
-        exposure, params, flat, searched, background, template, sigma, half_widths, noise, scale,
+        exposure, params, flat, searched, background, widths, template, half_widths, noise, scale,
         threads, (*warnings, *notes),
     )  # fmt: skip
     return work, snr
 
 
-def psf_sigma(psf: Psf, box: Box) -> tuple[float, float]:
-    """Median adaptive-moment width of a PSF over a field, and its relative range.
+def psf_widths(psf: Psf, box: Box) -> NDArray[np.float64]:
+    """Widths of a PSF over a field: its adaptive moments in the middle of equal cells.
 
     This width is the Gaussian filter of largest significance; unweighted moments are too wide
     by up to 70 % for PSFs with wings.
+
+    Returns
+    -------
+    array, shape (n_y, n_x), float64
+        Pixel; one cell where they differ little. A cell where the PSF is unknown gets the
+        median of the others.
+
+    Raises
+    ------
+    FormatError
+        It is unknown everywhere.
     """
-    n = 1 if psf.constant else 5
-    y = np.linspace(box.y0, box.y1 - 1, 2 * n + 1)[1::2]
-    x = np.linspace(box.x0, box.x1 - 1, 2 * n + 1)[1::2]
+    n = 1 if psf.constant else CELLS
+    y, x = (
+        start + (np.arange(n) + 0.5) * size / n - 0.5
+        for start, size in ((box.y0, box.ny), (box.x0, box.nx))
+    )
     grid_y, grid_x = (g.ravel() for g in np.meshgrid(y, x, indexing="ij"))
-    sigma = adaptive_moments(psf.at_many(grid_y, grid_x)).sigma
-    middle = float(np.median(sigma))
-    return middle, float(np.ptp(sigma)) / middle
+    stamps = psf.at_many(grid_y, grid_x)
+    known = np.isfinite(stamps).all((1, 2))
+    if not known.any():
+        raise FormatError("the PSF is unknown on all of the image", hint="give --psf-sigma PIXELS")
+    widths = np.empty(n * n)
+    widths[known] = adaptive_moments(stamps[known]).sigma
+    middle = np.median(widths[known])
+    widths[~known] = middle
+    return (
+        widths.reshape(n, n) if np.ptp(widths) > MAX_SPREAD * middle else np.full((1, 1), middle)
+    )
 
 
-def filter_sigma(exposure: Exposure, params: DetectParams) -> tuple[float, list[str]]:
-    """Filter width in pixels, and what to warn about."""
-    warnings = []
+def filter_widths(
+    exposure: Exposure, params: DetectParams
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Filter width of each cell in pixels, and what to warn about."""
     if params.psf_sigma is not None:
-        sigma = params.psf_sigma
+        widths = np.full((1, 1), params.psf_sigma)
     elif exposure.psf is not None:
-        sigma, spread = psf_sigma(exposure.psf, exposure.box)
-        if spread > 0.1:
-            warnings.append(f"the PSF width varies by {spread:.0%}; one filter serves all")
+        widths = psf_widths(exposure.psf, exposure.box)
     else:
         raise FormatError(
             "the exposure has no PSF", hint="give --psf-sigma PIXELS (FWHM = 2.3548 sigma)"
         )
-    limit = min(exposure.box.shape) / 8
-    if not sigma <= limit:
+    low, high, limit = float(widths.min()), float(widths.max()), min(exposure.box.shape) / 8
+    if high > limit:
         raise ParameterError(
-            f"the PSF sigma is {sigma:.3g} px, at most {limit:.3g} (an eighth of the image)",
+            f"the PSF sigma is {high:.3g} px, at most {limit:.3g} (an eighth of the image)",
             hint="check the PSF, or give --psf-sigma PIXELS",
         )
-    if sigma < 0.5:
-        warnings.append(f"PSF sigma {sigma:.2f} px: the image is undersampled")
-    return sigma, warnings
+    undersampled = f"PSF sigma {low:.2f} px: the image is undersampled"
+    return widths, [undersampled] if low < 0.5 else []
 
 
 def check_usable(pixels: Pixels) -> None:

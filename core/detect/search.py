@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_background
 from coblend.core.detect.components import edge_labels, group_spans, label_spans
 from coblend.core.detect.cores import Cores, find_cores
-from coblend.core.detect.filtering import Template, gaussian_taps
+from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import grow_spans, paint_rows, span_range
 from coblend.core.detect.locate import (
     Peaks,
@@ -150,8 +150,8 @@ def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Pea
         peaks = replaced_peaks(peaks, _local_peaks(work, sign, cores, every), cores.n)
     peaks = peaks.joined(fallback_peaks(work.searched, snr, work.template, cores, peaks))
     for scale in params.peak_scales[1:]:
-        template = Template(
-            gaussian_taps(work.sigma * scale, params.kernel_nsigma), work.template.matched
+        template = Template.gaussian(
+            work.widths * scale, params.kernel_nsigma, work.template.matched
         )
         narrow = work.filtered(work.searched, template, sign)
         more = locate_peaks(

@@ -58,6 +58,8 @@ def tables(
         meta={
             "FIELDID": params.field_id,
             "PSFSIG1": work.sigma,
+            "PSFMIN1": float(work.widths.min()),
+            "PSFMAX1": float(work.widths.max()),
             "THRESH1": params.threshold,
             "NOISESC1": work.scale.noise,
             "VARSCAL1": work.scale.variance,
@@ -80,7 +82,7 @@ def _peak_table(work: Work, sign: int, peaks: Peaks) -> NDArray[Any]:
     table["snr"] = peaks.snr / unit
     table["flux"] = flux
     table["flux_err"] = peaks.flux_err * unit
-    table["value"] = flux * work.template.power
+    table["value"] = flux * work.template.power_at(box.shape, iy, ix)
     table["scale"], table["core"], table["flags"] = peaks.scale, peaks.core, peaks.flags
     table["band"], table["n_band"] = exposure.band, 1
     table[f"merge_peak_{column_suffix(exposure.band)}"] = True
@@ -105,7 +107,7 @@ def _flag_parents(
     edge |= rows["box_y0"] + rows["box_ny"] == box.y1
     edge |= rows["box_x0"] + rows["box_nx"] == box.x1
     set_parent_flag(rows, "edge", edge)
-    set_parent_flag(rows, "partial", any_peak(peaks.flux_err > _partial_error(work)))
+    set_parent_flag(rows, "partial", any_peak(peaks.flux_err > _partial_error(work, peaks)))
     set_parent_flag(rows, "nopeak_fallback", any_peak(peaks.flags & PEAK_FLAGS["fallback"] > 0))
     set_parent_flag(rows, "negative", np.full(n, sign < 0))
     set_parent_flag(rows, "split", parents.cut)
@@ -114,13 +116,16 @@ def _flag_parents(
     rows["blob"] = brightest_of_uncut(rows, parents)
 
 
-def _partial_error(work: Work) -> float:
-    """Flux error of a peak with half the typical weight under the template."""
+def _partial_error(work: Work, peaks: Peaks) -> NDArray[np.float64]:
+    """Flux errors that peaks would have with half the typical weight under the template."""
+    never = np.full(len(peaks), np.inf)
     if not work.template.matched:
-        return np.inf
+        return never
     step = max(1, min(work.searched.shape) // 500)
     rows = slice(0, work.searched.shape[0], step)
     variance = work.searched.variance(rows)[:, ::step][work.searched.usable(rows)[:, ::step]]
     if not len(variance):
-        return np.inf
-    return float((np.median(variance) / (work.template.power * PARTIAL)) ** 0.5)
+        return never
+    y, x = np.divmod(peaks.pixel, work.searched.shape[1])
+    power = work.template.power_at(work.searched.shape, y, x)
+    return np.asarray((np.median(variance) / (power * PARTIAL)) ** 0.5)

@@ -248,7 +248,7 @@ def _band_meta(catalogues: Sequence[Detections], limits: Limits) -> dict[str, He
     """Filter, threshold, calibration and limits of each band, numbered as the bands are."""
     meta: dict[str, HeaderValue] = {}
     for i, catalogue in enumerate(catalogues, 1):
-        for key in ("PSFSIG", "THRESH", "NOISESC", "VARSCAL", "GROWRAD"):
+        for key in ("PSFSIG", "PSFMIN", "PSFMAX", "THRESH", "NOISESC", "VARSCAL", "GROWRAD"):
             if f"{key}1" in catalogue.meta:
                 meta[f"{key}{i}"] = catalogue.meta[f"{key}1"]
     for name, values in (("MINNEW2", limits.min_new), ("MAXSAME2", limits.max_same)):

@@ -11,7 +11,7 @@ from coblend.core.box import Box
 from coblend.core.detect.background import MeshOptions, measure_background
 from coblend.core.detect.mark import marked_exposure
 from coblend.core.detect.pixels import Pixels
-from coblend.core.detect.prepare import psf_sigma
+from coblend.core.detect.prepare import psf_widths
 from coblend.core.detect.search import detect
 from coblend.core.detection import PEAK_FLAGS
 from coblend.core.errors import FormatError, ParameterError
@@ -320,19 +320,56 @@ def test_blank_image_gives_an_empty_catalogue(exposure_of):
     assert len(found.parents) == len(found.peaks) == len(found.footprints) == 0
 
 
+class Growing:
+    """A Gaussian PSF that widens with x, unknown beyond a column."""
+
+    side, constant = 41, False
+
+    def __init__(self, slope, end=np.inf):
+        self.slope, self.end = slope, end
+
+    def width(self, x):
+        return 1.5 + self.slope * np.asarray(x, float)
+
+    def at_many(self, y, x):
+        r2 = np.add.outer(np.arange(-20, 21) ** 2, np.arange(-20, 21) ** 2)
+        stamps = np.exp(-0.5 * r2 / self.width(x)[:, None, None] ** 2)
+        stamps /= stamps.sum(axis=(1, 2), keepdims=True)
+        stamps[np.asarray(x) > self.end] = np.nan
+        return stamps
+
+
 def test_psf_width_over_a_field():
-    class Growing:
-        side, constant = 41, False
+    """In the middle of each of 5 x 5 cells; one if they differ by less than 10 %."""
+    box = Box(0, 0, 100, 1000)
+    widths = psf_widths(Growing(1e-3), box)
+    assert widths.shape == (5, 5)
+    np.testing.assert_allclose(widths, np.tile(1.6 + 0.2 * np.arange(5), (5, 1)), atol=2e-3)
+    np.testing.assert_allclose(psf_widths(Growing(1e-4), box), [[1.55]], atol=1e-3)
+    holed = psf_widths(Growing(1e-3, end=600), box)
+    np.testing.assert_allclose(holed[0], [1.6, 1.8, 2.0, 1.8, 1.8], atol=2e-3)
+    with pytest.raises(FormatError, match="unknown on all of the image"):
+        psf_widths(Growing(1e-3, end=-1), box)
 
-        def at_many(self, y, x):
-            sigma = 1.5 + 0.001 * np.asarray(x)
-            r2 = np.add.outer(np.arange(-20, 21) ** 2, np.arange(-20, 21) ** 2)
-            stamps = np.exp(-0.5 * r2 / sigma[:, None, None] ** 2)
-            return stamps / stamps.sum(axis=(1, 2), keepdims=True)
 
-    sigma, spread = psf_sigma(Growing(), Box(0, 0, 100, 1000))
-    assert sigma == pytest.approx(2.0, rel=1e-3)
-    assert spread == pytest.approx(0.8 / 2, rel=0.01)
+def test_varying_psf_is_filtered_cell_by_cell(stars, exposure_of):
+    """Every star keeps the significance, flux and value of the filter of its own width."""
+    psf = Growing(2e-3)
+    image = np.zeros((200, 1000))
+    for x in range(100, 1000, 200):
+        image += stars(image.shape, float(psf.width(x)), [(100, x, 900.0)])
+    exposure = replace(exposure_of(image), psf=psf)
+    found = detect(exposure, DetectParams(**BARE, peak_scales=(1.0, 0.6))).detections
+    peaks = found.peaks[np.argsort(found.peaks["x"])]
+    width = psf.width(peaks["ix"])
+    np.testing.assert_allclose(peaks["snr"], 900 / (2 * width * np.sqrt(np.pi)), rtol=1e-3)
+    np.testing.assert_allclose(peaks["flux"], 900, rtol=3e-3)
+    np.testing.assert_allclose(peaks["value"], 900 / (4 * np.pi * width**2), rtol=5e-3)
+    assert found.meta["PSFMIN1"] == pytest.approx(1.7, abs=0.01)
+    assert found.meta["PSFMAX1"] == pytest.approx(3.3, abs=0.01)
+    one = detect(exposure, DetectParams(**BARE, psf_sigma=found.meta["PSFSIG1"])).detections
+    assert one.peaks["snr"].sum() < 0.99 * found.peaks["snr"].sum()
+    check_guarantees(found)
 
 
 def test_background_model_uses_every_bin(exposure_of):
