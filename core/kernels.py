@@ -51,7 +51,8 @@ def difference_kernel(
 ) -> NDArray[np.float64]:
     """Kernel that carries the model PSF into an observed one.
 
-    ``K = F(P) conj(F(M)) / (|F(M)|^2 + reg^2)``, cropped to the stamp of P and scaled to its sum.
+    ``K = F(P) conj(F(M)) / (|F(M)|^2 + reg^2)``, cropped to the stamp of P and scaled to its sum;
+    the plain ratio, reg 0, is not scaled.
 
     Parameters
     ----------
@@ -91,7 +92,9 @@ def difference_kernel(
     ratio = psf_ft * np.conj(model_ft) / np.where(power > 0, power, np.inf)
     full = fft.irfft2(ratio, s=shape)
     kernel = np.roll(full, (ny // 2, nx // 2), (-2, -1))[..., :ny, :nx]
-    return np.asarray(kernel * (total / kernel.sum((-2, -1), keepdims=True)), np.float64)
+    if reg > 0:
+        kernel = kernel * (total / kernel.sum((-2, -1), keepdims=True))
+    return np.asarray(kernel, np.float64)
 
 
 def _centre_at_origin(stamp: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from coblend.core.deblend.fitting.components import Centres
 from coblend.core.deblend.fitting.fit import fit
 from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Frames, Observation
+from coblend.core.deblend.fitting.reference import reference_components
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.errors import FormatError
 from coblend.core.kernels import difference_kernel, model_psf
@@ -32,11 +33,16 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         np.array([b.ny for b in batch.boxes])[batch.blend],
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
-    own, stacks, point = initial_components(
-        observation, batch.psfs[batch.cell], centres, threshold=params.initial_background_thresh,
-        min_snr=params.min_snr, psf_morph=model_psf(),
-    )  # fmt: skip
-    result = fit(observation, own, stacks, params)
+    psfs = batch.psfs[batch.cell]
+    if params.start == "reference":
+        start = reference_components(observation, psfs, centres, batch.sigma, model_psf(), params)
+    else:
+        start = initial_components(
+            observation, psfs, centres, threshold=params.initial_background_thresh,
+            min_snr=params.min_snr, psf_morph=model_psf(),
+        )  # fmt: skip
+    own, stacks, point = start
+    result = fit(observation, own, stacks, params, batch.sigma)
     return report(batch, observation, result, point, params)
 
 

@@ -136,7 +136,7 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
         BlendResult(int(row), error="NoPsf", flags=FLAGS["failed"])
         for row in np.flatnonzero(blind)
     )
-    sigma, weights = noise_rms(cube, params.bad_mask, params.use_weights)
+    sigma, weights = noise_rms(cube, params.bad_mask, params.use_weights, params.noise_stat)
     return Plan(
         flags, np.flatnonzero((flags == 0) & ~blind), psfs, psf_cells, no_psf, cells, members,
         refused, sigma, weights,

@@ -8,6 +8,14 @@ from typing import Any, ClassVar
 
 from coblend.core.params.field import Checked, option
 
+_LIBRARY: Mapping[str, Any] = {
+    "start": "reference", "optimizer": "adaprox", "edge": "zero", "noise_stat": "mean",
+    "spectrum_step": 1.0, "gradient_floor": 0.0, "rescale_spectra": False, "min_iter": 15,
+    "resize_every": 10, "patience": 1, "final_spectra": False, "kernel_reg": 0.0,
+    "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False,
+}  # fmt: skip
+"""The reference system's library at its own defaults, faults included."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeblendParams(Checked):
@@ -82,6 +90,15 @@ class DeblendParams(Checked):
                                    "the gradient's noise", minimum=0)
     rescale_spectra: bool = option(True, "Adaprox and fista: keep the flux when a morphology is "
                                    "normalised")
+    spectrum_step: float = option(0.1, "Adaprox: shortest step of a spectrum", unit="sigma",
+                                  minimum=0)
+    start: str = option("sharpened", "Where the fit starts: a deconvolved image, or what the "
+                        "reference system starts from", choices=("sharpened", "reference"))
+    edge: str = option("open", "What is beyond the edge of a model box: unknown, or dark as in "
+                       "the reference system, which also fits boxes tightly and recentres",
+                       choices=("open", "zero"))
+    noise_stat: str = option("median", "Average of a band's noise over its pixels",
+                             choices=("median", "mean"))
     patience: int = option(1, "Iterations in a row that must satisfy relative_error", minimum=1)
     kernel_reg: float = option(0.01, "Regularisation of the difference kernels; 0: none",
                                minimum=0)
@@ -98,11 +115,12 @@ class DeblendParams(Checked):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
         "model": {"relative_error": 1e-4, "max_iter": 600},
-        "reference": {
-            "optimizer": "adaprox", "gradient_floor": 0.0, "rescale_spectra": False,
-            "min_iter": 5, "background_thresh": 1.0, "patience": 1, "final_spectra": False,
-            "kernel_reg": 0.0, "flux_err_floor": 0.0, "split": "always", "coupling_passes": 0,
-            "single_psf_flux": False,
+        "reference": {**_LIBRARY},
+        "lsst": {
+            **_LIBRARY,
+            "min_iter": 5, "resize_every": 3, "background_thresh": 1.0,
+            "initial_background_thresh": 1.0, "spectrum_step": 0.1, "split": "always",
+            "coupling_passes": 0,
         },
     }  # fmt: skip
     WITHOUT: ClassVar[Mapping[str, str]] = {

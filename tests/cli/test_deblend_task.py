@@ -109,7 +109,7 @@ def test_names_of_the_reference_system(cli: Cli, bands: list[str]) -> None:
     """Its options are accepted, or refused with the reason why there is none."""
     done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "-n", "--dump-config", "--set",
                "maxIter=7", "--set", "footprintSNRThresh=4", "--set", "maxNumberOfPeaks=9",
-               "--set", "growSize=1", "--preset", "reference")  # fmt: skip
+               "--set", "growSize=1", "--preset", "lsst")  # fmt: skip
     assert done.code == 0, done.err
     for line in ("max-iter = 7", "split-thresh = 4", "max-number-of-peaks = 9", "split-grow = 1",
                  'split = "always"', "coupling-passes = 0", "min-iter = 5"):  # fmt: skip

@@ -78,8 +78,13 @@ class Centres:
     @property
     def reach(self) -> NDArray[np.int64]:
         """Offset of the farthest pixel of the box, shape (k,)."""
-        high, wide = self.ny - 1 - self.y, self.nx - 1 - self.x
-        return np.asarray(np.maximum.reduce([self.y, self.x, high, wide]), np.int64)
+        return self.radii_of(self.whole_box())
+
+    def radii_of(self, limits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Largest offset of a pixel within limits, shape (k,)."""
+        y0, y1, x0, x1 = limits.T
+        offsets = self.y - y0, y1 - 1 - self.y, self.x - x0, x1 - 1 - self.x
+        return np.asarray(np.maximum.reduce(offsets), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,34 @@ def limits_of(stacks: Sequence[Stack], n_component: int) -> NDArray[np.int64]:
         for row, (_, (y, x), _) in zip(stack.rows.tolist(), stack.places, strict=True):
             limits[row] = y.start, y.stop, x.start, x.stop
     return limits
+
+
+def limits_of_light(lit: NDArray[np.bool_], centres: Centres) -> NDArray[np.int64]:
+    """First and end row and column of the lit pixels of stamps, with room to grow into.
+
+    Parameters
+    ----------
+    lit : array, shape (k, n, n), bool
+        Stamps without any count as lit in their centre.
+    centres : Centres
+        Their k components.
+
+    Returns
+    -------
+    array, shape (k, 4), int64
+        Frame coordinates, within the blend's box.
+    """
+    side = lit.shape[-1]
+    limits = []
+    for at, end, axis in ((centres.y, centres.ny, 2), (centres.x, centres.nx, 1)):
+        any_lit: NDArray[np.bool_] = np.asarray(lit.any(axis))
+        any_lit[~any_lit.any(1), side // 2] = True
+        low = at - side // 2 - PADDING
+        limits += [
+            np.maximum(0, low + any_lit.argmax(1)),
+            np.minimum(end, low + 2 * PADDING + side - any_lit[:, ::-1].argmax(1)),
+        ]
+    return np.stack(limits, 1)
 
 
 def members_of(centres: Centres, n_blend: int) -> list[list[int]]:

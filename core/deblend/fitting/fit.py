@@ -12,19 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.deblend.fitting.adaprox import (
-    FISTA_STEP,
-    MORPH_STEP,
-    accelerated_point,
-    adaptive_move,
-    spectrum_step,
-)
+from coblend.core.deblend.fitting.adaprox import GradientSteps
 from coblend.core.deblend.fitting.components import (
     PADDING,
     Centres,
     Floats,
     Stack,
     allowed_radii,
+    limits_of,
+    limits_of_light,
     members_of,
     radii_of,
     stack_stamps,
@@ -33,7 +29,7 @@ from coblend.core.deblend.fitting.components import (
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
-from coblend.core.deblend.fitting.operators import constrain
+from coblend.core.deblend.fitting.reference import unweighted_spectra
 from coblend.core.deblend.fitting.spectra import normal_equations, solve
 from coblend.core.params.deblend import DeblendParams
 
@@ -42,6 +38,8 @@ _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
 _NEGLIGIBLE = 0.1
 """Changes of the log-likelihood that mean nothing, however small the blend."""
+_RUNAWAY = 10
+"""A loss this much higher than at the start calls for a new start with shorter steps."""
 _SHRINK = 0.7
 """Stamps shrink when less than this fraction of their radius is needed."""
 
@@ -72,7 +70,11 @@ class Fit:
 
 
 def fit(
-    observation: Observation, centres: Centres, stacks: Sequence[Stack], params: DeblendParams
+    observation: Observation,
+    centres: Centres,
+    stacks: Sequence[Stack],
+    params: DeblendParams,
+    unit: Floats | None = None,
 ) -> Fit:
     """Fit spectra and morphologies, starting from the given morphologies.
 
@@ -85,30 +87,38 @@ def fit(
     stacks : sequence of Stack
         Their morphologies, of maximum 1.
     params : DeblendParams
+    unit : array, shape (n_band,), optional
+        Noise of the bands in a common unit, which matters to the steps of adaprox.
     """
     n = len(observation)
-    spectra = solve_spectra(observation, stacks, len(centres))
+    if params.start == "reference":
+        spectra = unweighted_spectra(observation, centres, stacks)
+    else:
+        spectra = solve_spectra(observation, stacks, len(centres))
+    unit = np.ones(observation.n_band) if unit is None else unit
     n_iter, damping = np.zeros(n, np.int64), np.ones(n)
     converged = np.zeros(n, bool)
     loss_init = np.full(n, np.nan)
     done: list[Stack] = []
-    live = _Live.begin(observation, centres, stacks, spectra, params)
+    live = _Live.begin(observation, centres, stacks, spectra, unit, params)
     for it in range(params.max_iter):
-        if params.optimizer == "accelerated":
+        if live.steps is not None:
+            live.advance_along_gradient(live.steps, it)
+            live.retreat(live.steps, _RUNAWAY * loss_init[live.blends])
+        else:
             live.advance(params)
             if (it + 1) % _SPECTRA_EVERY == 0:
                 live.solve_joint_spectra()
-        else:
-            live.advance_like_reference(params, it)
         if it == 0:
             loss_init = live.loss
         if params.resize_every and it and it % params.resize_every == 0:
-            live.resize(params.background_thresh)
+            live.resize(params)
         n_iter[live.blends] = it + 1
         damping[live.blends] = live.damping
-        finished = (live.calm >= params.patience) & (it >= params.min_iter)
+        calm = (live.calm >= params.patience) & (it >= params.min_iter)
+        finished = calm | ((live.damping > _DIVERGED) & (live.steps is not None))
         if finished.any():
-            converged[live.blends[finished]] = True
+            converged[live.blends[calm]] = True
             spectra[live.rows] = live.spectra
             done += live.retire(finished)
         if not len(live.blends):
@@ -116,7 +126,8 @@ def fit(
     spectra[live.rows] = live.spectra
     done += live.retire(np.ones(len(live.blends), bool))
     final = stack_stamps(radii_of(done, len(centres)), centres, done)
-    for stack in final:
+    # with the reference system's steps, morphologies have met the limits of these spectra
+    for stack in final if params.optimizer == "accelerated" else ():
         limit = params.background_thresh / np.maximum(spectra[stack.rows].max(1), TINY)
         stack.morph[stack.morph < np.minimum(limit, 1)[:, None, None]] = 0
     reach = np.zeros(len(centres), np.int64)
@@ -129,7 +140,7 @@ def fit(
 def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:
     """Non-negative spectra at fixed morphologies, shape (n_component, n_band), float32."""
     spectra = solve(normal_equations(observation, stacks), n_component)
-    return np.maximum(spectra, TINY).astype(np.float32)
+    return np.maximum(spectra, TINY).astype(observation.frames[0].data.dtype)
 
 
 @dataclass(slots=True)
@@ -148,8 +159,9 @@ class _Live:
     rows: NDArray[np.int64]
     correlated: list[Floats]
     top_weight: Floats
-    kernel_power: Floats
-    moments: Floats
+    steps: GradientSteps | None
+    safe: list[Stack]
+    safe_spectra: Floats
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -163,6 +175,7 @@ class _Live:
         centres: Centres,
         stacks: Sequence[Stack],
         spectra: Floats,
+        unit: Floats,
         params: DeblendParams,
     ) -> _Live:
         """Start with everything live."""
@@ -170,24 +183,20 @@ class _Live:
         n = len(observation)
         members = members_of(centres, n)
         observation = observation.split(np.array([len(rows) == 1 for rows in members], bool))
-        stacks = stack_stamps(radii_of(stacks, len(centres)), centres, stacks, planes)
+        radii, limits = radii_of(stacks, len(centres)), limits_of(stacks, len(centres))
+        stacks = stack_stamps(radii, centres, stacks, planes, limits)
         for stack in stacks if planes == 2 else ():
             stack.planes[1] = stack.planes[0]
-        moments = np.zeros((3, *spectra.shape), np.float32)
-        if params.optimizer == "fista":
-            moments[0] = spectra
+        steps, safe = None, []
+        if params.optimizer != "accelerated":
+            steps = GradientSteps.begin(observation, stacks, centres, spectra, unit, params)
+            if params.rescale_spectra:  # else the loss jumps by design
+                safe = stack_stamps(radii, centres, stacks, 2, limits)
         top = np.stack([weight.max((1, 2)) for weight in observation.weight])
-        power = np.stack([
-            np.square(kernel).sum((1, 2)) for kernel in observation.by_blend([
-                np.broadcast_to(f.kernels, (len(f), *f.kernels.shape[1:]))
-                for f in observation.frames
-            ])
-        ])  # fmt: skip
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
-            correlated_data(observation), top, power, moments, np.ones(n), np.ones(n),
-            np.full(n, np.inf),
-            np.full(n, np.inf), np.zeros(n, np.int64),
+            correlated_data(observation), top, steps, safe, spectra.copy(), np.ones(n), np.ones(n),
+            np.full(n, np.inf), np.full(n, np.inf), np.zeros(n, np.int64),
         )  # fmt: skip
 
     def advance(self, params: DeblendParams) -> None:
@@ -212,51 +221,31 @@ class _Live:
             )
         self.spectra = here.spectra * scale[:, None]
 
-    def advance_like_reference(self, params: DeblendParams, it: int) -> None:
-        """One iteration of AdaProx or FISTA: gradient steps for spectra and morphologies."""
+    def advance_along_gradient(self, steps: GradientSteps, it: int) -> None:
+        """One iteration of the reference system: gradient steps for morphologies and spectra."""
         here = evaluate(
             self.observation, self.members, self.stacks, self.spectra, self.correlated, False
         )
-        self._settle(here.loss, params.relative_error)
-        blend, old = self.centres.blend, self.spectra
-        strength = np.square(old) * self.top_weight[blend]
-        if params.optimizer == "fista":
-            spectra = self._fista_spectra(here.spectrum_pull)
-        else:
-            move = adaptive_move(self.moments, here.spectrum_pull, params.scheme, it)
-            spectra = np.maximum(old - spectrum_step(old) * move, TINY)
-        limit = np.minimum(params.background_thresh / np.maximum(spectra.max(1), TINY), 2)
-        noise = params.gradient_floor * np.sqrt((strength * self.kernel_power[blend]).sum(1))
-        scale = np.ones(len(old), np.float32)
-        for stack, pull in zip(self.stacks, here.pull, strict=True):
-            rows = stack.rows
-            if params.optimizer == "fista":
-                length = (FISTA_STEP / np.maximum(strength.sum(1)[rows], TINY))[:, None, None]
-                target = stack.planes[1] - length.astype(np.float32) * pull
-            else:
-                floor = noise[rows].astype(np.float32)[:, None, None]
-                move = adaptive_move(stack.planes[1:], pull, params.scheme, it, floor)
-                target = stack.morph - np.float32(MORPH_STEP) * move
-            morph, scale[rows] = constrain(target, stack.outside, limit[rows].astype(np.float32))
-            if params.optimizer == "fista":
-                stack.planes[1], _ = accelerated_point(
-                    morph, stack.morph, self.nesterov[blend[rows]]
-                )
-            stack.planes[0] = morph
-        self.spectra = spectra * scale[:, None] if params.rescale_spectra else spectra
-        self.nesterov = (1 + np.sqrt(1 + 4 * self.nesterov**2)) / 2
+        still = np.abs(here.loss - self.loss) < steps.params.relative_error * np.abs(here.loss)
+        self.calm, self.loss = np.where(still, self.calm + 1, 0), here.loss
+        damping = self.damping[self.centres.blend]
+        self.spectra = steps.step(self.stacks, self.spectra, here, damping, it)
 
-    def _fista_spectra(self, pull: Floats) -> Floats:
-        """Spectra after a FISTA step; its point is the first plane of the moments."""
-        blend = self.centres.blend
-        light = np.zeros(len(self.spectra))
-        for stack in self.stacks:
-            light[stack.rows] = np.square(stack.morph).sum((1, 2))
-        length = FISTA_STEP / np.maximum(light[:, None] * self.top_weight[blend], TINY)
-        spectra = np.maximum(self.moments[0] - length.astype(np.float32) * pull, TINY)
-        spectra = np.asarray(spectra, np.float32)
-        self.moments[0], _ = accelerated_point(spectra, self.spectra, self.nesterov[blend])
-        return spectra
+    def retreat(self, steps: GradientSteps, highest: NDArray[np.float64]) -> None:
+        """Put blends of too high a loss back to their start, to go on with shorter steps."""
+        wild = ~((self.loss <= highest) | np.isnan(highest)) & (self.damping <= _DIVERGED)
+        if not wild.any() or not self.safe:
+            return
+        n, own = len(self.centres), wild[self.centres.blend]
+        back = _take(self.safe, own, np.arange(n), np.arange(len(wild)), self.centres)
+        both = [*self.stacks, *back]
+        planes = len(self.stacks[0].planes)
+        self.stacks = stack_stamps(
+            radii_of(both, n), self.centres, both, planes, limits_of(both, n)
+        )
+        self.spectra[own] = self.safe_spectra[own]
+        steps.restart(np.flatnonzero(own), self.spectra)
+        self.damping[wild] *= 2
 
     def solve_joint_spectra(self) -> None:
         """Solve for the spectra of blends with several components."""
@@ -275,18 +264,25 @@ class _Live:
         self.calm = np.where(still, self.calm + 1, 0)
         self.before, self.loss = self.loss, loss
 
-    def resize(self, threshold: float) -> None:
+    def resize(self, params: DeblendParams) -> None:
         """Adapt the stamps to the lit pixels."""
         needed = np.zeros(len(self.centres), np.int64)
+        limits = self.centres.whole_box()
         for stack in self.stacks:
             top = np.maximum(self.spectra[stack.rows].max(1), TINY)
-            lit = stack.morph * top[:, None, None] >= threshold
+            lit = stack.morph * top[:, None, None] >= params.background_thresh
             needed[stack.rows] = support_radius(lit) + PADDING
+            limits[stack.rows] = limits_of_light(lit, self.centres.select(stack.rows))
+        planes = len(self.stacks[0].planes)
+        if params.edge == "zero":
+            self.stacks = stack_stamps(
+                self.centres.radii_of(limits), self.centres, self.stacks, planes, limits
+            )
+            return
         now = radii_of(self.stacks, len(self.centres))
         new = allowed_radii(needed, self.centres)
         new = np.where((new < now) & (new > _SHRINK * now), now, new)
         if (new != now).any():
-            planes = len(self.stacks[0].planes)
             self.stacks = stack_stamps(new, self.centres, self.stacks, planes)
 
     def retire(self, finished: NDArray[np.bool_]) -> list[Stack]:
@@ -306,11 +302,12 @@ class _Live:
         self.centres = self.centres.select(kept_rows).with_blend(number[blend[kept_rows]])
         self.members = members_of(self.centres, len(kept_blends))
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
-        self.moments = self.moments[:, kept_rows]
+        self.safe = _take(self.safe, ~gone, position, number, self.centres)
+        self.safe_spectra = self.safe_spectra[kept_rows]
+        self.steps = self.steps and self.steps.select(kept_rows)
         for name in (
             "blends",
             "top_weight",
-            "kernel_power",
             "nesterov",
             "damping",
             "loss",

@@ -105,14 +105,14 @@ def recentre(centres: Centres, images: Sequence[Floats]) -> tuple[Centres, NDArr
     is_peak = np.zeros(len(centres), bool)
     for i, blend in enumerate(centres.blend):
         image = images[blend][: centres.ny[i], : centres.nx[i]]
-        first = _brightest_near(image, int(y[i]), int(x[i]))
-        is_peak[i] = _brightest_near(image, *first) == first
+        first = brightest_near(image, int(y[i]), int(x[i]))
+        is_peak[i] = brightest_near(image, *first) == first
         if is_peak[i]:
             y[i], x[i] = first
     return replace(centres, y=y, x=x), is_peak
 
 
-def _brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
+def brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
     """Brightest of the 3x3 pixels about one; the first in raster order wins a tie."""
     y0, x0 = max(0, y - 1), max(0, x - 1)
     core = image[y0 : y + 2, x0 : x + 2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ _OUTSIDE = 1e30
 """Stands for pixels outside the frame while projecting: they cap nothing."""
 
 
+T = TypeVar("T", bound=np.generic)
 Floats = NDArray[np.floating]
 Level = tuple[int, int, NDArray[np.int64], Floats]
 
@@ -166,7 +168,40 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     return result
 
 
-def _to_levels(stamps: Floats, steps: Plan) -> Floats:
+def project_about_brightest(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
+    """Make stamps monotonic about the brightest of their central 3x3 pixels, dark outside.
+
+    As the reference system does: the first in raster order wins a tie, and pixels outside the
+    frame count as 0 when they cap their neighbours, so that sources beside an edge lose light.
+
+    Parameters
+    ----------
+    stamps : array, shape (k, n, n), float32 or float64
+        n odd, at least 3.
+    outside : array, shape (k, n, n), bool, optional
+
+    Returns
+    -------
+    array, shape (k, n, n), dtype of ``stamps``
+    """
+    k, n = stamps.shape[:2]
+    if outside is None:
+        outside = np.zeros(stamps.shape, bool)
+    core = (slice(None), slice(n // 2 - 1, n // 2 + 2), slice(n // 2 - 1, n // 2 + 2))
+    brightest = np.where(outside[core], -np.inf, stamps[core]).reshape(k, 9).argmax(1)
+    low = 2 - np.stack(np.divmod(brightest, 3), 1)  # so that the brightest becomes the centre
+    wide, dark = np.zeros((k, n + 2, n + 2), stamps.dtype), np.ones((k, n + 2, n + 2), bool)
+    places = [(i, slice(y, y + n), slice(x, x + n)) for i, (y, x) in enumerate(low.tolist())]
+    for i, place in enumerate(places):
+        wide[place], dark[place] = np.where(outside[i], 0, stamps[i]), outside[i]
+    steps = plan(n // 2 + 1, stamps.dtype.str)
+    values = _to_levels(wide, steps)
+    cap_outwards(values, steps, _to_levels(dark, steps))
+    wide = _from_levels(values, steps, n + 2)
+    return np.stack([wide[place] for place in places])
+
+
+def _to_levels(stamps: NDArray[T], steps: Plan) -> NDArray[T]:
     """Sort pixels by level, shape (n * n, k)."""
     return np.ascontiguousarray(stamps.reshape(len(stamps), -1).T).take(steps.order, axis=0)
 
@@ -177,14 +212,16 @@ def _from_levels(values: Floats, steps: Plan, side: int) -> Floats:
     return np.ascontiguousarray(ordered.T).reshape(-1, side, side)
 
 
-def cap_outwards(values: Floats, steps: Plan) -> None:
-    """Apply the caps in place to level-ordered stamps, shape (n * n, k)."""
+def cap_outwards(values: Floats, steps: Plan, dark: NDArray[np.bool_] | None = None) -> None:
+    """Apply the caps in place to level-ordered stamps, shape (n * n, k); dark pixels stay 0."""
     minimum, total, multiply = np.minimum, np.add.reduce, np.multiply
     for first, last, neighbours, weights in steps.levels:
         cap = values.take(neighbours, axis=0)
         multiply(cap, weights, out=cap)
         own = values[first:last]
         minimum(own, total(cap, 0), out=own)
+        if dark is not None:
+            own[dark[first:last]] = 0
 
 
 def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:

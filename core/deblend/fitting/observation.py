@@ -223,7 +223,7 @@ def kernel_transform(
 
 
 def noise_rms(
-    cube: Cube, bad_planes: Sequence[str], use_weights: bool = True
+    cube: Cube, bad_planes: Sequence[str], use_weights: bool = True, statistic: str = "median"
 ) -> tuple[NDArray[np.float64], Floats]:
     """Noise of every band, and the weights of all pixels in units of it.
 
@@ -234,11 +234,13 @@ def noise_rms(
         Pixels with any of these planes have no weight.
     use_weights : bool
         Weight by the inverse variance; otherwise all usable pixels equally.
+    statistic : str
+        Average of the root variance over usable pixels: ``median`` or ``mean``.
 
     Returns
     -------
     sigma : array, shape (n_band,), float64
-        Median of the root variance over usable pixels; 1 for a band without any.
+        Average of the root variance; 1 for a band without a usable pixel.
     weight : array, shape (n_band, ny, nx), float32
         ``sigma^2 / variance``, 0 where unusable.
     """
@@ -250,7 +252,8 @@ def noise_rms(
         good = np.isfinite(cube.images[b]) & np.isfinite(variance) & (variance > 0)
         good &= (cube.masks[b] & bad) == 0
         if good.any():
-            sigma[b] = np.sqrt(np.median(variance[good].astype(np.float64)))
-            ratio = sigma[b] ** 2 / variance[good].astype(np.float64)
+            known = variance[good].astype(np.float64)
+            sigma[b] = np.sqrt(known).mean() if statistic == "mean" else np.sqrt(np.median(known))
+            ratio = sigma[b] ** 2 / known
             weight[b, good] = ratio if use_weights else 1
     return sigma, weight

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 
 from coblend.core.deblend.blend import deblend_batch
-from coblend.core.deblend.fitting.adaprox import (
-    SCHEMES,
-    accelerated_point,
-    adaptive_move,
-    spectrum_step,
-)
+from coblend.core.deblend.fitting.adaprox import SCHEMES, adaptive_move, spectrum_step
+from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 
 B1, B2, EPS = 0.9, 0.999, 1e-8
@@ -49,14 +45,31 @@ def plain(scheme: str, gradients: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_schemes_follow_their_formulas(rng: np.random.Generator, scheme: str) -> None:
-    gradients = rng.normal(size=(12, 5)).astype(np.float32)
-    moments = np.zeros((3, 5), np.float32)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-4)])
+def test_schemes_follow_their_formulas(
+    rng: np.random.Generator, scheme: str, dtype: type, tolerance: float
+) -> None:
+    gradients = rng.normal(size=(12, 5)) * 10.0 ** np.arange(-3, 2)
+    moments = np.zeros((3, 5), dtype)
     for it, gradient in enumerate(gradients):
-        move = adaptive_move(moments, gradient, scheme, it)
-        for k in range(5):
-            expected = plain(scheme, gradients[: it + 1, k].astype(float))[-1]
-            assert move[k] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        move = adaptive_move(moments, gradient.astype(dtype), scheme, it)
+        assert move.dtype == dtype
+        expected = [plain(scheme, gradients[: it + 1, k])[-1] for k in range(5)]
+        assert np.allclose(move, expected, rtol=tolerance, atol=tolerance * np.abs(move).max())
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_schemes_equal_the_peers(rng: np.random.Generator, scheme: str) -> None:
+    peer = pytest.importorskip("lsst.scarlet.lite.parameters", reason="no scarlet lite")
+    theirs = peer.AdaproxParameter(
+        np.zeros(9), step=1.0, grad=lambda g, _: g, prox=lambda x: x, scheme=scheme
+    )
+    moments, position = np.zeros((3, 9)), np.zeros(9)
+    for it, gradient in enumerate(rng.normal(size=(30, 9)) * 10.0 ** np.arange(-4, 5)):
+        position -= adaptive_move(moments, gradient, scheme, it)
+        theirs.update(it, gradient)
+        assert np.allclose(position, theirs.x, rtol=1e-12)
 
 
 def test_floor_keeps_round_off_from_becoming_a_step() -> None:
@@ -67,23 +80,16 @@ def test_floor_keeps_round_off_from_becoming_a_step() -> None:
     assert np.abs(calm).max() < 1e-5
 
 
-def test_spectra_step_by_a_percent_but_at_least_a_tenth_of_the_noise() -> None:
-    spectra = np.array([[100.0, 300.0], [0.1, 0.3]], np.float32)
-    assert np.allclose(spectrum_step(spectra), [[2.0], [0.1]])
-
-
-def test_acceleration_starts_without_momentum() -> None:
-    new, old = np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)
-    point, t = accelerated_point(new, old, np.ones(1))
-    assert point.tolist() == [[1, 1]]
-    assert t[0] == pytest.approx((1 + np.sqrt(5)) / 2)
-    point, _ = accelerated_point(new, old, t)
-    assert (point > 1).all()
+def test_spectra_step_by_a_percent_but_not_less_than_the_least() -> None:
+    spectra = np.array([[100.0, 300.0], [0.1, 0.3]])
+    assert np.allclose(spectrum_step(spectra, 0.1, np.ones(2)), [[2, 2], [0.1, 0.1]])
+    # the mean is taken in common units: of 100 and 3000
+    assert np.allclose(spectrum_step(spectra[:1], 0.1, np.array([1.0, 10.0])), [[15.5, 1.55]])
 
 
 @pytest.mark.parametrize("changes", [
-    {"optimizer": "adaprox"}, {"optimizer": "adaprox", "scheme": "nadam"}, {"optimizer": "fista"},
-    dict(DeblendParams.PRESETS["reference"]),
+    *({"optimizer": "adaprox", "scheme": scheme} for scheme in SCHEMES),
+    {"optimizer": "fista", "max_iter": 300},
 ])  # fmt: skip
 def test_fits_agree_with_the_default(scenery: Callable[..., object], changes: dict) -> None:
     flux = np.array([[2500.0] * 3, [1500.0] * 3])
@@ -93,6 +99,34 @@ def test_fits_agree_with_the_default(scenery: Callable[..., object], changes: di
     assert result.loss < 1.05 * expected.loss
     ratio = scene.redistributed(result).sum((2, 3)) / scene.redistributed(expected).sum((2, 3))
     assert np.abs(ratio - 1).max() < 0.06
+
+
+@pytest.mark.parametrize("preset", ["reference", "lsst"])
+def test_fits_of_the_reference_system_share_light_alike(
+    scenery: Callable[..., object], preset: str
+) -> None:
+    flux = np.array([[2500.0] * 3, [1500.0] * 3])
+    scene = scenery([(25, 20), (26, 30)], flux, (0.0, 2.0))
+    (expected,) = deblend_batch(scene.batch, DeblendParams())
+    (result,) = deblend_batch(scene.batch, DeblendParams(**DeblendParams.PRESETS[preset]))
+    assert expected.loss < result.loss < 1.15 * expected.loss
+    ratio = scene.redistributed(result).sum((2, 3)) / scene.redistributed(expected).sum((2, 3))
+    assert np.abs(ratio - 1).max() < 0.06
+
+
+@pytest.mark.parametrize("scheme", ["padam", "radam"])
+def test_steps_that_grow_with_the_gradient_are_held_back(
+    scenery: Callable[..., object], scheme: str
+) -> None:
+    """On bright blends both schemes overshoot; radam recovers with shorter steps, padam stops."""
+    flux = np.array([[2e5] * 3, [1e5] * 3])
+    batch = scenery([(25, 20), (26, 30)], flux, (0.0, 2.0)).batch
+    params = DeblendParams(optimizer="adaprox", scheme=scheme, max_iter=40)
+    (result,) = deblend_batch(batch, params)
+    assert result.loss < (1.001 if scheme == "padam" else 0.6) * result.loss_init
+    assert bool(result.flags & FLAGS["diverged"]) == (scheme == "padam")
+    wild = replace(params, rescale_spectra=False)  # without the guard
+    assert deblend_batch(batch, wild)[0].loss > 100 * result.loss_init
 
 
 # bad input
