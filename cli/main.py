@@ -31,6 +31,7 @@ COMMANDS = {
     "reconstruct-footprints": "Share the image's flux among the deblended objects.",
     "clean": "Cut out every object without its neighbours.",
     "refit": "Fit some blends again, with sources added or dropped.",
+    "show": "Draw pictures of images, detections, blends and PSFs.",
     "info": "Show what a file holds and what made it.",
     "verify": "Check files: structure, checksums, damaged blends.",
 }

@@ -134,6 +134,15 @@ class Run:
             yield out
         self._outputs.append(target)
 
+    @contextmanager
+    def create_other(self) -> Iterator[str]:
+        """Create an output that is not FITS: yields the temporary path to write to."""
+        from coblend.io.fits.writer import replacing
+
+        with replacing(self.output, overwrite=self.overwrite) as temporary:
+            yield temporary
+        self._outputs.append(self.output)
+
     def progress(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Show progress on a terminal; yields ``advance(n)``."""
         return progress(text, total, quiet=self.quiet)

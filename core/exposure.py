@@ -168,6 +168,20 @@ class Cube:
             wcs=first.wcs,
         )
 
+    def exposure(self, index: int) -> Exposure:
+        """One of the bands."""
+        return Exposure(
+            image=self.images[index],
+            mask=self.masks[index],
+            variance=self.variances[index],
+            box=self.box,
+            planes=self.planes,
+            band=self.bands[index],
+            unit=self.units[index] if self.units else "",
+            psf=self.psfs[index],
+            wcs=self.wcs,
+        )
+
 
 def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(n) for n in shape[::-1])

@@ -108,6 +108,21 @@ class FootprintSet:
         """Image over ``frame`` with footprint index + 1, 0 outside; later footprints win."""
         return spans_to_labels(self.spans, frame, self.owner + 1)
 
+    def outlines(self, frame: Box) -> NDArray[np.float64]:
+        """Borders between footprints, and between footprints and sky, inside ``frame``.
+
+        Returns
+        -------
+        array, shape (n, 2, 2), float64
+            ``x, y`` of both ends of every straight line along pixel edges, horizontal ones
+            first, parent coordinates; all are half-integers, since pixel centres are integers.
+        """
+        labels = np.pad(self.labels(frame), 1)
+        level = _edge_runs(labels[1:] != labels[:-1])
+        upright = _edge_runs((labels[:, 1:] != labels[:, :-1]).T)
+        lines = np.concatenate([level[..., ::-1], upright])
+        return np.asarray(lines + np.array([frame.x0 - 0.5, frame.y0 - 0.5]))
+
     def select(self, rows: NDArray[np.int64]) -> FootprintSet:
         """Footprints ``rows``, in that order."""
         rows = np.asarray(rows, np.int64)
@@ -190,6 +205,17 @@ class SpanIndex:
         stop = np.searchsorted(self.starts, self.ends + reach, "right")
         counts = np.maximum(stop - first, 0)
         return counts, expand_runs(first, counts)
+
+
+def _edge_runs(edges: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Both ends ``(row, column)`` of the runs of True in each row, shape (n, 2, 2).
+
+    Columns count from the second: the first is padding.
+    """
+    step = np.diff(edges.astype(np.int8), axis=1)
+    row, first = np.nonzero(step == 1)
+    last = np.nonzero(step == -1)[1]
+    return np.stack([np.stack([row, first], 1), np.stack([row, last], 1)], 1).astype(np.float64)
 
 
 def raster_order(spans: NDArray[np.int32]) -> NDArray[np.int64]:

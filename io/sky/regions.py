@@ -34,21 +34,11 @@ def write_regions(path: str, detections: Detections, *, overwrite: bool = False)
 
 
 def _outlines(detections: Detections) -> Iterator[str]:
-    """One line per stretch of border between a footprint and what is above or left of it."""
+    """One line per stretch of border between a footprint and what is beside it."""
     box = detections.box
-    labels = np.pad(detections.footprints.labels(box), 1)
-    below, right = labels[1:, :] != labels[:-1, :], labels[:, 1:] != labels[:, :-1]
-    for horizontal, edge in ((True, below), (False, right.T)):
-        flat = np.pad(edge, ((0, 0), (1, 1))).astype(np.int8)
-        step = np.diff(flat, axis=1)
-        row, start = np.nonzero(step == 1)
-        _, stop = np.nonzero(step == -1)
-        for at, a, b in zip(row.tolist(), start.tolist(), stop.tolist(), strict=True):
-            # Padding shifts by one, and 1-based pixel centres shift it back: borders are at +0.5.
-            ends = (a - 0.5, at + 0.5, b - 0.5, at + 0.5)
-            if not horizontal:
-                ends = (at + 0.5, a - 0.5, at + 0.5, b - 0.5)
-            yield "line({:g},{:g},{:g},{:g}) # line=0 0".format(*ends)
+    lines = detections.footprints.outlines(box) + 1 - np.array([box.x0, box.y0])
+    for (x0, y0), (x1, y1) in lines.tolist():
+        yield f"line({x0:g},{y0:g},{x1:g},{y1:g}) # line=0 0"
 
 
 def _points(detections: Detections) -> Iterator[str]:

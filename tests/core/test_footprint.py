@@ -99,3 +99,30 @@ def test_bad_input():
         FootprintSet(np.zeros((2, 2), np.int32), np.array([0, 2]))
     with pytest.raises(FormatError, match="2 spans, offsets end at"):
         FootprintSet(np.zeros((2, 3), np.int32), np.array([0, 3]))
+
+
+def test_outlines_are_the_edges_of_the_pixels(rng: np.random.Generator) -> None:
+    """Brute force: every side of a pixel whose neighbour has another label is covered once."""
+    labels = rng.integers(0, 3, (9, 12)).astype(np.int32)
+    frame = Box(50, 30, *labels.shape)
+    parts = [FootprintSet.from_mask(labels == i, frame.y0, frame.x0) for i in (1, 2)]
+    lines = FootprintSet.concatenate(parts).outlines(frame)
+    found = []
+    for (x0, y0), (x1, y1) in lines:
+        assert (x0 == x1) != (y0 == y1)
+        assert x0 % 1 == y0 % 1 == 0.5
+        if y0 == y1:
+            found += [("level", y0, x) for x in np.arange(x0 + 0.5, x1)]
+        else:
+            found += [("upright", y, x0) for y in np.arange(y0 + 0.5, y1)]
+    expected = set()
+    padded = np.pad(labels, 1)
+    for y in range(10):
+        for x in range(13):
+            if padded[y, x] != padded[y + 1, x]:
+                expected.add(("level", y + frame.y0 - 0.5, x + frame.x0 - 1.0))
+            if padded[y, x] != padded[y, x + 1]:
+                expected.add(("upright", y + frame.y0 - 1.0, x + frame.x0 - 0.5))
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert len(FootprintSet.empty().outlines(frame)) == 0

@@ -1,0 +1,196 @@
+"""Figures of deblended models: a scene, and its sources one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from coblend.cli.pictures.canvas import (
+    RIM,
+    Palette,
+    band_colour,
+    bare,
+    limits,
+    new_figure,
+    outline,
+    peaks,
+    residual_panel,
+    scale_bar,
+    sky_figure,
+    sky_panel,
+)
+from coblend.core.box import Box
+from coblend.core.catalog import column_suffix
+from coblend.core.show.channels import significance
+from coblend.core.show.scene import modelled_footprints, stamp_half_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from coblend.core.exposure import Cube
+    from coblend.core.model import ModelSet
+    from coblend.core.params.show import ShowParams
+    from coblend.core.show.scene import SourceImages
+
+_LINES, _COLUMNS = 6, 2
+"""More objects than this are drawn in several columns."""
+_SMALLEST = 7
+"""Half the side of the smallest stamps (pixel)."""
+_NUMBERED = 40
+"""Most objects that get a number beside their peak."""
+
+
+def draw_scene(
+    models: ModelSet,
+    cube: Cube,
+    sharp: NDArray[np.float64],
+    seen: NDArray[np.float64],
+    params: ShowParams,
+    scale: float | None,
+) -> Figure:
+    """Observed, model, residual, and the model before it is convolved.
+
+    Parameters
+    ----------
+    models : ModelSet
+    cube : Cube
+        Exposures; its bands are all among those of the models.
+    sharp, seen : array, shape (n_band, ny, nx)
+        Models as fitted, and as the bands see them.
+    params : ShowParams
+    scale : float, optional
+        Arcseconds per pixel.
+    """
+    palette = Palette.of(cube, params)
+    box = cube.box
+    figure = sky_figure(8.0, 7.8 * box.ny / box.nx + 0.2)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    observed, model, deconvolved, residual = panels.ravel()
+    sky_panel(observed, f"observed, {palette.name}", box, palette(cube.images))
+    sky_panel(model, "model as observed", box, palette(seen))
+    sky_panel(deconvolved, "model, deconvolved", box, palette(sharp))
+    modelled, others = modelled_footprints(models)
+    left = significance(cube.images - seen, cube.variances)
+    left[others.labels(box) > 0] = np.nan
+    title = f"(observed − model) / noise, {'+'.join(palette.bands)}"
+    residual_panel(residual, title, box, left, params.limit)
+    if len(others):
+        residual.set_xlabel("grey: not modelled")
+    outline(observed, modelled, box, alpha=0.8)
+    outline(residual, modelled, box, colors="0.35", linewidths=0.4)
+    peaks(observed, models.objects["x"], models.objects["y"])
+    _number(observed, models)
+    scale_bar(observed, box, scale)
+    return figure
+
+
+def draw_sources(
+    models: ModelSet,
+    cube: Cube,
+    images: Sequence[SourceImages],
+    params: ShowParams,
+    scale: float | None,
+) -> Figure:
+    """One row per object of one parent: model, light, spectrum; brightest first."""
+    palette = Palette.of(cube, params)
+    box = cube.box
+    model = np.stack([found.model for found in images], axis=1)
+    light = np.stack([found.light for found in images], axis=1)
+    flux, error = (_columns(models, name, cube.bands) for name in ("model_flux", "model_flux_err"))
+    order = np.argsort(-np.nan_to_num(flux.sum(axis=1)), kind="stable")
+    rows = order[: params.max_sources]
+    y, x = models.objects["iy"][rows] - box.y0, models.objects["ix"][rows] - box.x0
+    half = max(_SMALLEST, stamp_half_size(model[rows].sum(axis=1), y, x))
+    blue_first = palette.rows[::-1]
+    n_line = -(-len(rows) // _COLUMNS) if len(rows) > _LINES else len(rows)
+    n_column = -(-len(rows) // n_line)
+    figure = new_figure(4.9 * n_column, 1.15 * n_line + 0.6)
+    figure.suptitle(
+        f"blend {models.parents['id'][0]}: {_count(len(rows), len(order))}; {palette.name}",
+        x=0.01, ha="left", fontsize=9,
+    )  # fmt: skip
+    grid = figure.subplots(
+        n_line, 4 * n_column, squeeze=False, width_ratios=[1, 1, 1, 1.2] * n_column
+    )
+    cells = grid.reshape(n_line, n_column, 4).swapaxes(0, 1).reshape(-1, 4)
+    for cell, row in zip(cells, rows, strict=False):
+        place = models.objects[row]
+        for axes, pixels in zip(cell, (cube.images, model[row], light[row]), strict=False):
+            sky_panel(axes, "", box, palette(pixels))
+            axes.set_facecolor("0.9")
+            limits(axes, Box(int(place["iy"]), int(place["ix"]), 1, 1).grow(half))
+        bare(cell[:3])
+        peaks(cell[0], place["x"], place["y"])
+        _caption(cell[0], row + 1, place["id"])
+        _spectrum(
+            cell[3], [cube.bands[i] for i in blue_first], flux[row, blue_first],
+            error[row, blue_first], light[row, blue_first].sum(axis=(1, 2)),
+        )  # fmt: skip
+    for cell in cells[len(rows) :]:
+        for axes in cell:
+            axes.set_axis_off()
+    unit = f" [{models.unit}]" if models.unit else ""
+    for axes, title in zip(
+        grid[0], ("observed", "model", "its light", f"flux{unit}") * n_column, strict=True
+    ):
+        axes.set_title(title)
+    cells[0, 3].legend(loc="best")
+    scale_bar(cells[0, 0], Box(int(models.objects["iy"][rows[0]]),
+              int(models.objects["ix"][rows[0]]), 1, 1).grow(half), scale)  # fmt: skip
+    return figure
+
+
+def _caption(axes: Axes, number: int, identifier: int) -> None:
+    """Write the number of an object in its panel and its id beside it."""
+    axes.text(0.05, 0.93, str(number), color="white", transform=axes.transAxes, va="top",
+              fontweight="bold", path_effects=RIM)  # fmt: skip
+    axes.set_ylabel(str(identifier), fontsize=5.5)
+
+
+def _number(axes: Axes, models: ModelSet) -> None:
+    """Write the number of each object of a single parent beside its peak."""
+    if len(models.parents) > 1 or len(models.objects) > _NUMBERED:
+        return
+    for i, row in enumerate(models.objects, 1):
+        axes.annotate(
+            str(i), (row["x"], row["y"]), (4, 3), textcoords="offset points", color="white",
+            fontsize=8, path_effects=RIM,
+        )  # fmt: skip
+
+
+def _spectrum(
+    axes: Axes,
+    bands: Sequence[str],
+    flux: NDArray[np.float64],
+    error: NDArray[np.float64],
+    light: NDArray[np.float64],
+) -> None:
+    """Fluxes of one object in all bands: of the model, and of its light in the image."""
+    place = np.arange(len(bands))
+    axes.plot(place, light, "s", color="0.55", markersize=5, fillstyle="none", label="light")
+    axes.errorbar(place, flux, error, fmt="o", color="0.1", markersize=3, label="model")
+    for i, band in enumerate(bands):
+        axes.axvspan(i - 0.5, i + 0.5, color=band_colour(band, i), alpha=0.08, linewidth=0)
+    axes.set_xticks(place, bands)
+    axes.set_xlim(-0.5, len(bands) - 0.5)
+    low, high = np.nanmin([flux - error, light]), np.nanmax([flux + error, light])
+    axes.set_ylim(min(0.0, 1.2 * low), 1.2 * max(high, 0.0) or None)
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.tick_params(labelsize=6.5)
+    axes.yaxis.tick_right()
+
+
+def _columns(models: ModelSet, name: str, bands: Sequence[str]) -> NDArray[np.float64]:
+    names = [f"{name}_{column_suffix(band)}" for band in bands]
+    return np.stack([models.objects[n].astype(np.float64) for n in names], axis=1)
+
+
+def _count(shown: int, total: int) -> str:
+    some = "brightest" if shown == 1 else f"{shown} brightest"
+    all_of_them = f"{total} object{'' if total == 1 else 's'}"
+    return all_of_them if shown == total else f"the {some} of {all_of_them}"

@@ -1,0 +1,1 @@
+"""What a picture shows, as arrays: colours, outlines, scenes, profiles."""
