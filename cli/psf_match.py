@@ -251,7 +251,7 @@ def _reference(
 
     exposures = (_read(spec, band, params) for band, spec in specs)
     common = common_reference([(cast("Psf", e.psf), e.box) for e in exposures], params.tolerance)
-    log.warning("reference auto is %s", text_form(common))
+    log.info("reference auto is %s", text_form(common))
     run.report({"reference": text_form(common)})
     return common
 

@@ -68,11 +68,23 @@ class Exposure:
                 f"IMAGE has {_size(self.image.shape)} pixels, its box {_size(self.box.shape)}"
             )
 
-    def good(self, bad_planes: Iterable[str] = ("NO_DATA",)) -> NDArray[np.bool_]:
-        """Pixels with finite image, finite positive variance and none of ``bad_planes``."""
-        bad = np.int32(self.planes.value(bad_planes))
+    def good(
+        self, bad_planes: Iterable[str] = ("NO_DATA",), *, filled: bool = False
+    ) -> NDArray[np.bool_]:
+        """Pixels with finite image, finite positive variance and none of ``bad_planes``.
+
+        Parameters
+        ----------
+        bad_planes : iterable of str
+        filled : bool
+            Whether pixels that were interpolated (``INTRP``) are good whatever made that
+            necessary: right for a convolution, which needs a value and no independent one.
+        """
+        bad = (self.mask & np.int32(self.planes.value(bad_planes))) != 0
+        if filled and "INTRP" in self.planes.bits:
+            bad &= (self.mask & np.int32(self.planes.value(["INTRP"]))) == 0
         usable = np.isfinite(self.image) & np.isfinite(self.variance) & (self.variance > 0)
-        usable &= (self.mask & bad) == 0
+        usable &= ~bad
         return usable
 
     def with_pixels(

@@ -87,7 +87,9 @@ class MatchParams(Checked):
         3.0, "Largest gain at any frequency, unless deconvolution is allowed.", minimum=1
     )
     bad_planes: tuple[str, ...] = option(
-        ("NO_DATA",), "Mask planes whose pixels count as missing; others are only flagged."
+        ("NO_DATA", "BAD"),
+        "Mask planes whose pixels count as missing unless they were interpolated (INTRP); others "
+        "are only flagged.",
     )
     fill: str = option(
         "interpolate",
@@ -160,6 +162,7 @@ class MatchParams(Checked):
             "fill": "nan",
             "mask_spread": "full",
             "no_spread_planes": (),
+            "bad_planes": ("NO_DATA",),
         }
     }
 

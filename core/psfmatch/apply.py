@@ -48,10 +48,10 @@ def apply_kernel(
 ) -> Applied:
     """Convolve an exposure: the image with K, the variance with K squared.
 
-    Missing pixels are filled first. A pixel keeps a value while at most ``max_missing`` of the
-    kernel falls on missing pixels or beyond the border; it is flagged INTRP (EDGE near the
-    border) where that is more than 1 %. Other planes grow by the radius over which the kernel
-    matters.
+    Missing pixels are filled first, those of ``bad_planes`` that nobody interpolated among them.
+    A pixel keeps a value while at most ``max_missing`` of the kernel falls on missing pixels or
+    beyond the border; it is flagged INTRP (EDGE near the border) where that is more than 1 %.
+    Other planes grow by the radius over which the kernel matters.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def apply_kernel(
     box = exposure.box
     centre = np.array([box.y0 + (box.ny - 1) / 2]), np.array([box.x0 + (box.nx - 1) / 2])
     half = kernel.side // 2
-    bad = ~exposure.good(params.bad_planes)
+    bad = ~exposure.good(params.bad_planes, filled=True)
     image, variance = fill_missing((exposure.image, exposure.variance), bad, FILL_SIGMA, half)
     image = convolve(image, kernel, box, threads=threads)
     quietest = float(np.min(exposure.variance, where=~bad, initial=np.inf))

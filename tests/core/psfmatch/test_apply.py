@@ -61,6 +61,24 @@ def test_one_missing_pixel_spoils_only_itself(noise):
     assert not holed.exposure.mask[40, 51] & NO_DATA
 
 
+def test_a_bad_column_spoils_nothing_beside_it(noise):
+    """Its garbage is not convolved; where the pixels were interpolated, their values are."""
+    bad, intrp = 1 << PLANES["BAD"], INTRP
+    mask = np.zeros(noise.shape, np.int32)
+    mask[:, 50] = bad
+    clean = apply_kernel(exposure(noise), KERNEL, MatchParams()).exposure
+    marked = replace(exposure(noise), mask=mask | np.where(mask, intrp, 0).astype(np.int32))
+    interpolated = apply_kernel(marked, KERNEL, MatchParams()).exposure
+    np.testing.assert_array_equal(interpolated.image, clean.image)
+    spoiled = noise.copy()
+    spoiled[:, 50] = 9e4
+    out = apply_kernel(replace(exposure(spoiled), mask=mask), KERNEL, MatchParams()).exposure
+    good = np.isfinite(out.variance)
+    assert not good[:, 50].any()
+    assert good.mean() > 0.7
+    assert np.abs(out.image[good]).max() < 5
+
+
 def test_a_constant_image_with_holes_stays_constant(rng):
     image = np.full((128, 128), 5.0)
     image[rng.random(image.shape) < 0.01] = np.nan
