@@ -127,11 +127,13 @@ def check_assignments(classes: Iterable[type], assignments: Sequence[str]) -> No
         With the nearest valid key.
     """
     classes = tuple(classes)
-    for key, _ in map(_assignment, assignments):
+    for key, value in map(_assignment, assignments):
+        if any(_is_fixed(cls, key, value) for cls in classes):
+            continue
         if all(find_option(cls, key) is None for cls in classes):
             known = [s.name for cls in classes for s in options_of(cls)]
             gone = next((text for cls in classes if (text := _without(cls, key))), None)
-            raise ParameterError(f"--set: no option {key!r}", hint=gone or _nearest(key, known))
+            raise ParameterError(f"--set: no option {key!r}", hint=gone or nearest(key, known))
 
 
 def check_environment(classes: Mapping[str, type]) -> None:
@@ -166,8 +168,18 @@ def find_option(cls: type, key: str) -> str | None:
 
 def _without(cls: type, key: str) -> str | None:
     """Why there is no such option although the reference system has one."""
+    fixed: Mapping[str, tuple[str, str]] = getattr(cls, "FIXED", {})
+    if key in fixed:
+        value, reason = fixed[key]
+        return f"only {key}={value}: {reason}"
     texts: Mapping[str, str] = getattr(cls, "WITHOUT", {})
     return texts.get(key)
+
+
+def _is_fixed(cls: type, key: str, value: Any) -> bool:
+    """Whether this is an option of the reference system with the only value there is here."""
+    fixed: Mapping[str, tuple[str, str]] = getattr(cls, "FIXED", {})
+    return key in fixed and str(value).lower() == fixed[key][0].lower()
 
 
 def flag(name: str) -> str:
@@ -233,27 +245,61 @@ def _type_name(hint: Any) -> str:
 
 
 def _file_values(path: str, cls: type, command: str) -> dict[str, Any]:
-    """Values for one class from one TOML file; the whole file is checked for unknown keys."""
-    sections = _load(path)
+    """Values for one class from its section of a TOML file."""
     own = "common" if cls is CommonParams else command
-    hints = get_type_hints(cls)
+    found = load_file(path).get(own, {}).items()
+    values = (file_value(path, cls, own, key, raw) for key, raw in found)
+    return dict(pair for pair in values if pair is not None)
+
+
+def file_value(path: str, cls: type, section: str, key: str, raw: Any) -> tuple[str, Any] | None:
+    """Option and value that one line of a TOML file means; None where it says what holds anyway.
+
+    Raises
+    ------
+    ConfigError
+        There is no such option, or it cannot have that value: file, line, and what is near.
+    """
     specs = {s.name: s for s in options_of(cls)}
-    out: dict[str, Any] = {}
-    for key, raw in sections.get(own, {}).items():
-        name = find_option(cls, key)
-        if name is None:
-            raise ConfigError(
-                f"[{own}] has no option {key!r}", path,
-                hint=_without(cls, key) or _nearest(key, list(specs)),
-            )  # fmt: skip
-        try:
-            out[name] = convert(specs[name], hints[name], raw, f"[{own}] {key}")
-        except ParameterError as error:
-            raise ConfigError(error.message, path, hint=error.hint) from None
-    return out
+    name = find_option(cls, key)
+    try:
+        if name is not None:
+            where = f"[{section}] {key}"
+            return name, convert(specs[name], get_type_hints(cls)[name], raw, where)
+        if _is_fixed(cls, key, raw):
+            return None
+        raise ParameterError(
+            f"[{section}] has no option {key!r}",
+            hint=_without(cls, key) or nearest(key, list(specs)),
+        )
+    except ParameterError as error:
+        message = f"line {_line_of(path, section, key)}: {error.message}"
+        raise ConfigError(message, path, hint=error.hint) from None
 
 
-def _load(path: str) -> dict[str, dict[str, Any]]:
+def _line_of(path: str, section: str, key: str = "") -> int:
+    """Line of a section's header, or of a key in it; 0 where the file says it in another way."""
+    current = ""
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            text = line.partition("#")[0].strip()
+            if text.startswith("["):
+                current = text.strip("[] ")
+                if current == section and not key:
+                    return number
+            elif current == section and text.partition("=")[0].strip(" \"'") == key:
+                return number
+    return 0
+
+
+def load_file(path: str) -> dict[str, dict[str, Any]]:
+    """Sections of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is not TOML, or has a section that is no command.
+    """
     from coblend.cli.main import COMMANDS
 
     try:
@@ -264,11 +310,12 @@ def _load(path: str) -> dict[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid TOML: {error}", path) from error
     for section, table in content.items():
-        if section not in ("common", *COMMANDS):
-            hint = _nearest(section, ["common", *COMMANDS])
-            raise ConfigError(f"no command [{section}]", path, hint=hint)
         if not isinstance(table, dict):
             raise ConfigError(f"{section} stands outside a section", path)
+        if section not in ("common", *COMMANDS):
+            hint = nearest(section, ["common", *COMMANDS])
+            line = _line_of(path, section)
+            raise ConfigError(f"line {line}: no command [{section}]", path, hint=hint)
     return content
 
 
@@ -279,7 +326,8 @@ def _assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
+def nearest(key: str, known: Sequence[str]) -> str:
+    """Say which known name a wrong one is nearest to."""
     close = get_close_matches(key.replace("-", "_"), known, 1, 0.5)
     close = close or get_close_matches(key, known, 1, 0.5)
     if close:

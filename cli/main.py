@@ -34,8 +34,12 @@ COMMANDS = {
     "show": "Draw pictures of images, detections, blends and PSFs.",
     "info": "Show what a file holds and what made it.",
     "verify": "Check files: structure, checksums, damaged blends.",
+    "config": "Write or check a file of options.",
 }
 """Subcommands in the order in which they are used, and what each does."""
+
+_MODULES = {"config": "config_files"}
+"""Where a command is whose name a module of the program itself has."""
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -58,7 +62,7 @@ class LazyGroup(click.Group):
         """Import a subcommand."""
         if cmd_name not in COMMANDS:
             return None
-        module = cmd_name.replace("-", "_")
+        module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
         loaded: click.Command = getattr(import_module(f"coblend.cli.{module}"), module)
         return loaded
 

@@ -120,10 +120,13 @@ def test_unknown_variables_are_warned_of(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[deblend]\nmax-itr = 3\n", r"a\.toml: \[deblend\] has no option 'max-itr'\n.*max-iter"),
-        ("[deblnd]\nmax-iter = 3\n", r"no command \[deblnd\]\n.*deblend"),
+        (
+            "[deblend]\nmax-itr = 3\n",
+            r"a\.toml: line 2: \[deblend\] has no option 'max-itr'\n.*max-iter",
+        ),
+        ("[deblnd]\nmax-iter = 3\n", r"line 1: no command \[deblnd\]\n.*deblend"),
         ("[deblend\n", r"a\.toml: not valid TOML"),
-        ("max-iter = 3\n", "no command"),
+        ("max-iter = 3\n", "max-iter stands outside a section"),
         ("[deblend]\nmax-iter = 'x'\n", r"\[deblend\] max-iter: 'x' is not a whole number"),
         ("[deblend]\nmax-iter = 3.5\n", "not a whole number"),
         ("[deblend]\nmax-iter = -1\n", "option max_iter is -1; allowed: 0 or more"),

@@ -1,0 +1,124 @@
+"""``coblend config``: a configuration file to begin with, and whether one is right."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from coblend.cli.command import command, option_help
+from coblend.cli.config import file_value, flag, load_file, nearest, toml_of
+from coblend.cli.main import COMMANDS, program
+from coblend.cli.report import emit
+from coblend.cli.run import Run
+from coblend.core.errors import ConfigError, ParameterError
+from coblend.core.params.common import CommonParams
+from coblend.core.params.field import Checked, default_of, options_of
+
+_WIDTH = 97
+_SHOWN = 4
+"""Most problems on the screen; all are in --json."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigParams(Checked):
+    """`config` has no options of its own."""
+
+
+@command(
+    "config",
+    ConfigParams,
+    writes=False,
+    examples=(
+        "coblend config init > coblend.toml",
+        "coblend config init deblend detect > coblend.toml",
+        "coblend config check coblend.toml",
+    ),
+)
+@click.argument("action", metavar="init|check", type=click.Choice(["init", "check"]))
+@click.argument("names", metavar="[COMMAND...|FILE...]", nargs=-1)
+def config_files(run: Run, params: ConfigParams, action: str, names: tuple[str, ...]) -> None:
+    """Write or check a configuration file.
+
+    init prints all options of the COMMANDs (default: of all commands) with what they do and
+    their defaults, each switched off by a #. check reads FILEs and names every wrong line with
+    the nearest valid name; exit code 78 if there is any.
+    """
+    if action == "init":
+        emit(template(names))
+        return
+    if not names:
+        raise ParameterError("config check: no FILE given")
+    found = [(path, error) for path in names for error in problems(path)]
+    bad = {path for path, _ in found}
+    rows = [{"file": path, "status": "wrong" if path in bad else "ok"} for path in names]
+    run.report({"n_file": len(names), "problems": [str(error) for _, error in found]}, rows)
+    if found:
+        run.finish()
+        raise _all_of([error for _, error in found])
+
+
+def template(names: Sequence[str] = ()) -> str:
+    """Write a configuration file with all options of some commands, or of all, switched off.
+
+    Raises
+    ------
+    ParameterError
+        A name is no command.
+    """
+    classes = params_classes()
+    for name in names:
+        if name not in classes:
+            raise ParameterError(f"no command {name!r}", hint=nearest(name, list(classes)))
+    lines = ["# Options of coblend and their defaults. Take the # off the lines that you change."]
+    for section in ("common", *(names or COMMANDS)):
+        specs = options_of(classes[section])
+        if specs:
+            lines += ["", f"[{section}]"]
+        for spec in specs:
+            text = option_help(spec)
+            choices = spec.metadata["choices"]
+            text += f" One of {', '.join(choices)}." if choices else ""
+            default = default_of(spec)
+            value = '"none"' if default is None else toml_of(default)
+            lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"#{flag(spec.name)} = {value}")
+    return "\n".join(lines)
+
+
+def problems(path: str) -> list[ConfigError]:
+    """Everything that is wrong with a configuration file."""
+    classes = params_classes()
+    try:
+        sections = load_file(path)
+    except ConfigError as error:
+        return [error]
+    found = []
+    for section, table in sections.items():
+        for key, raw in table.items():
+            try:
+                file_value(path, classes[section], section, key, raw)
+            except ConfigError as error:
+                found.append(error)
+    return found
+
+
+def params_classes() -> dict[str, type]:
+    """Params class of every section: ``common`` and the commands."""
+    context = click.Context(program)
+    commands: dict[str, Any] = {name: program.get_command(context, name) for name in COMMANDS}
+    return {"common": CommonParams, **{n: c.params_class for n, c in commands.items()}}
+
+
+def _all_of(found: Sequence[ConfigError]) -> ConfigError:
+    """One error that names the first few."""
+    first = found[0]
+    if len(found) == 1:
+        return first
+    others = [f"{error.path}: {error.message}" for error in found[1:_SHOWN]]
+    more = f"and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    hint = "\n  ".join(filter(None, [first.hint, *others, more]))
+    return ConfigError(first.message, first.path, hint=hint)
