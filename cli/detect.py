@@ -36,6 +36,7 @@ log = logging.getLogger("coblend")
     metavar="FILE",
     help="Also write the exposure: background subtracted, variance rescaled, DETECTED set.",
 )
+@click.option("--out-snr", metavar="FILE", help="Also write the significance of every pixel.")
 @product_options
 def detect(
     run: Run,
@@ -43,6 +44,7 @@ def detect(
     exposure: str,
     psf: str | None,
     out_image: str | None,
+    out_snr: str | None,
     out_segmentation: str | None,
     regions: str | None,
 ) -> None:
@@ -62,12 +64,12 @@ def detect(
     from coblend.io.fits.specs import parse_band_spec
 
     band, spec = parse_band_spec(exposure)
-    check_products(run, out_image, out_segmentation, regions)
+    check_products(run, out_image, out_snr, out_segmentation, regions)
     run.add_input("exposure", spec.path)
     image = read_exposure(spec, band=band, psf=psf)
     require_band(image, spec.path)
     try:
-        found = search(image, params, threads=run.jobs)
+        found = search(image, params, threads=run.jobs, keep_map=out_snr is not None)
     except (FormatError, ParameterError) as error:
         raise type(error)(error.message, spec.path, error.hdu, error.hint) from error
     for warning in found.warnings:
@@ -81,6 +83,8 @@ def detect(
     write_products(run, found.detections, out_segmentation, regions)
     if out_image:
         _write_image(run, image, found, out_image)
+    if out_snr:
+        _write_significance(run, found, out_snr)
 
 
 def _report(run: Run, found: Search) -> None:
@@ -98,18 +102,39 @@ def _report(run: Run, found: Search) -> None:
 
 
 def _write(run: Run, found: Search) -> None:
-    from coblend.io.detect.detections import with_sky_positions, write_background, write_detections
+    from coblend.core.detect.noise import TILE
+    from coblend.io.detect.detections import (
+        with_sky_positions,
+        write_background,
+        write_detections,
+        write_noise,
+    )
 
     with run.create("det/1") as out:
         write_detections(out, with_sky_positions(found.detections))
         if found.negative is not None:
             write_detections(out, with_sky_positions(found.negative), prefix="NEG_")
+        write_noise(
+            out, found.noise.tiles / float(found.detections.meta["VARSCAL1"]) ** 0.5, TILE,
+            found.detections.box,
+        )  # fmt: skip
         if found.background is not None:
             mesh = found.background
             write_background(
                 out, mesh.y, mesh.x, mesh.values, mesh.errors, mesh.counts, found.detections.box,
                 mesh.interpolation, found.detections.unit,
             )  # fmt: skip
+
+
+def _write_significance(run: Run, found: Search, path: str) -> None:
+    from coblend.io.exposure.frame import frame_header
+
+    if found.significance is None:
+        return
+    detections = found.detections
+    header = {**frame_header(detections.box), "THRESH": found.threshold}
+    with run.create("snr/1", path=path) as out:
+        out.image("SNR", found.significance, header=header, wcs=detections.wcs)
 
 
 def _write_image(run: Run, exposure: Exposure, found: Search, path: str) -> None:

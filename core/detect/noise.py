@@ -20,6 +20,10 @@ from coblend.core.detect.growth import dilate
 from coblend.core.detect.pixels import Pixels, strips
 from coblend.core.errors import FormatError
 
+TILE = 512
+"""Side of the tiles of which the noise is reported, pixel."""
+TILE_FRACTION = 0.1
+"""Tiles with fewer of their pixels outside detections have no noise of their own."""
 MIN_PIXELS = 1000
 """Fewest pixels outside detections that a calibration is based on."""
 ENOUGH_PIXELS = 500_000
@@ -46,6 +50,8 @@ class Noise:
         Median of that map outside detections.
     n_pixel : int
         Sampled pixels outside detections.
+    tiles : array, shape (n_y, n_x), float64
+        ``map_sigma`` of each tile of 512 pixels; nan where detections fill it.
     """
 
     pixel_scale: float
@@ -53,6 +59,16 @@ class Noise:
     map_sigma: float
     map_median: float
     n_pixel: int
+    tiles: NDArray[np.float64]
+
+    @property
+    def spread(self) -> float:
+        """Range of the tiles' noise, without the lowest and highest tenth, over its median."""
+        known = self.tiles[np.isfinite(self.tiles)]
+        if not len(known):
+            return 0.0
+        low, median, high = np.percentile(known, [10, 50, 90])
+        return float((high - low) / median)
 
 
 def outside_detections(
@@ -97,20 +113,22 @@ def measure_noise(
     """
     ny, nx = snr.shape
     step = max(1, min(round(1.5 * sigma), isqrt(ny * nx // ENOUGH_PIXELS)))
-    sample = _sample(pixels, snr, step)
+    unknown = np.full((-(-ny // TILE), -(-nx // TILE)), np.nan)
+    everything = sample = _sample(pixels, snr, step)
     for _ in range(2):
         if sample.shape[1] < MIN_PIXELS:
-            return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1])
+            return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1], unknown)
         scatter, _ = _lower_scatter(sample[0])
         keep = outside_detections(snr, level * scatter, half_widths)
         sample = _sample(pixels, snr, step, keep)
     if sample.shape[1] < MIN_PIXELS:
-        return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1])
+        return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1], unknown)
     scatter, median = _lower_scatter(sample[0])
-    _, image, variance = sample.astype(np.float64)
+    tiles = _tile_scatter(sample, everything[3], unknown)
+    image, variance = sample[1:3].astype(np.float64)
     by_pixel = _scatter(image / np.sqrt(variance)) ** 2
     by_image = _scatter(image) ** 2 / float(np.median(variance))
-    return Noise(by_pixel, by_image, scatter, median, sample.shape[1])
+    return Noise(by_pixel, by_image, scatter, median, sample.shape[1], tiles)
 
 
 def trusted_variance_scale(noise: Noise, limit: float, by_pixel: bool = True) -> float:
@@ -138,18 +156,33 @@ def _sample(
     step: int,
     keep: Callable[[slice], NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.float32]:
-    """Significance, image and variance of usable pixels on a lattice, shape (3, n)."""
+    """Significance, image, variance and tile of usable pixels on a lattice, shape (4, n)."""
     parts = []
+    tiles = (np.arange(snr.shape[1]) // TILE).astype(np.float32)
     skip = max(1, isqrt(snr.size // (8 * ENOUGH_PIXELS)))
     for strip in islice(strips(len(snr), 64), 0, None, skip):
         rows = slice(strip.start, strip.stop, step)
         usable = pixels.usable(rows) & (snr[rows] != 0)
         if keep is not None:
             usable &= keep(rows)
-        usable = usable[:, ::step]
-        planes = (snr[rows], pixels.image(rows), pixels.variance(rows))
-        parts.append(np.stack([plane[:, ::step][usable] for plane in planes]))
+        tile = np.broadcast_to(tiles + strip.start // TILE * (tiles[-1] + 1), usable.shape)
+        planes = (snr[rows], pixels.image(rows), pixels.variance(rows), tile)
+        parts.append(np.stack([plane[:, ::step][usable[:, ::step]] for plane in planes]))
     return np.concatenate(parts, axis=1)
+
+
+def _tile_scatter(
+    sample: NDArray[np.float32], everything: NDArray[np.float32], unknown: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scatter of the map in each tile, of a sample outside detections and the tiles of all."""
+    out = unknown.copy()
+    order = np.argsort(sample[3], kind="stable")
+    names = np.arange(out.size + 1)
+    bounds = np.searchsorted(sample[3][order], names)
+    total = np.bincount(everything.astype(np.int64), minlength=out.size)
+    for tile in np.flatnonzero(np.diff(bounds) >= np.maximum(TILE_FRACTION * total, 100)):
+        out.flat[tile], _ = _lower_scatter(sample[0][order[bounds[tile] : bounds[tile + 1]]])
+    return out
 
 
 def _lower_scatter(values: NDArray[np.float32]) -> tuple[float, float]:

@@ -30,6 +30,8 @@ MIN_USABLE = 0.005
 """Smallest fraction of usable pixels."""
 CELLS = 5
 """Cells along each axis in which the width of a varying PSF is measured."""
+MAX_NOISE_SPREAD = 0.2
+"""Spread of the noise over the image above which one threshold is doubtful."""
 MAX_SPREAD = 0.1
 """Relative range of the PSF's width above which each cell is filtered with its own."""
 EMPTY = 0.7
@@ -122,7 +124,10 @@ def prepare(
     check_usable(flat)
     radius = growth_radius(sigma, params.grow_nsigma) if params.grow is None else params.grow
     half_widths = stencil(radius, params.grow_shape)
-    template = Template.gaussian(widths, params.kernel_nsigma, params.filter == "matched")
+    if params.filter == "none":
+        template = Template(np.ones((1, 1, 1)))
+    else:
+        template = Template.gaussian(widths, params.kernel_nsigma, params.filter == "matched")
     background = None
     if params.bg_mesh:
         background = masked_background(flat, params, template, sigma, half_widths, threads)
@@ -248,6 +253,11 @@ def calibrate(noise: Noise, params: DetectParams) -> tuple[Scale, list[str]]:
     low, high = params.noise_scale_limits
     used = float(np.clip(measured, low, high))
     notes = []
+    if noise.spread > MAX_NOISE_SPREAD:
+        notes.append(
+            f"the noise varies by {noise.spread:.0%} over the image (table NOISE); one threshold "
+            "serves all"
+        )
     if used != measured:
         notes.append(f"noise scale {measured:.3g} is outside {low:g} to {high:g}: used {used:g}")
     return Scale(variance, used), notes

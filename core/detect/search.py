@@ -49,6 +49,8 @@ class Search:
     noise : Noise
     threshold : float
         Calibrated threshold on the significance.
+    significance : array, shape (ny, nx), float32, or None
+        Filtered image over its error by the rescaled variance, where it was asked for.
     warnings : tuple of str
     """
 
@@ -57,10 +59,13 @@ class Search:
     background: Mesh | None
     noise: Noise
     threshold: float
+    significance: NDArray[np.float32] | None
     warnings: tuple[str, ...]
 
 
-def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Search:
+def detect(
+    exposure: Exposure, params: DetectParams, *, threads: int = 1, keep_map: bool = False
+) -> Search:
     """Find footprints and peaks on one exposure.
 
     Backgrounds, matched filter, noise calibration, threshold, components, peaks, growth and the
@@ -73,6 +78,8 @@ def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Sea
     params : DetectParams
     threads : int
         Threads for the filter; the result does not depend on it.
+    keep_map : bool
+        Whether to return the significance of every pixel too.
 
     Raises
     ------
@@ -85,6 +92,10 @@ def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Sea
     work, snr = prepare(exposure, params, threads)
     signs = {"positive": (1,), "negative": (-1,), "both": (1, -1)}[params.polarity]
     found = [_find(work, snr, sign) for sign in signs]
+    significance = None
+    if keep_map:
+        snr *= np.float32(signs[-1] / work.scale.unit)  # negative ones were sought on its negative
+        significance = snr
     del snr  # four bytes per pixel that growth and tables can use
     catalogues = [
         tables(work, sign, footprints, _parents(work, cores, footprints, peaks), peaks)
@@ -96,6 +107,7 @@ def detect(exposure: Exposure, params: DetectParams, *, threads: int = 1) -> Sea
         work.background,
         work.noise,
         params.threshold * work.scale.noise,
+        significance,
         work.warnings,
     )
 

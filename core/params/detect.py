@@ -41,8 +41,9 @@ class DetectParams(Checked):
         "positive", "Which sign to look for.", choices=("positive", "negative", "both"),
         shown=True, alias="thresholdPolarity")  # fmt: skip
     filter: str = option(
-        "matched", "Noise-weighted matched filter, or the reference's plain convolution.",
-        choices=("matched", "conv"), shown=True)  # fmt: skip
+        "matched", "Noise-weighted matched filter, the reference's plain convolution, or none for "
+        "images that are filtered already.", choices=("matched", "conv", "none"),
+        shown=True)  # fmt: skip
     psf_sigma: float | None = option(
         None, "Filter width; default: adaptive moments of the PSF. FWHM = 2.3548 sigma.",
         unit="pixel", minimum=0.1, shown=True)  # fmt: skip
@@ -129,6 +130,8 @@ class DetectParams(Checked):
             raise ParameterError(f"option connectivity is {self.connectivity}; allowed: 4, 8")
         if not self.peak_scales or self.peak_scales[0] != 1.0:
             raise ParameterError(f"option peak_scales is {self.peak_scales}; the first must be 1")
+        if self.filter == "none" and len(self.peak_scales) > 1:
+            raise ParameterError("option peak_scales needs a filter, and filter is none")
         if self.bg_filter % 2 == 0:
             raise ParameterError(f"option bg_filter is {self.bg_filter}; it must be odd")
         if len(self.noise_scale_limits) != 2 or not (

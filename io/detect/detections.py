@@ -110,6 +110,31 @@ def write_background(
               header={"BGINTERP": interpolation, "BGNX": len(x), "BGNY": len(y)})  # fmt: skip
 
 
+def write_noise(out: FitsWriter, scales: NDArray[np.float64], side: int, box: Box) -> None:
+    """Append NOISE: scatter of the significance per tile, where 1 is the rescaled variance.
+
+    Parameters
+    ----------
+    out : FitsWriter
+    scales : array, shape (n_y, n_x), float64
+        NaN: unknown.
+    side : int
+        Of a tile, pixel; the last may be smaller.
+    box : Box
+    """
+    columns = (
+        Column("y0", "i4", "First row of the tile, parent coordinates", "pixel"),
+        Column("x0", "i4", "First column of the tile, parent coordinates", "pixel"),
+        Column("noise_scale", "f4", "Scatter of the significance outside detections", "",
+               "stat.stdev;stat.snr"),
+    )  # fmt: skip
+    table = np.zeros(scales.size, table_dtype(columns))
+    row, column = np.indices(scales.shape)
+    table["y0"], table["x0"] = box.y0 + side * row.ravel(), box.x0 + side * column.ravel()
+    table["noise_scale"] = scales.ravel()
+    out.table("NOISE", table, columns=columns, header={"TILE": side})
+
+
 def read_detections(path: str) -> Detections:
     """Read and check a detection file.
 

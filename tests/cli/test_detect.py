@@ -107,6 +107,25 @@ def test_side_products(cli, coadd, tmp_path):
     assert (x, y) == pytest.approx((first["x"] - 700 + 1, first["y"] - 500 + 1), abs=0.006)
 
 
+def test_significance_and_noise_of_the_tiles(cli, coadd, tmp_path):
+    out, snr = tmp_path / "det.fits", tmp_path / "snr.fits"
+    done = cli("detect", coadd, "-o", out, "--out-snr", snr)
+    assert done.code == 0, done.err
+    found = read_detections(str(out))
+    with open_fits(str(snr)) as file:
+        significance = file.image("SNR")
+        level = file.header("SNR")["THRESH"]
+    assert significance.dtype == np.float32
+    peaks = found.peaks
+    values = significance[peaks["iy"] - 500, peaks["ix"] - 700]
+    np.testing.assert_allclose(values, peaks["snr"], rtol=1e-6)
+    assert np.count_nonzero(significance >= level) == found.cores.areas.sum()
+    with open_fits(str(out)) as file:
+        noise = file.table("NOISE")
+    assert (noise["y0"].tolist(), noise["x0"].tolist()) == ([500], [700])
+    assert noise["noise_scale"][0] == pytest.approx(found.meta["NOISESC1"], rel=1e-3)
+
+
 def test_outlines_of_regions_surround_each_footprint(cli, coadd, tmp_path):
     """The length of all lines is that of the borders, counted on the label image."""
     regions, out = tmp_path / "ds9.reg", tmp_path / "det.fits"

@@ -82,6 +82,20 @@ def test_rescaled_variance_enters_significances_and_errors(stars, exposure_of):
     assert wrong["flux"] == pytest.approx(right["flux"], rel=1e-5)
 
 
+def test_noise_of_each_tile(stars, exposure_of):
+    """Twice the noise in the right half: each 512 px tile says so, and the user is warned."""
+    rng = np.random.default_rng(9)
+    image = rng.normal(0, 1, (1024, 1200))
+    image[:, 512:] *= 2
+    image[:512, 1024:] = np.nan
+    params = DetectParams(psf_sigma=1.9, var_scale="none")
+    found = detect(exposure_of(image), params)
+    np.testing.assert_allclose(found.noise.tiles[:, :2], [[1, 2], [1, 2]], rtol=0.06)
+    assert np.isnan(found.noise.tiles[0, 2])
+    assert any("the noise varies by" in w for w in found.warnings)
+    assert not detect(exposure_of(rng.normal(0, 1, (1024, 1200))), params).warnings
+
+
 def test_too_few_empty_pixels_are_no_calibration(exposure_of):
     rng = np.random.default_rng(6)
     found = detect(exposure_of(rng.normal(0, 3, (30, 30))), DetectParams(psf_sigma=1.0))

@@ -250,6 +250,32 @@ def test_flux_of_a_footprint_is_the_sum_of_its_usable_pixels(crowd):
     np.testing.assert_allclose(found.parents["flux"], sums, rtol=1e-4, atol=1e-3)
 
 
+def test_significance_map_is_what_was_searched(crowd):
+    """Its maxima are the peaks, in the units of the table; negative ones are negative."""
+    params = DetectParams(psf_sigma=1.7, polarity="both", threshold=4.0)
+    found = detect(replace(crowd, variance=crowd.variance / 4), params, keep_map=True)
+    for catalogue, sign in ((found.detections, 1), (found.negative, -1)):
+        peaks = catalogue.peaks
+        values = sign * found.significance[peaks["iy"], peaks["ix"]]
+        np.testing.assert_allclose(values, peaks["snr"], rtol=1e-6)
+    cores = found.detections.cores.labels(crowd.box) > 0
+    assert np.array_equal(cores, found.significance >= np.float32(found.threshold))
+    assert detect(crowd, params).significance is None
+
+
+def test_images_that_are_filtered_already(crowd):
+    """Given the significance as image and 1 as variance, the same cores and peaks come out."""
+    options = {"threshold": 5.0, **BARE}
+    own = detect(crowd, DetectParams(psf_sigma=1.7, **options), keep_map=True)
+    image = own.significance
+    filtered = replace(crowd, image=image, variance=np.ones_like(image))
+    found = search(filtered, 1.7, filter="none", **options)
+    assert np.array_equal(found.cores.spans, own.detections.cores.spans)
+    assert np.array_equal(found.peaks["id"], own.detections.peaks["id"])
+    np.testing.assert_allclose(found.peaks["snr"], own.detections.peaks["snr"], rtol=1e-6)
+    np.testing.assert_allclose(found.peaks["value"], found.peaks["snr"], rtol=1e-6)
+
+
 def test_saturation_flag(stars, exposure_of):
     image = stars((80, 120), 2.0, [(40, 30, 900.0), (40, 90, 900.0)])
     mask = np.zeros(image.shape, np.int32)
@@ -397,7 +423,8 @@ def test_bad_input(stars, exposure_of):
         ({"bg_filter": 4}, "must be odd"),
         ({"noise_scale_limits": (1.0,)}, "give two numbers"),
         ({"threshold": 0.0}, "allowed: 0.01 or more"),
-        ({"filter": "matched2"}, "allowed: matched, conv"),
+        ({"filter": "matched2"}, "allowed: matched, conv, none"),
+        ({"filter": "none", "peak_scales": (1.0, 0.6)}, "needs a filter"),
     ):
         with pytest.raises(ParameterError, match=match):
             DetectParams(**options)
