@@ -32,6 +32,7 @@ from coblend.io.deblend.model_tables import (
     blend_checksums,
     cell_checksums,
     parent_checksums,
+    require_columns,
     row_range,
 )
 from coblend.io.deblend.morphologies import box_offsets, table_boxes, unpack
@@ -155,8 +156,14 @@ class ModelFile:
         return self._find("PARENTS", int(row["parent"][0]))
 
     def table(self, name: str) -> NDArray[Any]:
-        """Whole PARENTS, BLENDS, OBJECTS or COMPONENTS table as stored."""
-        return self._file.table(name)
+        """Whole PARENTS, BLENDS, OBJECTS or COMPONENTS table, integers in their full types."""
+        columns = {
+            "PARENTS": parent_columns(),
+            "BLENDS": blend_columns(self.bands, self.unit),
+            "OBJECTS": object_columns(self.bands, self.unit),
+            "COMPONENTS": component_columns(self.bands, self.unit),
+        }
+        return as_columns(self._required(name, self._file.table(name)), columns[name], keep=True)
 
     def read(self) -> ModelSet:
         """Everything."""
@@ -220,9 +227,10 @@ class ModelFile:
             There is none.
         """
         iy, ix = round(y), round(x)
-        table = self._file.table("PARENTS", columns=["y0", "x0", "ny", "nx"])
-        dy, dx = iy - table["y0"], ix - table["x0"]
-        inside = (dy >= 0) & (dy < table["ny"]) & (dx >= 0) & (dx < table["nx"])
+        y0, x0, ny, nx = table_boxes(
+            self._file.table("PARENTS", columns=["y0", "x0", "ny", "nx"])
+        ).T
+        inside = (y0 <= iy) & (iy < y0 + ny) & (x0 <= ix) & (ix < x0 + nx)
         for row in np.flatnonzero(inside).tolist():
             found = self.parents(row, row + 1)
             if found.footprints.mask(0, Box(iy, ix, 1, 1)).any():
@@ -259,7 +267,11 @@ class ModelFile:
             raise CorruptFileError(
                 f"rows {first} to {first + count} are wanted, it has {total}", self.path, name
             )
-        return self._file.table(name, rows=slice(first, first + count))
+        return self._required(name, self._file.table(name, rows=slice(first, first + count)))
+
+    def _required(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+        require_columns(rows, name, self.path)
+        return rows
 
     def _values(self, name: str, first: int, count: int, total: int) -> NDArray[Any]:
         if first < 0 or count < 0 or first + count > total:
@@ -315,14 +327,10 @@ class ModelFile:
             start, stop = decode_runs(stored.footprint_runs, n_run, offsets)
         except FormatError as error:
             raise type(error)(error.message, self.path, "COMPONENTS", error.hint) from error
-        parents = as_columns(stored.parents, parent_columns(), self.path, "PARENTS")
-        blends = as_columns(stored.blends, blend_columns(bands, unit), self.path, "BLENDS")
-        objects = as_columns(
-            stored.objects, object_columns(bands, unit), self.path, "OBJECTS", keep=True
-        )
-        components = as_columns(
-            stored.components, component_columns(bands, unit), self.path, "COMPONENTS"
-        )
+        parents = as_columns(stored.parents, parent_columns())
+        blends = as_columns(stored.blends, blend_columns(bands, unit))
+        objects = as_columns(stored.objects, object_columns(bands, unit), keep=True)
+        components = as_columns(stored.components, component_columns(bands, unit))
         object0 = stored.object0
         if len(parents) == 1 and len(blends) < int(parents["n_blend"][0]):
             first = int(blends["object0"][0]) - object0

@@ -35,27 +35,41 @@ CELL_COLUMNS = (
     Column("x", "f8", "Where the PSFs were evaluated, parent coordinates", "pixel"),
     Column("crc32", "i8", "CRC-32 of y, x and the stamps as stored"),
 )
+_BOX = ("y0", "x0", "ny", "nx")
+_NEEDED = {
+    "PARENTS": ("id", *_BOX, "blend0", "n_blend", *(c.name for c in PARENT_STORE)),
+    "BLENDS": ("id", "parent", *_BOX, "object0", "n_object", "component0", "n_component",
+               "psf_cell", *(c.name for c in BLEND_STORE)),
+    "OBJECTS": ("id", "parent", "blend", "peak_id", "iy", "ix", "component0", "n_component"),
+    "COMPONENTS": ("object", "kind", *_BOX, "peak_y", "peak_x",
+                   *(c.name for c in COMPONENT_STORE)),
+    "PSF_CELLS": tuple(c.name for c in CELL_COLUMNS),
+}  # fmt: skip
+"""Columns that say what belongs where; no version of a file may lack them."""
+_INTEGERS = ("u1", "i2", "i4", "i8")
 DAMAGED = "is damaged: its CRC-32 does not match"
 REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
 
-def as_columns(
-    table: NDArray[Any],
-    columns: tuple[Column, ...],
-    path: str = "",
-    hdu: str = "",
-    *,
-    keep: bool = False,
-) -> NDArray[Any]:
-    """Columns of a table in the order and type of ``columns``.
-
-    A number or flag that says nothing about where things are may be absent in files of earlier
-    versions: NaN or False then. ``keep``: further columns of the table follow.
+def require_columns(table: NDArray[Any], hdu: str, path: str | None = None) -> None:
+    """Refuse a table without a column that says what belongs where.
 
     Raises
     ------
     MissingHduError
-        An integer or text column is absent.
+    """
+    for name in _NEEDED[hdu]:
+        if name not in (table.dtype.names or ()):
+            raise MissingHduError(f"no column {name}", path, hdu)
+
+
+def as_columns(
+    table: NDArray[Any], columns: tuple[Column, ...], *, keep: bool = False
+) -> NDArray[Any]:
+    """Columns of a table in the order and type of ``columns``.
+
+    This is how files of earlier versions are read: a column that they lack is NaN, 0, False or
+    empty. ``keep``: further columns of the table follow.
     """
     names = table.dtype.names or ()
     known = {column.name for column in columns}
@@ -66,8 +80,6 @@ def as_columns(
             out[column.name] = table[column.name]
         elif column.dtype.startswith("f"):
             out[column.name] = np.nan
-        elif column.dtype != "?":
-            raise MissingHduError(f"no column {column.name}", path or None, hdu or None)
     for name, _ in more:
         out[name] = table[name]
     return out
@@ -81,6 +93,23 @@ def extended(
     for column in columns:
         out[column.name] = table[column.name]
     return out
+
+
+def narrowed(table: NDArray[Any]) -> NDArray[Any]:
+    """Integer columns, but not ids and checksums, in the smallest type that holds their values.
+
+    Half of a file are such columns; FITS says of each column what it is.
+    """
+    types = []
+    for name in table.dtype.names or ():
+        dtype = table.dtype[name]
+        if dtype.kind == "i" and name not in ("id", "crc32"):
+            values = table[name]
+            low, high = values.min(initial=0), values.max(initial=0)
+            fits = (t for t in _INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+            dtype = np.dtype(next(fits))
+        types.append((name, dtype))
+    return table.astype(types)
 
 
 def row_range(first: NDArray[Any], count: NDArray[Any]) -> tuple[int, int]:
@@ -113,8 +142,8 @@ def parent_checksums(
     return row_checksums(
         [
             _own_row(parents),
-            (objects, parents["object0"] - object0, parents["n_object"]),
-            (runs, parents["run0"] - run0, parents["n_run"]),
+            (objects, _shifted(parents["object0"], object0), parents["n_object"]),
+            (runs, _shifted(parents["run0"], run0), parents["n_run"]),
         ],
         len(parents),
     )
@@ -133,9 +162,9 @@ def blend_checksums(
     return row_checksums(
         [
             _own_row(blends),
-            (components, blends["component0"] - component0, blends["n_component"]),
-            (codes, blends["pix0"] - pix0, blends["n_pix"]),
-            (runs, blends["run0"] - run0, blends["n_run"]),
+            (components, _shifted(blends["component0"], component0), blends["n_component"]),
+            (codes, _shifted(blends["pix0"], pix0), blends["n_pix"]),
+            (runs, _shifted(blends["run0"], run0), blends["n_run"]),
         ],
         len(blends),
     )
@@ -147,6 +176,10 @@ def cell_checksums(cells: NDArray[Any], stamps: NDArray[np.float32]) -> NDArray[
     each = np.arange(n)
     flat = np.ascontiguousarray(stamps).ravel()
     return row_checksums([_own_row(cells), (flat, each * per_cell, np.full(n, per_cell))], n)
+
+
+def _shifted(first: NDArray[np.integer], start: int) -> NDArray[np.int64]:
+    return first.astype(np.int64) - start
 
 
 def _own_row(

@@ -36,10 +36,12 @@ from coblend.io.deblend.model_tables import (
     blend_checksums,
     cell_checksums,
     extended,
+    narrowed,
     parent_checksums,
+    require_columns,
     row_of,
 )
-from coblend.io.deblend.morphologies import box_offsets, pack, table_boxes
+from coblend.io.deblend.morphologies import Heap, box_offsets, pack, table_boxes
 from coblend.io.fits.writer import FitsWriter
 
 __all__ = ["SCHEMA", "ModelFile", "read_models", "verify_blends", "write_models"]
@@ -88,30 +90,12 @@ def write_models(
         *footprint_intervals(models.footprints, boxes, offsets), offsets
     )
     runs = np.concatenate([parent_runs, heap.runs])
-
+    require_columns(models.objects, "OBJECTS")
     objects = as_columns(models.objects, object_columns(bands, unit), keep=True)
-    parents = extended(models.parents, parent_columns(), PARENT_STORE)
-    parents["run0"] = np.cumsum(n_parent_run) - n_parent_run
-    parents["n_run"] = n_parent_run
-    row = row_of(models.parents["id"], models.objects["parent"])
-    parents["n_object"] = np.bincount(row, minlength=len(parents))
-    parents["object0"] = np.cumsum(parents["n_object"]) - parents["n_object"]
+    parents = _parent_rows(models, n_parent_run)
     parents["crc32"] = parent_checksums(parents, objects, runs)
-
-    components = extended(models.components, component_columns(bands, unit), COMPONENT_STORE)
-    for name, column in zip(("y0", "x0", "ny", "nx"), heap.boxes.T, strict=True):
-        components[name] = column
-    components["scale"], components["n_pix"] = heap.scale, heap.n_pix
-    components["n_run"] = heap.n_run
-    blends = extended(models.blends, blend_columns(bands, unit), BLEND_STORE)
-    for first, count, values, shift in (
-        ("pix0", "n_pix", heap.n_pix, 0),
-        ("run0", "n_run", heap.n_run, len(parent_runs)),
-    ):
-        ends = np.concatenate([[0], np.cumsum(values)])
-        start = blends["component0"].astype(np.int64)
-        blends[first] = ends[start] + shift
-        blends[count] = ends[start + blends["n_component"]] - ends[start]
+    components = _component_rows(models, heap)
+    blends = _blend_rows(models, heap, len(parent_runs))
     blends["crc32"] = blend_checksums(blends, components, heap.codes, runs)
 
     header = {**_header(models), "NPIX": len(heap.codes), "NRUN": len(runs), **models.meta}
@@ -126,6 +110,40 @@ def write_models(
     out.image("MORPH", _not_empty(heap.codes), compress=codec, tile=(_TILE,), wcs=recipe)
     out.image("RUNS", _not_empty(runs), compress="GZIP_2", tile=(_TILE,))
     _write_psfs(out, models, lossless=steps is None)
+
+
+def _parent_rows(models: ModelSet, n_run: NDArray[np.int64]) -> NDArray[Any]:
+    """PARENTS as stored, without checksums."""
+    rows = extended(models.parents, parent_columns(), PARENT_STORE)
+    rows["run0"], rows["n_run"] = np.cumsum(n_run) - n_run, n_run
+    owner = row_of(models.parents["id"], models.objects["parent"])
+    rows["n_object"] = np.bincount(owner, minlength=len(rows))
+    rows["object0"] = np.cumsum(rows["n_object"]) - rows["n_object"]
+    return narrowed(rows)
+
+
+def _component_rows(models: ModelSet, heap: Heap) -> NDArray[Any]:
+    """COMPONENTS as stored."""
+    columns = component_columns(models.bands, models.unit)
+    rows = extended(models.components, columns, COMPONENT_STORE)
+    for name, column in zip(("y0", "x0", "ny", "nx"), heap.boxes.T, strict=True):
+        rows[name] = column
+    rows["scale"], rows["n_pix"], rows["n_run"] = heap.scale, heap.n_pix, heap.n_run
+    return narrowed(rows)
+
+
+def _blend_rows(models: ModelSet, heap: Heap, n_parent_run: int) -> NDArray[Any]:
+    """BLENDS as stored, without checksums."""
+    rows = extended(models.blends, blend_columns(models.bands, models.unit), BLEND_STORE)
+    for first, count, values, shift in (
+        ("pix0", "n_pix", heap.n_pix, 0),
+        ("run0", "n_run", heap.n_run, n_parent_run),
+    ):
+        ends = np.concatenate([[0], np.cumsum(values)])
+        start = rows["component0"].astype(np.int64)
+        rows[first] = ends[start] + shift
+        rows[count] = ends[start + rows["n_component"]] - ends[start]
+    return narrowed(rows)
 
 
 def read_models(path: str) -> ModelSet:

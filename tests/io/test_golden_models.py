@@ -11,7 +11,7 @@ import pytest
 from coblend.core.catalog import Column
 from coblend.core.errors import MissingHduError
 from coblend.io.deblend.model_file import ModelFile
-from coblend.io.deblend.model_tables import as_columns
+from coblend.io.deblend.model_tables import as_columns, require_columns
 from coblend.io.deblend.models import read_models, verify_blends
 from coblend.io.fits.checksum import mismatches
 
@@ -45,16 +45,17 @@ def test_deblended_1(deblended_1: str) -> None:
 
 
 def test_columns_that_older_files_lack() -> None:
-    """Numbers and flags are unknown and False; what places things must be there."""
+    """Numbers and flags are unknown, 0 or False; what places things must be there."""
     old = np.array([(7, 1.5, 9)], [("id", "i8"), ("chi2", "f4"), ("own", "i2")])
     columns = (Column("id", "i8", ""), Column("chi2", "f4", ""), Column("new", "f8", ""),
-               Column("flag_new", "?", ""))  # fmt: skip
+               Column("n_new", "i4", ""), Column("flag_new", "?", ""))  # fmt: skip
     read = as_columns(old, columns, keep=True)
-    assert read.dtype.names == ("id", "chi2", "new", "flag_new", "own")
+    assert read.dtype.names == ("id", "chi2", "new", "n_new", "flag_new", "own")
     assert read["chi2"][0] == 1.5
     assert np.isnan(read["new"][0])
+    assert read["n_new"][0] == 0
     assert not read["flag_new"][0]
     assert read["own"][0] == 9
-    assert as_columns(old, columns).dtype.names == ("id", "chi2", "new", "flag_new")
-    with pytest.raises(MissingHduError, match=r"a.fits\[BLENDS\]: no column n_pix"):
-        as_columns(old, (Column("n_pix", "i4", ""),), "a.fits", "BLENDS")
+    assert as_columns(old, columns).dtype.names == ("id", "chi2", "new", "n_new", "flag_new")
+    with pytest.raises(MissingHduError, match=r"a.fits\[BLENDS\]: no column parent"):
+        require_columns(old, "BLENDS", "a.fits")
