@@ -53,6 +53,8 @@ def write_patch(folder: Path, size: int) -> None:
         images[b, 20 : 20 + arm, 36:45] += spike
     cube = replace(cube, images=images)
     detections = detect(cube)
+    detections.parents["span0"] = detections.footprints.offsets[:-1]
+    detections.parents["nspan"] = np.diff(detections.footprints.offsets)
     nodes = np.arange(0.0, size + STEP, STEP)
     with create(str(folder / "merged.fits"), "merged/1", overwrite=True) as out:
         write_detections(out, detections)
@@ -88,6 +90,7 @@ def deblend(folder: Path, kind: str, jobs: int) -> Path:
 
 
 def main() -> None:
+    """Make the patch, deblend it three times, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=2000)

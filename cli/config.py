@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
@@ -23,6 +24,8 @@ log = logging.getLogger("coblend")
 LOCAL_FILE = "coblend.toml"
 """Read from the working directory when it is there."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_KEYS = re.compile(r"((?:[^/=]+=)*@?)(.*)", re.DOTALL)
+"""``key=`` any number of times and ``@``, then the value."""
 _SPECIAL_VARIABLES = ("COBLEND_CONFIG",)
 
 
@@ -351,9 +354,8 @@ def without_folder(text: str) -> str:
 
     What is written into files must not depend on where they are.
     """
-    head, mark, path = text.rpartition("=")
-    mark += "@" if path.startswith("@") else ""
-    return f"{head}{mark}{os.path.basename(path.rstrip(os.sep))}" if os.sep in path else text
+    keys, path = _KEYS.fullmatch(text).groups()  # type: ignore[union-attr]
+    return f"{keys}{os.path.basename(path.rstrip(os.sep))}" if os.sep in path else text
 
 
 def toml_of(value: Any) -> str:

@@ -83,7 +83,8 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
         _write_mask(run, params.not_deblended, models)
     counts = _summary(models)
     run.report(counts)
-    run.check_failures(counts["n_failed"], len(work.fitted) + len(work.refused))
+    n_failed = counts["n_failed"] + counts.get("n_child_failed", 0)
+    run.check_failures(n_failed, len(work.fitted) + len(work.refused))
 
 
 def _lost(
@@ -139,7 +140,7 @@ def _summary(models: ModelSet) -> dict[str, int]:
     """Numbers of parents to show at the end; skipped ones by reason."""
     from coblend.core.model import FLAGS
 
-    shown = ("failed", "not_converged", "isolated", "bands_missing")
+    shown = ("failed", "child_failed", "not_converged", "isolated", "bands_missing")
     counts = {
         f"n_{name}": int(((models.parents["flags"] & bit) != 0).sum())
         for name, bit in FLAGS.items()

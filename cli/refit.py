@@ -106,13 +106,13 @@ def _choose(
     rows |= touched
     if params.only:
         flags = models.table("PARENTS")["flags"]
-        names = {
-            "failed": ("failed",),
-            "unconverged": ("not_converged",),
-            "skipped": ("skipped_too_many_peaks", "skipped_too_big", "skipped_masked"),
+        bits = {
+            "failed": FLAGS["failed"] | FLAGS["child_failed"],
+            "unconverged": FLAGS["not_converged"],
+            "skipped": FLAGS["skipped"],
         }[params.only]
-        bits = sum(FLAGS[name] for name in names)
-        rows |= set(np.flatnonzero(flags & bits).tolist())
+        chosen = ((flags & bits) != 0) & ((flags & FLAGS["skipped_pseudo"]) == 0)
+        rows |= set(np.flatnonzero(chosen).tolist())
     elif not rows:
         raise ParameterError(
             "no blend is chosen", hint="use --blend ID, --only KIND, --add-peaks or --drop-peaks"

@@ -43,6 +43,9 @@ FLAGS: dict[str, int] = {
     "no_data": 32768,
     "psf_only": 65536,
     "as_psf": 131072,
+    "skipped": 262144,
+    "child_failed": 524288,
+    "spectrum_init": 1048576,
 }
 """Values of the flags shared by PARENTS, BLENDS and OBJECTS."""
 
@@ -72,6 +75,9 @@ _FLAG_TEXT = {
     "no_data": "At least one band does not constrain the flux",
     "psf_only": "Fitted as a point source among too many peaks",
     "as_psf": "Single-band template is the PSF in some band (deblend_deblendedAsPsf)",
+    "skipped": "Not fitted, by one of the rules skipped_... or the limits (deblend_skipped)",
+    "child_failed": "The fit of a part failed (deblend_childFailed)",
+    "spectrum_init": "Spectra were solved for before the fit (deblend_spectrumInitFlag)",
 }
 FLAG_COLUMNS = tuple(
     Column(f"flag_{name}", "?", _FLAG_TEXT[name], "", "meta.code") for name in FLAGS
@@ -86,10 +92,20 @@ def parent_columns() -> tuple[Column, ...]:
         Column("area", "i4", "Pixels of the footprint", "pixel**2", "phys.angArea;instr.pixel"),
         Column("n_peak", "i4", "Peaks before deblending (deblend_nPeaks)", "", "meta.number"),
         Column("n_child", "i4", "Objects produced (deblend_nChild)", "", "meta.number"),
+        Column("n_component", "i4", "Components of its objects (deblend_nComponents)", "",
+               "meta.number"),
         Column("blend0", "i4", "First row in BLENDS (0-based)"),
         Column("n_blend", "i4", "Rows in BLENDS", "", "meta.number"),
+        Column("n_pass", "i2", "Coupling passes over its parts", "", "meta.number"),
+        Column("n_iter", "i4", "Iterations of all its blends (deblend_iterations)", "",
+               "meta.number"),
         Column("chi2", "f4", "Reduced chi-square of the fit (deblend_chi2)", "",
                "stat.fit.chi2"),
+        Column("log_likelihood", "f8", "Minus half the weighted sum of squared residuals", "",
+               "stat.likelihood"),
+        Column("log_likelihood_init", "f8", "The same before the first iteration", "",
+               "stat.likelihood"),
+        Column("memory", "f4", "Memory that a fit was estimated to need", "Mbyte"),
         Column("error", "U25", "Reason of a failure, empty if none (deblend_error)"),
         _FLAG_WORD,
         *FLAG_COLUMNS,
@@ -138,6 +154,12 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         Column("parent", "i8", "Identifier of the parent (parent)", "", "meta.id.parent"),
         Column("blend", "i8", "Identifier of the blend, 0: none (deblend_blendId)", "",
                "meta.id.parent"),
+        Column("blend_n_child", "i4", "Objects of the blend (deblend_blendNChild)", "",
+               "meta.number"),
+        Column("parent_n_peak", "i4", "Peaks of the parent (deblend_parentNPeaks)", "",
+               "meta.number"),
+        Column("parent_n_child", "i4", "Objects of the parent (deblend_parentNChild)", "",
+               "meta.number"),
         Column("peak_id", "i8", "Identifier of the peak (deblend_peakId)", "", "meta.id.cross"),
         Column("x", "f8", "Sub-pixel x of the peak, parent coordinates", "pixel",
                "pos.cartesian.x;instr.det"),
@@ -156,6 +178,8 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         Column("chi2", "f4", "Reduced chi-square over the object's pixels (deblend_chi2)", "",
                "stat.fit.chi2"),
         *per_band(flux, bands, unit),
+        *per_band((Column("merge_peak", "?", "Peak detected in this band (merge_peak)", "",
+                          "meta.code"),), bands),
         _FLAG_WORD,
         *FLAG_COLUMNS,
     )  # fmt: skip

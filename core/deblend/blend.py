@@ -23,7 +23,7 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     ------
     FormatError
         The message is the reason: ``NoData`` (a blend without a usable pixel), ``NoPsf`` (a PSF
-        that cannot be matched) or ``NonFinite`` (the fit ran away).
+        that cannot be matched), ``NonFinite`` or ``Diverged`` (the fit ran away).
     """
     if not all((cut.weight > 0).any((1, 2, 3)).all() for cut in batch.cuts):
         raise FormatError("NoData")
@@ -33,13 +33,13 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         np.array([b.ny for b in batch.boxes])[batch.blend],
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
-    psfs = batch.psfs[batch.cell]
+    psfs, psf = batch.psfs[batch.cell], model_psf(params.model_psf_sigma)
     if params.start == "reference":
-        start = reference_components(observation, psfs, centres, batch.sigma, model_psf(), params)
+        start = reference_components(observation, psfs, centres, batch.sigma, psf, params)
     else:
         start = initial_components(
             observation, psfs, centres, threshold=params.initial_background_thresh,
-            min_snr=params.min_snr, psf_morph=model_psf(),
+            min_snr=params.min_snr, psf_morph=psf,
         )  # fmt: skip
     own, stacks, point = start
     result = fit(observation, own, stacks, params, batch.sigma)
@@ -55,7 +55,9 @@ def observe(batch: Batch, params: DeblendParams) -> Observation:
         A PSF cannot be matched.
     """
     try:
-        kernels = difference_kernel(batch.psfs, model_psf(), params.kernel_reg)
+        kernels = difference_kernel(
+            batch.psfs, model_psf(params.model_psf_sigma), params.kernel_reg
+        )
     except FormatError as error:
         raise FormatError("NoPsf") from error
     kernels = kernels.astype(np.float32)

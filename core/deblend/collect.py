@@ -47,11 +47,12 @@ def collect(
     layout = _lay_out(work, results)
     unit = cube.units[0] if cube.units else ""
     first_id = int(detections.parents["id"].max(initial=0)) + 1
-    parents = _parents(detections, work, results)
+    parents = _parents(detections, work, results, params)
     blends = _blends(detections, cube, work, results, layout, first_id, unit)
     objects = _objects(detections, cube, work, results, layout, blends, first_id, unit)
     if params.single_psf_flux:
         fill_isolated(objects, layout.order, detections, cube, work)
+    objects["parent_n_child"] = np.repeat(parents["n_child"], parents["n_peak"])
     components, morph, offsets = _components(cube, results, layout, unit)
     _count_components(objects, components)
     return ModelSet(
@@ -67,6 +68,7 @@ def collect(
         psf_cells=work.psf_cells,
         box=cube.box,
         kernel_reg=params.kernel_reg,
+        model_psf_sigma=params.model_psf_sigma,
         unit=unit,
         wcs=cube.wcs,
     )
@@ -108,7 +110,7 @@ def not_deblended(models: ModelSet) -> NDArray[np.int32]:
 
 
 def _parents(
-    detections: Detections, work: Plan, results: Sequence[BlendResult]
+    detections: Detections, work: Plan, results: Sequence[BlendResult], params: DeblendParams
 ) -> NDArray[np.void]:
     """PARENTS."""
     source = detections.parents
@@ -117,6 +119,7 @@ def _parents(
     table["n_peak"] = source["npeak"]
     for name, values in zip(_BOX, detections.footprints.boxes().T, strict=True):
         table[name] = values
+    table["memory"] = work.memory
     set_flags(table, np.arange(len(table)), work.flags)
     kept = (work.flags & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
     table["n_child"][kept] = source["npeak"][kept]
@@ -126,11 +129,18 @@ def _parents(
         done = [result for result in own if not result.error]
         table["blend0"][i], table["n_blend"][i] = row, len(done)
         table["error"][i] = next((result.error for result in own if result.error), "")
-        table["n_child"][i] = sum(len(result.object_flags) for result in done)
+        flags = np.bitwise_or.reduce([result.flags for result in own])
         if done:
             counts = [len(result.object_flags) for result in done]
+            table["n_child"][i] = sum(counts)
+            table["n_component"][i] = sum(len(result.source) for result in done)
+            table["n_iter"][i] = sum(result.n_iter for result in done)
+            table["n_pass"][i] = params.coupling_passes if done[0].peaks is not None else 0
             table["chi2"][i] = np.average([result.chi2 for result in done], weights=counts)
-        flags = np.bitwise_or.reduce([result.flags for result in own])
+            table["log_likelihood"][i] = -sum(result.loss for result in done)
+            table["log_likelihood_init"][i] = -sum(result.loss_init for result in done)
+            if flags & FLAGS["failed"]:
+                flags += FLAGS["child_failed"] - FLAGS["failed"]
         set_flags(table, np.array([i]), np.array([flags]))
         row += len(done)
     return table
@@ -200,10 +210,15 @@ def _objects(
     table["id"] = np.where(lone, parents["id"][owner], own_id)
     table["parent"] = parents["id"][owner]
     table["peak_id"] = peaks["id"]
+    table["parent_n_peak"] = parents["npeak"][owner]
+    for band in set(cube.bands) & set(detections.bands):
+        name = f"merge_peak_{column_suffix(band)}"
+        table[name] = peaks[name]
     for name in ("x", "y", "ra", "dec", "ix", "iy"):
         table[name] = peaks[name]
-    sky = peaks["merge_peak_sky"] & ~work.members.pseudo[owner]
-    flags = np.where(sky, FLAGS["skipped_pseudo"], work.flags[owner])
+    rank = np.arange(len(peaks)) - work.members.first[owner]
+    sky = (rank >= work.members.n_real[owner]) & ~work.members.pseudo[owner]
+    flags = np.where(sky, FLAGS["skipped_pseudo"] | FLAGS["skipped"], work.flags[owner])
     set_flags(table, np.arange(len(table)), flags)
     blend = iter(blends)
     for result, rows in zip(results, layout.rows, strict=True):
@@ -211,7 +226,7 @@ def _objects(
         if result.error:
             continue
         table["blend"][rows] = next(blend)["id"]
-        table["n_iter"][rows] = result.n_iter
+        table["n_iter"][rows], table["blend_n_child"][rows] = result.n_iter, len(rows)
         set_flags(table, rows, result.object_flags)
         for name, values in result.objects.items():
             if values.ndim == 1:

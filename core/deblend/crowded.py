@@ -252,7 +252,8 @@ def _result(
 ) -> BlendResult:
     """Fluxes, metrics and components; morphologies are the model PSF at the stars' places."""
     n, sigma, box = len(stars.y), batch.sigma, batch.boxes[0]
-    stamps = model_stamps(*stars.offset.T)
+    dy, dx = stars.offset.T
+    stamps = model_stamps(dy, dx, params.model_psf_sigma)
     top = stamps.max((1, 2))
     flags = np.full(n, FLAGS["psf_only"])
     seen = np.isfinite(error)

@@ -12,7 +12,9 @@ from coblend.core.errors import CoblendError
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 
-REASONS = ("NoPsf", "NoData", "NonFinite", "LinAlg", "MemoryLimit", "WorkerLost", "Internal")
+REASONS = (
+    "NoPsf", "NoData", "NonFinite", "Diverged", "LinAlg", "MemoryLimit", "WorkerLost", "Internal",
+)  # fmt: skip
 """Names of failures; ``Internal`` is followed by a colon and the class of the error."""
 _LENGTH = 25
 
@@ -20,7 +22,9 @@ Fitter = Callable[[Batch, DeblendParams], list[BlendResult]]
 
 
 def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendResult]:
-    """Fit a batch, blend by blend when something goes wrong."""
+    """Fit a batch, blend by blend when something goes wrong; unless failures are to be seen."""
+    if not params.catch_failures:
+        return fitter(batch, params)
     try:
         return fitter(batch, params)
     except (

@@ -34,11 +34,11 @@ def shifted_stamps(stamps: Floats, dy: Floats, dx: Floats) -> Floats:
     return np.asarray(fft.irfft2(moved, s=(n, n))[..., :side, :side], np.float32)
 
 
-def model_stamps(dy: Floats, dx: Floats) -> Floats:
+def model_stamps(dy: Floats, dx: Floats, sigma: float = MODEL_PSF_SIGMA) -> Floats:
     """Model PSF with its centre off the central pixel, shape (n, side, side), float64, sum 1."""
     edges = np.arange(MODEL_PSF_SIDE + 1) - MODEL_PSF_SIDE / 2
     profiles = [
-        np.diff(special.erf((edges - np.asarray(d)[:, None]) / (np.sqrt(2) * MODEL_PSF_SIGMA)))
+        np.diff(special.erf((edges - np.asarray(d)[:, None]) / (np.sqrt(2) * sigma)))
         for d in (dy, dx)
     ]
     stamps = profiles[0][:, :, None] * profiles[1][:, None, :]

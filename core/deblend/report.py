@@ -21,10 +21,14 @@ from coblend.core.deblend.fitting.spectra import (
     same_light,
     solve,
 )
+from coblend.core.deblend.fitting.start import solved_at_start
 from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
 from coblend.core.errors import FormatError
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
+
+_WORSE = 1.001
+"""Chi-square over that without any model beyond which a fit has diverged."""
 
 Morph = tuple[int, int, Floats]
 """First row, first column (frame coordinates) and pixels of a trimmed morphology."""
@@ -138,34 +142,27 @@ def _blend_result(
     members = batch.blend == i
     n_source = int(np.count_nonzero(members))
     source = fitted.centres.source[rows] - int(np.argmax(members))
-    own = spectra[rows]
-    models = _models(n_source, source, own, [morphs[row] for row in rows])
-    scaled = ((window, spectrum * image) for spectrum, (_, window, image) in
-              zip(own[:, :, None, None], rendered, strict=True))  # fmt: skip
-    total = add_up(scaled, weight.shape)
-    chi2 = data - total
-    chi2 *= chi2
-    chi2 *= weight
+    own, shapes = spectra[rows], [morphs[row] for row in rows]
+    models = _models(n_source, source, own, shapes)
+    chi2, total = chi2_image(data, weight, own, rendered)
     objects = _overlaps(models, batch.sigma)
-    parts: list[list[Rendered]] = [[] for _ in range(n_source)]
-    for k, part in zip(source, rendered, strict=True):
-        parts[k].append(part)
-    objects["chi2"] = np.array(
-        [_source_chi2(own[source == k], parts[k], chi2, weight) for k in range(n_source)]
-    )
-    light = np.array([morphs[row][2].sum(dtype=np.float64) for row in rows])
+    objects["chi2"] = _source_chi2(n_source, source, own, rendered, chi2, weight)
+    light = np.array([morph.sum(dtype=np.float64) for _, _, morph in shapes])
     objects["model_flux_err"] = _errors(
         covariance(system, own), light, source, objects["model_flux"], batch.sigma, params
     )
+    seen = (weight > 0).any((1, 2))
     for values in objects.values():
         if values.ndim == 2:
-            values[:, ~(weight > 0).any((1, 2))] = np.nan
+            values[:, ~seen] = np.nan
     flags = _source_flags(system, source, n_source, models, footprint, params)
     for name, mark in marks.items():
         flags[np.unique(source[mark[rows]])] |= FLAGS[name]
+    solved = solved_at_start(fitted.centres.select(rows), len(batch), params)[i]
     blend_flags = FLAGS["not_converged"] * (not fitted.converged[i] and params.max_iter > 0)
     blend_flags |= FLAGS["diverged"] * bool(fitted.diverged[i])
-    blend_flags |= FLAGS["bands_missing"] * bool(not (weight > 0).any((1, 2)).all())
+    blend_flags |= FLAGS["bands_missing"] * bool(not seen.all())
+    blend_flags |= FLAGS["spectrum_init"] * bool(solved)
     return BlendResult(
         parent=int(batch.parents[i]),
         n_iter=int(fitted.n_iter[i]),
@@ -174,14 +171,33 @@ def _blend_result(
         loss=0.5 * float(chi2.sum()),
         loss_init=float(fitted.loss_init[i]),
         source=source,
-        boxes=np.array([(y + box.y0, x + box.x0, *m.shape)
-                        for y, x, m in (morphs[row] for row in rows)], np.int64),
+        boxes=np.array([(y + box.y0, x + box.x0, *m.shape) for y, x, m in shapes], np.int64),
         centres=np.stack([fitted.centres.y[rows] + box.y0, fitted.centres.x[rows] + box.x0], 1),
         spectra=(own * batch.sigma).astype(np.float32),
-        morphs=tuple(morphs[row][2] for row in rows),
+        morphs=tuple(morph for _, _, morph in shapes),
         objects=objects,
         object_flags=flags,
-    )  # fmt: skip
+    )
+
+
+def chi2_image(
+    data: Floats, weight: Floats, spectra: Floats, rendered: Sequence[Rendered]
+) -> tuple[Floats, Floats]:
+    """``w (d - R)^2`` and ``R`` of one blend, shape (n_band, ny, nx) each.
+
+    Raises
+    ------
+    FormatError
+        ``Diverged``: no model at all would be nearer to the data.
+    """
+    scaled = ((window, spectrum * image) for spectrum, (_, window, image) in
+              zip(spectra[:, :, None, None], rendered, strict=True))  # fmt: skip
+    total = add_up(scaled, weight.shape)
+    chi2 = np.square(data - total) * weight
+    nothing = float((np.square(data) * weight).sum(dtype=np.float64))
+    if not float(chi2.sum(dtype=np.float64)) <= _WORSE * nothing:
+        raise FormatError("Diverged")
+    return chi2, total
 
 
 def _models(
@@ -196,15 +212,25 @@ def _models(
 
 
 def _source_chi2(
-    spectra: Floats, rendered: Sequence[Rendered], chi2: Floats, weight: Floats
-) -> float:
-    """Reduced chi-square over the pixels of one source."""
-    window, image = merge([
-        (window, spectrum * image)
-        for spectrum, (_, window, image) in zip(spectra[:, :, None, None], rendered, strict=True)
-    ])  # fmt: skip
-    cut = (slice(None), *window)
-    return reduced_chi2(chi2[cut], weight[cut] > 0, image)
+    n_source: int,
+    source: NDArray[np.int64],
+    spectra: Floats,
+    rendered: Sequence[Rendered],
+    chi2: Floats,
+    weight: Floats,
+) -> NDArray[np.float64]:
+    """Reduced chi-square over the pixels of each source of a blend."""
+    patches: list[list[Patch]] = [[] for _ in range(n_source)]
+    for k, spectrum, (_, window, image) in zip(
+        source, spectra[:, :, None, None], rendered, strict=True
+    ):
+        patches[k].append((window, spectrum * image))
+    out = np.empty(n_source)
+    for k, own in enumerate(patches):
+        window, image = merge(own)
+        cut = (slice(None), *window)
+        out[k] = reduced_chi2(chi2[cut], weight[cut] > 0, image)
+    return out
 
 
 def _source_flags(

@@ -22,9 +22,11 @@ from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.fitting.initialize import detection_images
 from coblend.core.deblend.fitting.observation import Frames
 from coblend.core.deblend.guard import guarded
+from coblend.core.deblend.memory import fit_memory
 from coblend.core.deblend.metrics import Patch, merge, overlap
 from coblend.core.deblend.refitting.refit import Warm, refit
 from coblend.core.deblend.report import BlendResult
+from coblend.core.errors import FormatError
 from coblend.core.params.deblend import DeblendParams
 
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
@@ -51,14 +53,16 @@ class Part:
     region: NDArray[np.bool_]
 
 
-def is_split(n_peak: int, area: int, params: DeblendParams) -> bool:
-    """Whether a parent is to be fitted in parts."""
+def is_split(n_peak: int, area: int, memory: float, params: DeblendParams) -> bool:
+    """Whether a parent is to be fitted in parts; ``memory`` is that of its joint fit (MB)."""
+    if params.max_blend_memory and memory > params.max_blend_memory:
+        return True
     if params.split != "auto":
         return params.split == "always" and n_peak > 1
     return n_peak > params.joint_max_peaks or area > params.joint_max_area
 
 
-def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
+def fit_parts(batch: Batch, params: DeblendParams, start: Warm | None = None) -> list[BlendResult]:
     """Fit one blend in parts.
 
     Parameters
@@ -66,6 +70,8 @@ def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     batch : Batch
         One blend.
     params : DeblendParams
+    start : Warm, optional
+        Components of an earlier fit; peaks without any are new.
 
     Returns
     -------
@@ -75,12 +81,14 @@ def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     frames = observe(batch, params).frames[0]
     parts = find_parts(frames, batch, params)
     if len(parts) == 1:
-        return deblend_batch(batch, params)
+        return fit_within(batch, params) if start is None else [refit(batch, start, params)]
     data, weight = frames.data[0], frames.weight[0]
     light = [float((data[(slice(None), *p.window)] * p.region).sum()) for p in parts]
     order = sorted(range(len(parts)), key=lambda i: (-light[i], int(parts[i].peaks[0])))
     model = np.zeros_like(data)
-    results: list[BlendResult] = [BlendResult(int(batch.parents[0]))] * len(parts)
+    results = [_before(batch, part, start) for part in parts]
+    for result in results:
+        _paint(model, batch, result, 1)
     later = replace(params, max_iter=-(-params.max_iter // _FASTER))
     for number in range(1 + params.coupling_passes):
         for i in order:
@@ -90,16 +98,32 @@ def fit_parts(batch: Batch, params: DeblendParams) -> list[BlendResult]:
             _paint(model, batch, before, -1)
             left = data[(slice(None), *parts[i].window)] - _rendered(frames, model, parts[i])
             one = _part_batch(batch, parts[i], left, weight)
+            if number or len(before.source):
+                fitter = partial(_again, _warm(one, before))
+                (after,) = guarded(fitter, one, later if number else params)
+            else:
+                (after,) = guarded(fit_within, one, params)
             if number:
-                (after,) = guarded(partial(_again, _warm(one, before)), one, later)
                 after = replace(after, n_iter=after.n_iter + before.n_iter,
                                 loss_init=before.loss_init)  # fmt: skip
-            else:
-                (after,) = guarded(deblend_batch, one, params)
             results[i] = replace(after, peaks=parts[i].peaks)
             _paint(model, batch, results[i], 1)
     results = _with_common_overlap(batch, results)
     return sorted(results, key=lambda result: int(result.peaks[0]))  # type: ignore[index]
+
+
+def _before(batch: Batch, part: Part, start: Warm | None) -> BlendResult:
+    """Return what an earlier fit left of one part: nothing but the parent, without one."""
+    empty = BlendResult(int(batch.parents[0]))
+    if start is None:
+        return empty
+    own = start.only(part.peaks)
+    origin = np.array([batch.boxes[0].y0, batch.boxes[0].x0])
+    sizes = np.array([morph.shape for morph in own.morphs], np.int64).reshape(-1, 2)
+    return replace(
+        empty, source=own.source, boxes=np.hstack([own.corners + origin, sizes]),
+        centres=own.centres + origin, spectra=own.spectra * batch.sigma, morphs=tuple(own.morphs),
+    )  # fmt: skip
 
 
 def _again(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]:
@@ -224,4 +248,27 @@ def _warm(batch: Batch, before: BlendResult) -> Warm:
 def oversized(batch: Batch, params: DeblendParams) -> Sequence[bool]:
     """Whether each blend of a batch is to be fitted in parts."""
     counts = np.bincount(batch.blend, minlength=len(batch))
-    return [is_split(int(n), b.area, params) for n, b in zip(counts, batch.boxes, strict=True)]
+    return [
+        is_split(int(n), box.area, needed, params)
+        for n, box, needed in zip(counts, batch.boxes, memory_of(batch), strict=True)
+    ]
+
+
+def memory_of(batch: Batch) -> NDArray[np.float64]:
+    """Memory that the joint fit of each blend of a batch takes (MB)."""
+    counts = np.bincount(batch.blend, minlength=len(batch))
+    ny, nx = np.array([box.shape for box in batch.boxes]).T
+    return fit_memory(counts, ny, nx, *batch.psfs.shape[1:3])
+
+
+def fit_within(batch: Batch, params: DeblendParams) -> list[BlendResult]:
+    """Fit a batch of one blend jointly unless there is not the memory for it.
+
+    Raises
+    ------
+    FormatError
+        ``MemoryLimit``, or as `blend.deblend_batch`.
+    """
+    if params.max_blend_memory and memory_of(batch)[0] > params.max_blend_memory:
+        raise FormatError("MemoryLimit")
+    return deblend_batch(batch, params)

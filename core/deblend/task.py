@@ -16,6 +16,7 @@ from coblend.core.deblend.batch import Batch, make_batches
 from coblend.core.deblend.crowded import StarField
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.fitting.observation import noise_rms
+from coblend.core.deblend.memory import fit_memory, frame_memory
 from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.report import BlendResult
 from coblend.core.detection import Detections
@@ -50,13 +51,13 @@ class Members:
     pseudo: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, detections: Detections) -> Members:
-        """Sort the peaks of all parents."""
+    def of(cls, detections: Detections, pseudo_columns: Sequence[str]) -> Members:
+        """Sort the peaks of all parents; any of the columns marks pseudo peaks or parents."""
         counts = detections.parents["npeak"].astype(np.int64)
         owner = np.repeat(np.arange(len(counts)), counts)
-        sky = detections.peaks["merge_peak_sky"].astype(bool)
+        sky = _any_of(detections.peaks, pseudo_columns)
         n_real = np.bincount(owner, ~sky, len(counts)).astype(np.int64)
-        pseudo = detections.parents["merge_footprint_sky"] | (n_real == 0)
+        pseudo = _any_of(detections.parents, pseudo_columns) | (n_real == 0)
         return cls(
             np.lexsort((sky, owner)), np.concatenate([[0], np.cumsum(counts)]),
             np.where(pseudo, counts, n_real), pseudo,
@@ -66,6 +67,12 @@ class Members:
         """Rows of PEAKS of the real peaks of one parent."""
         first = int(self.first[parent])
         return self.rows[first : first + int(self.n_real[parent])]
+
+
+def _any_of(table: NDArray[np.void], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Rows where any of the columns is set; columns that are not there are not set."""
+    there = [table[name].astype(bool) for name in names if name in (table.dtype.names or ())]
+    return np.logical_or.reduce(there) if there else np.zeros(len(table), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,8 @@ class Plan:
     sigma : array, shape (n_band,), float64
         Noise of the bands.
     weights : array, shape (n_band, ny, nx), float32
+    memory : array, shape (n,), float64
+        What the joint fit of each parent is estimated to take (MB).
     """
 
     flags: NDArray[np.int64]
@@ -103,6 +112,7 @@ class Plan:
     refused: tuple[BlendResult, ...]
     sigma: NDArray[np.float64]
     weights: Floats
+    memory: NDArray[np.float64]
 
 
 def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
@@ -123,23 +133,28 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     for band, psf in zip(cube.bands, cube.psfs, strict=True):
         if psf is None:
             raise FormatError(f"band {band} has no PSF", hint="give one with --psf")
-    members = Members.of(detections)
+    members = Members.of(detections, params.pseudo_columns)
     flags = skip_flags(detections, members, cube, params)
     boxes = detections.footprints.boxes()
     middle = boxes[:, :2] + (boxes[:, 2:] - 1) / 2
     if not len(middle):  # the tables hold at least one PSF
         middle = np.array([[cube.box.y0 + cube.box.ny / 2, cube.box.x0 + cube.box.nx / 2]])
-    psfs, psf_cells, no_psf, cells = evaluate_psfs(cube.psfs, middle, params.psf_grid)
+    instead = model_psf(params.model_psf_sigma)
+    psfs, psf_cells, no_psf, cells = evaluate_psfs(cube.psfs, middle, params.psf_grid, instead)
     cells = cells[: len(boxes)]
     blind = np.asarray(no_psf.all(1))[cells] & (flags == 0)
     refused = tuple(
         BlendResult(int(row), error="NoPsf", flags=FLAGS["failed"])
         for row in np.flatnonzero(blind)
     )
-    sigma, weights = noise_rms(cube, params.bad_mask, params.use_weights, params.noise_stat)
+    sigma, weights = noise_rms(
+        cube, params.bad_mask, params.use_weights, params.noise_stat, params.stats_mask
+    )
+    ny, nx = boxes[:, 2:].T
+    memory = fit_memory(members.n_real, ny, nx, len(cube.bands), psfs.shape[-1])
     return Plan(
         flags, np.flatnonzero((flags == 0) & ~blind), psfs, psf_cells, no_psf, cells, members,
-        refused, sigma, weights,
+        refused, sigma, weights, memory,
     )  # fmt: skip
 
 
@@ -154,31 +169,44 @@ def skip_flags(
     elongated, masked fractions, too many peaks.
     """
     n_peak = members.n_real
-    boxes = detections.footprints.boxes().astype(np.int64)
+    many = (n_peak > (params.max_number_of_peaks or np.inf)) & ~is_crowded(n_peak, params)
+    flags = np.zeros(len(n_peak), np.int64)
+    for name, hit in (
+        ("skipped_pseudo", members.pseudo),
+        ("isolated", (n_peak == 1) & (not params.process_singles)),
+        ("skipped_too_big", _too_big(detections, n_peak, cube, params)),
+        ("skipped_masked", _masked(detections, cube, params.mask_limits)),
+        ("skipped_too_many_peaks", many),
+    ):
+        rule = FLAGS[name] | FLAGS["skipped"] * (name != "isolated")
+        flags[(flags == 0) & hit] = rule
+    if params.use_limits:
+        inside = (n_peak >= min(params.limit_peaks)) & (n_peak <= max(params.limit_peaks))
+        inside[np.flatnonzero(inside & (flags == 0))[params.limit_parents :]] = False
+        flags[(flags == 0) & ~inside] = FLAGS["skipped"]
+    return flags
+
+
+def _too_big(
+    detections: Detections, n_peak: NDArray[np.int64], cube: Cube, params: DeblendParams
+) -> NDArray[np.bool_]:
+    """Parents beyond a limit of size, shape or memory; 0 is no limit."""
+    ny, nx = detections.footprints.boxes()[:, 2:].T.astype(np.int64)
     crowded = is_crowded(n_peak, params)
-    area, side = boxes[:, 2] * boxes[:, 3], boxes[:, 2:].max(1, initial=0)
+    side = max((psf.side for psf in cube.psfs if psf is not None), default=1)
+    memory = np.where(crowded, 0, frame_memory(ny, nx, len(cube.bands), side))
     big = np.zeros(len(n_peak), bool)
     for value, limit in (
-        (area, params.max_footprint_area),
-        (side, params.max_footprint_size),
-        (area * np.where(crowded, 0, n_peak), params.max_area_times_peaks),
+        (ny * nx, params.max_footprint_area),
+        (np.maximum(ny, nx), params.max_footprint_size),
+        (ny * nx * np.where(crowded, 0, n_peak), params.max_area_times_peaks),
+        (memory, params.max_blend_memory),
     ):
         if limit:
             big |= value > limit
     if params.min_footprint_axis_ratio:
         big |= axis_ratios(detections) < params.min_footprint_axis_ratio
-    masked = _masked(detections, cube, params.mask_limits)
-    many = (n_peak > (params.max_number_of_peaks or np.inf)) & ~crowded
-    flags = np.zeros(len(n_peak), np.int64)
-    for name, hit in (
-        ("skipped_pseudo", members.pseudo),
-        ("isolated", (n_peak == 1) & (not params.process_singles)),
-        ("skipped_too_big", big),
-        ("skipped_masked", masked),
-        ("skipped_too_many_peaks", many),
-    ):
-        flags[(flags == 0) & hit] = FLAGS[name]
-    return flags
+    return big
 
 
 def is_crowded(n_peak: NDArray[np.int64], params: DeblendParams) -> NDArray[np.bool_]:
@@ -231,7 +259,10 @@ def _masked(detections: Detections, cube: Cube, limits: Sequence[str]) -> NDArra
 
 
 def evaluate_psfs(
-    psfs: Sequence[Psf | None], positions: NDArray[np.float64], grid: int
+    psfs: Sequence[Psf | None],
+    positions: NDArray[np.float64],
+    grid: int,
+    instead: NDArray[np.float64],
 ) -> tuple[Floats, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
     """Evaluate PSFs once per cell of a grid.
 
@@ -243,12 +274,13 @@ def evaluate_psfs(
         ``y, x``, parent coordinates.
     grid : int
         Side of a cell (pixel).
+    instead : array, shape (m, m)
+        Stands in where a band has no PSF.
 
     Returns
     -------
     stamps : array, shape (n_cell, n_band, k, k), float32
-        k is the largest side; smaller stamps are padded with zeros. Where a band has no PSF,
-        the model PSF stands in.
+        k is the largest side; smaller stamps are padded with zeros.
     places : array, shape (n_cell, 2), float64
         Centres of the cells.
     missing : array, shape (n_cell, n_band), bool
@@ -262,7 +294,6 @@ def evaluate_psfs(
         index[:] = index[:1]
     cells, cell = np.unique(index, axis=0, return_inverse=True)
     places = (cells + 0.5) * grid
-    instead = model_psf()
     side = max([psf.side for psf in known], default=len(instead))
     stamps = np.zeros((len(places), len(psfs), side, side), np.float32)
     for b, psf in enumerate(psfs):

@@ -72,11 +72,36 @@ class DeblendParams(Checked):
     max_area_times_peaks: int = option(1_000_000_000, "Skip parents whose box area times peaks "
                                        "is larger; 0: no limit", minimum=0,
                                        alias="maxAreaTimesPeaks")
+    max_blend_memory: float = option(512.0, "Fit parents that would need more in parts, skip "
+                                     "those whose images alone do; 0: no limit", unit="Mbyte",
+                                     minimum=0)
     mask_limits: tuple[str, ...] = option((), "Skip parents with a larger fraction of pixels in a "
                                           "mask plane: PLANE=FRACTION", alias="maskLimits")
     bad_mask: tuple[str, ...] = option(("BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"),
                                        "Mask planes whose pixels have no weight", shown=True,
                                        alias="badMask")
+    stats_mask: tuple[str, ...] = option(("SAT", "INTRP", "NO_DATA"), "Mask planes whose pixels "
+                                         "do not count for the noise of a band",
+                                         alias="statsMask")
+    pseudo_columns: tuple[str, ...] = option(("merge_peak_sky", "merge_footprint_sky",
+                                              "sky_source"), "Columns of PEAKS or PARENTS that "
+                                             "mark what is not to be fitted",
+                                             alias="pseudoColumns")
+    use_limits: bool = option(False, "For trials: fit only the first limit_parents parents whose "
+                              "peaks number between the two limit_peaks", alias="useCiLimits")
+    limit_peaks: tuple[int, ...] = option((5, 10), "Fewest and most peaks in a trial", minimum=1,
+                                          alias="ciDeblendChildRange")
+    limit_parents: int = option(10, "Parents fitted in a trial", minimum=0,
+                                alias="ciNumParentsToDeblend")
+    catch_failures: bool = option(True, "Flag a blend whose fit fails; otherwise stop there",
+                                  alias="catchFailures")
+    model_psf_sigma: float = option(0.8, "Width of the PSF that models have", unit="pixel",
+                                    minimum=0.5, maximum=2.0, alias="modelPsfSigma")
+    set_spectra: bool = option(True, "Start from spectra that fit best; otherwise from the images "
+                               "at the peaks", alias="setSpectra")
+    max_spectrum_cutoff: int = option(0, "The same for parents whose box area times peaks is "
+                                      "larger; 0: no limit", minimum=0,
+                                      alias="maxSpectrumCutoff")
     use_weights: bool = option(True, "Weight pixels by their inverse variance; otherwise by the "
                                "noise of the band", alias="useWeights")
     final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
@@ -120,30 +145,27 @@ class DeblendParams(Checked):
             **_LIBRARY,
             "min_iter": 5, "resize_every": 3, "background_thresh": 1.0,
             "initial_background_thresh": 1.0, "spectrum_step": 0.1, "split": "always",
-            "coupling_passes": 0,
+            "coupling_passes": 0, "max_spectrum_cutoff": 1_000_000,
         },
     }  # fmt: skip
+    FIXED: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "maxProxIter": ("1", "constraints are applied once per iteration"),
+        "morphThresh": ("1", "obsolete in the reference system: use background_thresh"),
+        "sourceModel": ("double", "the number of components follows from min_snr"),
+        "fallback": ("true", "faint sources always start as point sources"),
+        "persistIsolated": ("true", "isolated sources are always written"),
+        "modelPsfSize": ("11", "without effect in the reference system; here it is 15"),
+        "convolutionType": ("fft", "convolutions are exact to 1e-7 by FFT"),
+        "notDeblendedMask": ("NOT_DEBLENDED", "the plane in the file not_deblended"),
+        "columnInheritance": (
+            "{'deblend_nChild': 'deblend_parentNChild', 'deblend_nPeaks': 'deblend_parentNPeaks'}",
+            "objects have parent_n_peak, parent_n_child and the id of their parent",
+        ),
+        "measureParents": ("false", "parents have a table of their own, PARENTS"),
+        "saveTemplates": ("true", "models are always written"),
+    }
+    """Options of the reference system that have one value here, and why."""
     WITHOUT: ClassVar[Mapping[str, str]] = {
-        "maxProxIter": "constraints are applied once per iteration; leave it out",
-        "morphThresh": "obsolete in the reference system: use background_thresh",
-        "sourceModel": "the number of components follows from min_snr",
-        "fallback": "always on; leave it out",
-        "maxSpectrumCutoff": "spectra are solved for whatever the size; leave it out",
-        "setSpectra": "spectra are always solved for before the first iteration; leave it out",
-        "persistIsolated": "isolated sources are always written; leave it out",
-        "statsMask": "the noise is the median over pixels without bad_mask",
-        "modelPsfSigma": "the model PSF has a sigma of 0.8 pixels",
-        "modelPsfSize": "the model PSF has 15 x 15 pixels",
-        "convolutionType": "convolutions are done by FFT; leave it out",
-        "notDeblendedMask": "the plane is NOT_DEBLENDED, written to the file not_deblended",
-        "catchFailures": "failures are always caught, see max_failed",
-        "pseudoColumns": "pseudo sources have merge_peak_sky or merge_footprint_sky",
-        "columnInheritance": "objects name their parent, whose row has the columns",
-        "measureParents": "parents have a table of their own, PARENTS",
-        "saveTemplates": "models are always written; leave it out",
-        "useCiLimits": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
-        "ciDeblendChildRange": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
-        "ciNumParentsToDeblend": "deblend a section of the images instead: file.fits[x1:x2,y1:y2]",
         "version": "obsolete in the reference system; leave it out",
         "morphImage": "obsolete in the reference system; leave it out",
         "waveletScales": "obsolete in the reference system; leave it out",

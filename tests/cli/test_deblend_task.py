@@ -114,13 +114,74 @@ def test_names_of_the_reference_system(cli: Cli, bands: list[str]) -> None:
     for line in ("max-iter = 7", "split-thresh = 4", "max-number-of-peaks = 9", "split-grow = 1",
                  'split = "always"', "coupling-passes = 0", "min-iter = 5"):  # fmt: skip
         assert line in done.out
-    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "modelPsfSigma=1")
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "morphImage=chi2")
     assert done.code == 2
-    assert "sigma of 0.8 pixels" in done.err
-    Path("own.toml").write_text("[deblend]\nmaxSpectrumCutoff = 3\n")
+    assert "obsolete" in done.err
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "convolutionType=real")
+    assert done.code == 2
+    assert "only convolutionType=fft" in done.err
+    Path("own.toml").write_text("[deblend]\nfallback = false\n")
     done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--config", "own.toml")
     assert done.code == 78
-    assert "whatever the size" in done.err
+    assert "only fallback=true" in done.err
+
+
+REFERENCE = """
+minIter = 5
+maxIter = 300
+relativeError = 1e-3
+resizeFrequency = 3
+optimizer = "adaprox"
+maxProxIter = 1
+backgroundThresh = 1.0
+initialBackgroundThresh = 1.0
+morphThresh = 1
+minSNR = 50
+sourceModel = "double"
+fallback = true
+setSpectra = true
+maxSpectrumCutoff = 1000000
+processSingles = false
+persistIsolated = true
+useWeights = true
+badMask = ["BAD", "NO_DATA", "SAT", "SUSPECT", "EDGE"]
+statsMask = ["SAT", "INTRP", "NO_DATA"]
+maskLimits = []
+modelPsfSigma = 0.8
+modelPsfSize = 11
+convolutionType = "fft"
+footprintSNRThresh = 5.0
+growSize = 2
+minDeconvolvedArea = 9
+maxNumberOfPeaks = 600
+maxFootprintArea = 2000000
+maxFootprintSize = 0
+minFootprintAxisRatio = 0.0
+maxAreaTimesPeaks = 1000000000
+notDeblendedMask = "NOT_DEBLENDED"
+catchFailures = true
+pseudoColumns = ["merge_peak_sky", "sky_source"]
+measureParents = false
+saveTemplates = true
+useCiLimits = false
+ciDeblendChildRange = [5, 10]
+ciNumParentsToDeblend = 10
+"""
+"""The configuration of the reference system's task (section 18.1 of the design page)."""
+
+
+def test_the_reference_systems_configuration_is_accepted(cli: Cli, bands: list[str]) -> None:
+    """As a file, and option by option."""
+    inherited = "{deblend_nChild='deblend_parentNChild', deblend_nPeaks='deblend_parentNPeaks'}"
+    Path("own.toml").write_text(f"[deblend]{REFERENCE}columnInheritance = {inherited}")
+    run = ("deblend", "merged.fits", *bands, "-o", "x.fits", "-n")
+    done = cli(*run, "--config", "own.toml", "--dump-config")
+    assert done.code == 0, done.err
+    assert "max-spectrum-cutoff = 1000000" in done.out
+    lines = [line.replace('"', "").replace(" = ", "=") for line in REFERENCE.strip().split("\n")]
+    assignments = [word for line in lines for word in ("--set", line.translate({91: "", 93: ""}))]
+    done = cli(*run, *assignments)
+    assert done.code == 0, done.err
 
 
 def test_single_band_algorithm(cli: Cli, in_folder: Path, fields) -> None:

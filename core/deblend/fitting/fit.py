@@ -31,6 +31,7 @@ from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.reference import unweighted_spectra
 from coblend.core.deblend.fitting.spectra import normal_equations, solve
+from coblend.core.deblend.fitting.start import peak_spectra, solved_at_start
 from coblend.core.params.deblend import DeblendParams
 
 _SPECTRA_EVERY = 4
@@ -95,6 +96,9 @@ def fit(
         spectra = unweighted_spectra(observation, centres, stacks)
     else:
         spectra = solve_spectra(observation, stacks, len(centres))
+    unsolved = ~solved_at_start(centres, n, params)[centres.blend]
+    if unsolved.any():
+        spectra[unsolved] = peak_spectra(observation, centres, stacks)[unsolved]
     unit = np.ones(observation.n_band) if unit is None else unit
     n_iter, damping = np.zeros(n, np.int64), np.ones(n)
     converged = np.zeros(n, bool)

@@ -223,7 +223,11 @@ def kernel_transform(
 
 
 def noise_rms(
-    cube: Cube, bad_planes: Sequence[str], use_weights: bool = True, statistic: str = "median"
+    cube: Cube,
+    bad_planes: Sequence[str],
+    use_weights: bool = True,
+    statistic: str = "median",
+    stats_planes: Sequence[str] = (),
 ) -> tuple[NDArray[np.float64], Floats]:
     """Noise of every band, and the weights of all pixels in units of it.
 
@@ -236,6 +240,8 @@ def noise_rms(
         Weight by the inverse variance; otherwise all usable pixels equally.
     statistic : str
         Average of the root variance over usable pixels: ``median`` or ``mean``.
+    stats_planes : sequence of str
+        Pixels with any of these planes do not count for the noise, unless there are no others.
 
     Returns
     -------
@@ -245,6 +251,7 @@ def noise_rms(
         ``sigma^2 / variance``, 0 where unusable.
     """
     bad = np.int32(cube.planes.value(bad_planes))
+    doubtful = np.int32(cube.planes.value(stats_planes))
     sigma = np.ones(len(cube.bands))
     weight = np.zeros(cube.images.shape, np.float32)
     for b in range(len(cube.bands)):
@@ -252,8 +259,9 @@ def noise_rms(
         good = np.isfinite(cube.images[b]) & np.isfinite(variance) & (variance > 0)
         good &= (cube.masks[b] & bad) == 0
         if good.any():
-            known = variance[good].astype(np.float64)
+            clean = good & ((cube.masks[b] & doubtful) == 0)
+            known = variance[clean if clean.any() else good].astype(np.float64)
             sigma[b] = np.sqrt(known).mean() if statistic == "mean" else np.sqrt(np.median(known))
-            ratio = sigma[b] ** 2 / known
+            ratio = sigma[b] ** 2 / variance[good].astype(np.float64)
             weight[b, good] = ratio if use_weights else 1
     return sigma, weight

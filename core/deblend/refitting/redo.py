@@ -12,11 +12,14 @@ from coblend.core.box import Box
 from coblend.core.catalog import column_suffix, empty_table
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.collect import collect
+from coblend.core.deblend.crowded import StarField
 from coblend.core.deblend.fitting.observation import noise_rms
 from coblend.core.deblend.guard import guarded
+from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.refitting.refit import Warm, left_over, refit
 from coblend.core.deblend.refitting.suggest import suggest_peaks
 from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.split import fit_parts, oversized
 from coblend.core.deblend.task import Members, Plan, batches, joint_batches, plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
@@ -60,21 +63,21 @@ class Edit:
 def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     """Fit one parent again; the tables come back as a set of its own.
 
-    A parent with one blend starts from its models; one that failed, was skipped, split or fitted
-    as stars starts anew, by the rules of ``params``. Objects keep their identifiers.
+    A parent with models starts from them, as a whole, in parts or as stars; one that failed, was
+    skipped or has no models starts anew, by the rules of ``params``. Objects keep their
+    identifiers.
 
     Raises
     ------
     ParameterError
         A peak to add is outside the footprint, or nothing would be left.
     """
+    params = replace(params, model_psf_sigma=edit.models.model_psf_sigma)
     detections = edited_detections(edit)
-    warm = is_warm(edit.models) and params.algorithm == "scarlet"
+    warm = has_models(edit.models) and params.algorithm == "scarlet"
     if warm:
         work = _warm_plan(edit, detections, params)
-        fitter = partial(_refit, _warm(edit, detections, work))
-        joint = joint_batches(detections, edit.cube, work, work.fitted)
-        results = [r for batch in joint for r in guarded(fitter, batch, params)]
+        results = _refit(edit, detections, work, params)
     else:
         params = replace(params, process_singles=True)
         work = plan(detections, edit.cube, params)
@@ -84,13 +87,31 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     return _with_old_identifiers(edit, done, warm)
 
 
-def is_warm(models: ModelSet) -> bool:
+def has_models(models: ModelSet) -> bool:
     """Whether a parent has models to start from."""
-    stars = (models.objects["flags"] & FLAGS["psf_only"]) != 0
-    return len(models.blends) == 1 and len(models.components) > 0 and not bool(stars.any())
+    return len(models.components) > 0
 
 
-def _refit(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]:
+def _refit(
+    edit: Edit, detections: Detections, work: Plan, params: DeblendParams
+) -> list[BlendResult]:
+    """Fit a parent from its models."""
+    warm = _warm(edit, detections, work)
+    (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
+    if ((edit.models.objects["flags"] & FLAGS["psf_only"]) != 0).any():
+        peaks = detections.peaks[work.members.of_parent(0)]
+        pixel = np.stack([peaks["iy"], peaks["ix"]], 1)
+        offset = nearest_pixel(np.stack([peaks["y"], peaks["x"]], 1), pixel)
+        offset[warm.source] = (
+            warm.centroids() - (pixel - [batch.boxes[0].y0, batch.boxes[0].x0])[warm.source]
+        )
+        return deblend_work(StarField(batch, offset), params)
+    if len(edit.models.blends) > 1 or oversized(batch, params)[0]:
+        return guarded(partial(fit_parts, start=warm), batch, params)
+    return guarded(partial(_refit_whole, warm), batch, params)
+
+
+def _refit_whole(warm: Warm, batch: Batch, params: DeblendParams) -> list[BlendResult]:
     return [refit(batch, warm, params)]
 
 
@@ -106,6 +127,8 @@ def edited_detections(edit: Edit) -> Detections:
     for name in _SHARED:
         old[name] = kept[name]
     old["id"] = kept["peak_id"]
+    for name in (f"merge_peak_{column_suffix(band)}" for band in bands):
+        old[name] = kept[name]
     old["merge_peak_sky"] = (kept["flags"] & FLAGS["skipped_pseudo"]) != 0
     for name in ("x", "y", "ra", "dec"):
         new[name] = edit.add[name]
@@ -135,7 +158,9 @@ def edited_detections(edit: Edit) -> Detections:
 def _warm_plan(edit: Edit, detections: Detections, params: DeblendParams) -> Plan:
     """Noise, PSFs and missing bands of the earlier fit."""
     models, bands = edit.models, edit.models.bands
-    own, weights = noise_rms(edit.cube, params.bad_mask, params.use_weights)
+    own, weights = noise_rms(
+        edit.cube, params.bad_mask, params.use_weights, params.noise_stat, params.stats_mask
+    )
     sigma = np.array([models.blends[f"sigma_{column_suffix(b)}"][0] for b in bands], np.float64)
     if params.use_weights:
         weights = (weights * ((sigma / own) ** 2)[:, None, None]).astype(np.float32)
@@ -144,7 +169,8 @@ def _warm_plan(edit: Edit, detections: Detections, params: DeblendParams) -> Pla
     return Plan(
         flags=one, fitted=one, psfs=models.psfs[:1], psf_cells=models.psf_cells[:1],
         no_psf=np.array([[bool(np.isnan(flux).all()) for flux in fluxes]]), cells=one,
-        members=Members.of(detections), refused=(), sigma=sigma, weights=weights,
+        members=Members.of(detections, params.pseudo_columns), refused=(), sigma=sigma,
+        weights=weights, memory=models.parents["memory"].astype(np.float64),
     )  # fmt: skip
 
 
@@ -181,19 +207,21 @@ def _with_old_identifiers(edit: Edit, done: ModelSet, warm: bool) -> ModelSet:
         new = old_blends[i] if i < len(old_blends) else next(fresh)
         table["blend"][objects["blend"] == blend["id"]] = new
         blends["id"][i] = new
-    if warm and len(blends):
+    if warm and len(blends) == len(old_blends) == 1:
         blends["n_iter"] += edit.models.blends["n_iter"]
         table["n_iter"][table["blend"] != 0] += edit.models.blends["n_iter"][0]
+        done.parents["n_iter"] = blends["n_iter"]
     return replace(done, objects=table, blends=blends)
 
 
 def missed_peaks(edit: Edit, params: RefitParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Peaks ``y, x`` that the models of a parent missed, with their significance.
 
-    See `suggest.suggest_peaks`; only parents fitted as one blend have any.
+    See `suggest.suggest_peaks`; parents without models have none.
     """
-    if not is_warm(edit.models):
+    if not has_models(edit.models):
         return np.zeros((0, 2), np.int64), np.zeros(0)
+    params = replace(params, model_psf_sigma=edit.models.model_psf_sigma)
     detections = edited_detections(edit)
     work = _warm_plan(edit, detections, params)
     (batch,) = joint_batches(detections, edit.cube, work, work.fitted)

@@ -53,6 +53,24 @@ class Warm:
     spectra: Floats
     morphs: Sequence[Floats]
 
+    def centroids(self) -> NDArray[np.float64]:
+        """Mean positions ``y, x`` of the components' light, shape (k, 2)."""
+        out = np.zeros((len(self.morphs), 2))
+        for i, morph in enumerate(self.morphs):
+            light = morph.astype(np.float64) / morph.sum(dtype=np.float64)
+            out[i] = [
+                light.sum(1) @ np.arange(len(light)),
+                light.sum(0) @ np.arange(light.shape[1]),
+            ]
+        return out + self.corners
+
+    def only(self, sources: NDArray[np.int64]) -> Warm:
+        """Components of some sources, which are numbered anew in that order."""
+        rows = np.flatnonzero(np.isin(self.source, sources))
+        number = np.searchsorted(sources, self.source[rows])
+        return Warm(number, self.centres[rows], self.corners[rows], self.spectra[rows],
+                    [self.morphs[int(row)] for row in rows])  # fmt: skip
+
 
 def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
     """Fit one blend, starting from an earlier fit.
@@ -88,7 +106,7 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         left = residual(observation, stacks, warm.spectra)
         new, more, starts = initial_components(
             left, batch.psfs[batch.cell], peaks, threshold=params.background_thresh,
-            min_snr=params.min_snr, psf_morph=model_psf(),
+            min_snr=params.min_snr, psf_morph=model_psf(params.model_psf_sigma),
         )  # fmt: skip
         old, stacks, point = _join(old, stacks, new, more, starts)
     return report(batch, observation, fit(observation, old, stacks, params), point, params)[0]

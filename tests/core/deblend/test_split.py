@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from coblend.core.deblend.collect import collect
 from coblend.core.deblend.split import is_split
 from coblend.core.deblend.task import batches, plan
 from coblend.core.deblend.work import deblend_work
-from coblend.core.model import ModelSet
+from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
 
 JOINT = DeblendParams(max_iter=60)
@@ -85,11 +86,13 @@ def test_overlap_counts_the_sources_of_all_parts(field) -> None:
 
 
 def test_limits_decide(field) -> None:
-    assert not is_split(4, 900, JOINT)
-    assert is_split(201, 900, JOINT)
-    assert is_split(2, 1_000_001, JOINT)
-    assert not is_split(500, 2_000_000, replace(JOINT, split="never"))
-    assert not is_split(1, 900, PARTS)
+    assert not is_split(4, 900, 1, JOINT)
+    assert is_split(201, 900, 1, JOINT)
+    assert is_split(2, 1_000_001, 1, JOINT)
+    assert not is_split(500, 2_000_000, 1, replace(JOINT, split="never"))
+    assert not is_split(1, 900, 1, PARTS)
+    assert is_split(2, 900, 513, replace(JOINT, split="never"))
+    assert not is_split(2, 900, 513, replace(JOINT, max_blend_memory=0))
     cube, detections = field
     models = run(cube, detections, replace(JOINT, joint_max_peaks=3))
     assert models.parents["n_blend"][0] > 1
@@ -102,6 +105,37 @@ def test_close_pair_cannot_be_cut(fields) -> None:
     assert models.morph.tobytes() == joint.morph.tobytes()
 
 
+def test_memory_limit_splits_then_skips(field, fields) -> None:
+    """Parts where the joint fit needs too much; no fit where the images alone do; or a failure."""
+    cube, detections = field
+    joint = run(cube, detections, replace(JOINT, max_iter=2)).parents["memory"][0]
+    models = run(cube, detections, replace(JOINT, max_blend_memory=0.98 * joint))
+    assert models.parents["n_blend"][0] > 1
+    assert models.parents["n_pass"][0] == JOINT.coupling_passes
+    skipped = run(cube, detections, replace(JOINT, max_blend_memory=1.0))
+    assert skipped.parents["flags"][0] == FLAGS["skipped_too_big"] | FLAGS["skipped"]
+    assert len(skipped.objects) == len(models.objects)
+    pair = fields.make_scene([[(30.0, 30.0, 4000.0), (30.0, 36.0, 4000.0)]], (60, 66))
+    needed = run(*pair, JOINT).parents["memory"][0]
+    failed = run(*pair, replace(JOINT, max_blend_memory=0.98 * needed))
+    assert failed.parents["error"][0] == "MemoryLimit"
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_memory_is_not_underestimated(fields, rng, n: int) -> None:
+    """The traced peak of a fit, and no more than thrice that of what was announced."""
+    stars = [(25 + 12 * (i // 4) + rng.uniform(), 25 + 12 * (i % 4), 3000.0) for i in range(n)]
+    cube, detections = fields.make_scene([stars], (90, 90))
+    work = plan(detections, cube, JOINT)
+    (batch,) = batches(detections, cube, work, JOINT)
+    deblend_work(batch, JOINT)  # caches
+    tracemalloc.start()
+    deblend_work(batch, JOINT)
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert peak < work.memory[0] < 4 * peak + 1
+
+
 def test_a_part_without_data_fails_alone(field) -> None:
     cube, detections = field
     images = cube.images.copy()
@@ -109,6 +143,7 @@ def test_a_part_without_data_fails_alone(field) -> None:
     models = run(replace(cube, images=images), detections, PARTS)
     failed = models.objects["flag_failed"]
     assert models.parents["error"][0] == "NoData"
-    assert models.parents["flag_failed"][0]
+    assert models.parents["flag_child_failed"][0]
+    assert not models.parents["flag_failed"][0]
     assert 0 < failed.sum() < 4
     assert np.isfinite(models.objects["model_flux_r"][~failed]).all()

@@ -9,8 +9,9 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.deblend.collect import collect, not_deblended
+from coblend.core.deblend.fitting.observation import noise_rms
 from coblend.core.deblend.guard import guarded
-from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.report import BlendResult, chi2_image
 from coblend.core.deblend.task import batches, evaluate_psfs, plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
@@ -101,7 +102,7 @@ def test_sky_peak_before_a_real_one(field) -> None:
     parents["npeak"][2] += 1
     models = run(cube, replace(detections, parents=parents, peaks=peaks))
     assert models.objects["peak_id"].tolist() == [*reference.objects["peak_id"], 99]
-    assert models.objects["flags"][-1] == FLAGS["skipped_pseudo"]
+    assert models.objects["flags"][-1] == FLAGS["skipped_pseudo"] | FLAGS["skipped"]
     assert models.objects["blend"][-1] == 0
     for i in range(2):
         same_blend(models, i, reference, i)
@@ -112,34 +113,108 @@ def test_parent_without_real_peaks_passes_through(field) -> None:
     peaks = detections.peaks.copy()
     peaks["merge_peak_sky"][:2] = True
     models = run(cube, replace(detections, peaks=peaks))
-    assert (models.objects["flags"][:2] == FLAGS["skipped_pseudo"]).all()
+    assert models.objects["flag_skipped_pseudo"][:2].all()
     assert models.objects["id"][0] == 1
     assert len(np.unique(models.objects["id"])) == len(models.objects)
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "flag", "skipped"),
     [
-        ({"max_number_of_peaks": 2}, "skipped_too_many_peaks"),
-        ({"max_footprint_area": 600}, "skipped_too_big"),
-        ({"max_footprint_size": 28}, None),
-        ({"max_area_times_peaks": 1500}, "skipped_too_big"),
-        ({"mask_limits": ("SAT=0.1",)}, "skipped_masked"),
+        ({"max_number_of_peaks": 2}, "too_many_peaks", [2]),
+        ({"max_number_of_peaks": 0}, "too_many_peaks", []),
+        ({"max_footprint_area": 600}, "too_big", [2]),
+        ({"max_footprint_size": 28}, "too_big", []),
+        ({"max_footprint_size": 20}, "too_big", [0, 2]),
+        ({"min_footprint_axis_ratio": 0.9}, "too_big", [0]),
+        ({"max_area_times_peaks": 1500}, "too_big", [2]),
+        ({"max_blend_memory": 1.0}, "too_big", [0, 2]),
+        ({"mask_limits": ("SAT=0.1",)}, "masked", [2]),
+        ({"mask_limits": ("SAT=0",), "max_footprint_area": 600}, "too_big", [2]),
     ],
 )
-def test_skip_rules_flag_and_mask_exactly_their_parents(field, options, flag) -> None:
-    """The triple is skipped, with its spans as NOT_DEBLENDED, and has all its rows."""
+def test_skip_rules_flag_and_mask_exactly_their_parents(field, options, flag, skipped) -> None:
+    """Their flag and ``skipped``, their spans NOT_DEBLENDED, all their rows; the rest is free."""
     cube, detections = field
     masks = cube.masks.copy()
-    footprint = detections.footprints.mask(2, cube.box)
-    masks[1][footprint & (np.arange(130) < 40)] |= 1 << 1
+    masks[1][detections.footprints.mask(2, cube.box) & (np.arange(130) < 40)] |= 1 << 1
     models = run(replace(cube, masks=masks), detections, replace(FAST, **options))
-    expected = [0, FLAGS["isolated"], 0 if flag is None else FLAGS[flag]]
+    expected = np.array([0, FLAGS["isolated"], 0])
+    expected[skipped] = FLAGS[f"skipped_{flag}"] | FLAGS["skipped"]
     bits = FLAGS["isolated"] | sum(v for k, v in FLAGS.items() if k.startswith("skipped"))
-    assert (models.parents["flags"] & bits).tolist() == expected
+    assert (models.parents["flags"] & bits).tolist() == expected.tolist()
     plane = STANDARD.value(["NOT_DEBLENDED"])
-    np.testing.assert_array_equal(not_deblended(models) == plane, footprint & (flag is not None))
+    inside = [detections.footprints.mask(row, cube.box) for row in skipped]
+    expected_mask = np.logical_or.reduce([np.zeros(SHAPE, bool), *inside])
+    np.testing.assert_array_equal(not_deblended(models) == plane, expected_mask)
     assert len(models.objects) == len(detections.peaks)
+    rows = np.isin(models.objects["parent"] - 1, skipped)
+    assert (models.objects["flag_skipped"] == rows).all()
+
+
+def test_limits_of_a_trial(field) -> None:
+    """The first parents of the asked size are fitted; the rest is marked and has its rows."""
+    cube, detections = field
+    trial = replace(FAST, use_limits=True, limit_peaks=(2, 3), limit_parents=1)
+    models = run(cube, detections, trial)
+    assert models.parents["n_blend"].tolist() == [1, 0, 0]
+    assert models.parents["flag_skipped"].tolist() == [False, False, True]
+    assert run(cube, detections, replace(trial, limit_peaks=(3, 9))).parents[
+        "n_blend"
+    ].tolist() == [0, 0, 1]
+
+
+def test_columns_of_the_reference_system(field) -> None:
+    """Numbers inherited from parent and blend, sums over blends, bands of the peaks."""
+    cube, detections = field
+    detections.peaks["merge_peak_r"][1::2] = True
+    models = run(cube, detections)
+    parents, objects, blends = models.parents, models.objects, models.blends
+    assert objects["parent_n_peak"].tolist() == objects["parent_n_child"].tolist()
+    assert objects["parent_n_peak"].tolist() == [2, 2, 1, 3, 3, 3]
+    assert objects["blend_n_child"].tolist() == [2, 2, 0, 3, 3, 3]
+    assert objects["merge_peak_r"].tolist() == [False, True, False, True, False, True]
+    fitted = parents["n_blend"] > 0
+    for name in ("n_iter", "n_component", "log_likelihood", "log_likelihood_init"):
+        assert parents[name][fitted].tolist() == blends[name].tolist()
+    assert (blends["log_likelihood"] > blends["log_likelihood_init"]).all()
+    assert parents["flag_spectrum_init"].tolist() == [True, False, True]
+    assert (parents["memory"] > 0).all()
+
+
+def test_spectra_from_the_peaks_or_solved(field) -> None:
+    """Whichever the fit starts from, the fluxes come out; the cut-off decides parent by parent."""
+    cube, detections = field
+    areas = detections.footprints.boxes()[:, 2:].prod(1) * detections.parents["npeak"]
+    cut = replace(FAST, max_spectrum_cutoff=int(areas[[0, 2]].mean()))
+    models = run(cube, detections, cut)
+    assert models.parents["flag_spectrum_init"].tolist() == [True, False, False]
+    without = run(cube, detections, replace(FAST, set_spectra=False))
+    assert not without.parents["flag_spectrum_init"].any()
+    truth = [4000, 2500, 1500, 3000, 3000, 2000]
+    for one in (models, without):
+        np.testing.assert_allclose(one.objects["model_flux_r"], truth, rtol=0.06)
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.1])
+def test_width_of_the_model_psf(field, sigma: float) -> None:
+    """It goes with the models; fluxes do not depend on it."""
+    cube, detections = field
+    models = run(cube, detections, replace(FAST, max_iter=40, model_psf_sigma=sigma))
+    assert models.model_psf_sigma == sigma
+    truth = [4000, 2500, 1500, 3000, 3000, 2000]
+    np.testing.assert_allclose(models.objects["model_flux_r"], truth, rtol=0.05)
+
+
+def test_doubtful_pixels_do_not_count_for_the_noise(field) -> None:
+    cube, _ = field
+    variances, masks = cube.variances.copy(), cube.masks.copy()
+    variances[:, :80], masks[:, :80] = 9, cube.planes.value(["INTRP"])
+    odd = replace(cube, variances=variances, masks=masks)
+    assert noise_rms(odd, ("BAD",))[0].tolist() == [3, 3, 3]
+    sigma, weight = noise_rms(odd, ("BAD",), stats_planes=("INTRP",))
+    assert sigma.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(np.unique(weight), [1 / 9, 1])
 
 
 def test_nan_psf_of_one_parent_leaves_the_others_bit_identical(field, fields) -> None:
@@ -193,7 +268,7 @@ def test_evaluate_psfs_pads_and_shares() -> None:
 
     small, large = StampPsf(np.ones((3, 3))), StampPsf(np.ones((5, 5)))
     stamps, places, missing, cell = evaluate_psfs(
-        [small, large, None], np.array([[3.0, 4], [900, 900]]), 64
+        [small, large, None], np.array([[3.0, 4], [900, 900]]), 64, np.ones((3, 3))
     )
     assert stamps.shape == (1, 3, 5, 5)
     assert places.shape == (1, 2)
@@ -230,6 +305,24 @@ def test_failures_have_names_and_leave_the_rest_of_a_batch(field) -> None:
 
         results = {r.parent: r.error for r in guarded(fitter, batch, FAST)}
         assert results == {0: "", 2: name}
+
+
+def test_a_fit_worse_than_nothing_has_diverged(rng) -> None:
+    data, weight = rng.normal(size=(2, 2, 9, 9)).astype(np.float32)
+    rendered = [(0, (slice(0, 9), slice(0, 9)), data.copy())]
+    one = np.ones((1, 2), np.float32)
+    chi2, _ = chi2_image(data, np.abs(weight), one, rendered)
+    assert chi2.max() == 0
+    for spectra in (-one, np.nan * one):
+        with pytest.raises(FormatError, match="Diverged"):
+            chi2_image(data, np.abs(weight), spectra, rendered)
+
+
+def test_failures_can_be_seen(field) -> None:
+    cube, detections = field
+    images = np.full_like(cube.images, np.nan)
+    with pytest.raises(FormatError, match="NoData"):
+        run(replace(cube, images=images), detections, replace(FAST, catch_failures=False))
 
 
 def test_bad_input_is_refused(field) -> None:

@@ -1,0 +1,45 @@
+"""Spectra to start from where they are not solved for: the images at the peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.deblend.fitting.components import Centres, Floats, Stack
+from coblend.core.deblend.fitting.evaluate import TINY
+from coblend.core.deblend.fitting.observation import Observation
+from coblend.core.deblend.fitting.spectra import render
+from coblend.core.params.deblend import DeblendParams
+
+
+def solved_at_start(centres: Centres, n_blend: int, params: DeblendParams) -> NDArray[np.bool_]:
+    """Blends whose first spectra are the best fit to all pixels, shape (n_blend,)."""
+    if not params.max_spectrum_cutoff:
+        return np.full(n_blend, params.set_spectra)
+    n_source, area = np.zeros(n_blend), np.zeros(n_blend)
+    _, first = np.unique(centres.source, return_index=True)
+    np.add.at(n_source, centres.blend[first], 1)
+    area[centres.blend] = centres.ny * centres.nx
+    return np.asarray(params.set_spectra & (n_source * area < params.max_spectrum_cutoff))
+
+
+def peak_spectra(observation: Observation, centres: Centres, stacks: Sequence[Stack]) -> Floats:
+    """Spectra that put every source's model through its peak pixel, neighbours ignored.
+
+    Returns
+    -------
+    array, shape (k, n_band), float32
+    """
+    data = observation.data
+    height = np.zeros((len(centres), observation.n_band), np.float32)
+    light = np.zeros_like(height)
+    for i, rendered in enumerate(render(observation, stacks)):
+        for row, (rows, columns), image in rendered:
+            y, x = int(centres.y[row]), int(centres.x[row])
+            height[row] = image[:, y - rows.start, x - columns.start]
+            light[row] = data[i][:, y, x]
+    total = np.zeros((int(centres.source.max(initial=-1)) + 1, observation.n_band))
+    np.add.at(total, centres.source, height)
+    return np.maximum(light / np.maximum(total[centres.source], TINY), TINY).astype(np.float32)
