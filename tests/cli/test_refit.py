@@ -139,6 +139,36 @@ def test_unconverged_parents_converge_when_they_may(cli: Cli, bands: list[str]) 
     assert not new.parents["flag_not_converged"][[0, 3]].any()
 
 
+@pytest.mark.parametrize(
+    ("options", "rtol"),
+    [(("--set", "split=always"), 0.06), (("--crowded", "psf", "--max-number-of-peaks", "1"), 0.03)],
+)
+def test_parts_and_star_fields_start_from_their_models(
+    cli: Cli, in_folder: Path, fields, options, rtol: float
+) -> None:
+    """A parent in parts, or of point sources: the missing star comes in, the rest stays near."""
+    stars = [(30.3, 30.1, 5000.0), (30.0, 47.4, 2500.0), (45.2, 44.7, 3000.0), (46, 30.4, 2000.0)]
+    cube, detections = fields.make_scene([stars], (76, 80), radius=11)
+    names = fields.save(cube, without(detections, 3), in_folder)
+    assert cli("deblend", "merged.fits", *names, "-o", "old.fits", *options).code == 0
+    old = read_models("old.fits")
+    assert len(old.blends) > 1 or old.objects["flag_psf_only"].all()
+    done = cli("refit", "old.fits", *names, "-o", "peaks.fits", "--suggest-peaks", "--blend",
+               str(old.blends["id"][0]))  # fmt: skip
+    assert done.code == 0, done.err
+    with open_fits("peaks.fits") as f:
+        found = f.table("PEAKS")[0]
+    assert np.hypot(found["x"] - 130.4, found["y"] - 246) < 1.5
+    done = cli("refit", "old.fits", *names, "-o", "new.fits", "--add-peaks", "130.4,246", *options,
+               "--max-iter", "30")  # fmt: skip
+    assert done.code == 0, done.err
+    new = read_models("new.fits")
+    assert new.parents["log_likelihood"][0] > old.parents["log_likelihood"][0] + 1000
+    assert new.objects["flag_psf_only"].all() == old.objects["flag_psf_only"].all()
+    flux = new.objects["model_flux_r"][np.argsort(new.objects["peak_id"])]
+    np.testing.assert_allclose(flux, [5000, 2500, 3000, 2000], rtol=rtol)
+
+
 def test_failed_refit_is_reported(cli: Cli, bands: list[str], fields, in_folder: Path) -> None:
     """Pixels that have become NaN: exit 3, and a complete file that names the reason."""
     cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130))
