@@ -33,16 +33,17 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         np.array([b.ny for b in batch.boxes])[batch.blend],
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
-    psfs, psf = batch.psfs[batch.cell], model_psf(params.model_psf_sigma)
+    psfs, psf, unit = batch.psfs[batch.cell], model_psf(params.model_psf_sigma), None
     if params.start == "reference":
-        start = reference_components(observation, psfs, centres, batch.sigma, psf, params)
+        unit = batch.sigma
+        start = reference_components(observation, psfs, centres, unit, psf, params)
     else:
         start = initial_components(
             observation, psfs, centres, threshold=params.initial_background_thresh,
             min_snr=params.min_snr, psf_morph=psf,
         )  # fmt: skip
     own, stacks, point = start
-    result = fit(observation, own, stacks, params, batch.sigma)
+    result = fit(observation, own, stacks, params, unit)
     return report(batch, observation, result, point, params)
 
 
@@ -60,9 +61,13 @@ def observe(batch: Batch, params: DeblendParams) -> Observation:
         )
     except FormatError as error:
         raise FormatError("NoPsf") from error
-    kernels = kernels.astype(np.float32)
+    # the reference system's first steps have full length however small the gradient: round-off
+    # of float32 in its start would decide them
+    dtype = np.float64 if params.start == "reference" else np.float32
+    kernels = kernels.astype(dtype)
     return Observation(tuple(
-        Frames.of(cut.blends, cut.data, cut.weight,
+        Frames.of(cut.blends, cut.data.astype(dtype, copy=False),
+                  cut.weight.astype(dtype, copy=False),
                   kernels if len(kernels) == 1 else kernels[batch.cell[cut.blends]])
         for cut in batch.cuts
     ))  # fmt: skip

@@ -301,7 +301,6 @@ def _trimmed(stacks: Sequence[Stack], n: int) -> list[Morph]:
             own = morph[part]
             rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
             y, x = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            morphs[int(row)] = (
-                frame[0].start + int(rows[0]), frame[1].start + int(columns[0]), own[y, x].copy()
-            )  # fmt: skip
+            y0, x0 = frame[0].start + int(rows[0]), frame[1].start + int(columns[0])
+            morphs[int(row)] = y0, x0, own[y, x].astype(np.float32)
     return morphs

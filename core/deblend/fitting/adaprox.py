@@ -39,14 +39,14 @@ class GradientSteps:
     ----------
     params : DeblendParams
     unit : array, shape (n_band,)
-        Noise of the bands in a common unit.
+        Noise of the bands in the unit in which spectra move.
     curvature : array, shape (k, n_band)
         Bound on the curvature of the loss per unit of rendered light.
     power : array, shape (k, n_band)
         Variance of the gradient of a morphology whose spectrum is 1.
     noise : array, shape (k, n_band)
         Noise of the gradient of the spectra.
-    moments : array, shape (3, k, n_band)
+    moments : array, shape (3, k, n_band), float64
         Of the spectra (adaprox); the first is where steps of fista start from.
     t : array, shape (k,)
         Nesterov's sequence.
@@ -81,8 +81,8 @@ class GradientSteps:
             noise[system.rows] = np.sqrt(np.einsum("bkk->kb", system.gram))
         blend = centres.blend
         steps = cls(
-            params, unit.astype(spectra.dtype), (top * gain)[blend], (top * power)[blend], noise,
-            np.zeros((3, *spectra.shape), spectra.dtype), np.ones_like(spectra[:, 0]),
+            params, unit, (top * gain)[blend], (top * power)[blend], noise,
+            np.zeros((3, *spectra.shape)), np.ones_like(spectra[:, 0]),
         )  # fmt: skip
         steps.restart(np.arange(len(centres)), spectra)
         return steps
@@ -132,9 +132,10 @@ class GradientSteps:
     ) -> tuple[Floats, Floats]:
         """Adaptive steps; spectra and what morphologies were divided by."""
         scheme, floor = self.params.scheme, self.params.gradient_floor
-        move = adaptive_move(self.moments, here.spectrum_pull, scheme, it, floor * self.noise)
+        slope = here.spectrum_pull / self.unit
+        move = adaptive_move(self.moments, slope, scheme, it, floor * self.noise / self.unit)
         length = spectrum_step(spectra, self.params.spectrum_step, self.unit) / damping[:, None]
-        new = np.maximum(spectra - length * move, TINY)
+        new = np.maximum(spectra - (length * move).astype(spectra.dtype), TINY)
         least = floor * np.sqrt((np.square(spectra) * self.power).sum(1))
         scale = np.ones_like(damping)
         for stack, pull in zip(stacks, here.pull, strict=True):
@@ -154,7 +155,7 @@ class GradientSteps:
             light[stack.rows] = np.square(stack.morph).sum((1, 2))
         step = _FISTA_STEP / damping
         length = step[:, None] / np.maximum(light[:, None] * self.curvature, TINY)
-        new = np.maximum(self.moments[0] - length * here.spectrum_pull, TINY)
+        new = np.maximum(self.moments[0] - length * here.spectrum_pull, TINY).astype(spectra.dtype)
         length = step / np.maximum((np.square(spectra) * self.curvature).sum(1), TINY)
         following = (1 + np.sqrt(1 + 4 * self.t * self.t)) / 2
         momentum = (self.t - 1) / following
@@ -249,11 +250,11 @@ def spectrum_step(spectra: Floats, least: float, unit: Floats) -> Floats:
         In units of the noise.
     least : float
     unit : array, shape (n_band,)
-        Noise of the bands in a common unit, in which the mean is taken.
+        Noise of the bands in the unit in which the mean is taken.
 
     Returns
     -------
     array, shape (k, n_band)
     """
     mean = (spectra * unit).mean(1, keepdims=True)
-    return np.asarray(np.maximum(_RELATIVE_STEP * mean / unit, least), spectra.dtype)
+    return np.asarray(np.maximum(_RELATIVE_STEP * mean / unit, least))

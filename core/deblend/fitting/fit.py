@@ -89,7 +89,7 @@ def fit(
         Their morphologies, of maximum 1.
     params : DeblendParams
     unit : array, shape (n_band,), optional
-        Noise of the bands in a common unit, which matters to the steps of adaprox.
+        Noise of the bands in the unit in which adaprox moves spectra; by default 1.
     """
     n = len(observation)
     if params.start == "reference":

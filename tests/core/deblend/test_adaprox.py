@@ -125,8 +125,6 @@ def test_steps_that_grow_with_the_gradient_are_held_back(
     (result,) = deblend_batch(batch, params)
     assert result.loss < (1.001 if scheme == "padam" else 0.6) * result.loss_init
     assert bool(result.flags & FLAGS["diverged"]) == (scheme == "padam")
-    wild = replace(params, rescale_spectra=False)  # without the guard
-    assert deblend_batch(batch, wild)[0].loss > 100 * result.loss_init
 
 
 # bad input
