@@ -27,6 +27,9 @@ SEEING = (4.6, 4.2, 3.7, 3.9, 4.1)  # FWHM in pixels of 0.168 arcsec
 PSF_SIDE = 41
 NOISE = np.array([1.0, 1.3, 1.8, 2.6, 5.0])
 THRESHOLD, GROW = 5.0, 3
+GROUPED = {"size": 720, "density": 5.8e-4, "faintest": 80.0, "radius": 1.5, "n_host": 10,
+           "spread": 14.0, "grow": 6}  # fmt: skip
+"""300 sources in 720 x 720 pixels, a third of them in ten groups: 240 peaks in 118 parents."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,56 @@ class Field:
     images: np.ndarray
 
 
-def make_field(size: int = 1000, density: float = 1.6e-3, seed: int = 20) -> Field:
-    """Draw a sky, observe it with noise, detect on the sum of the bands in noise units."""
+def make_field(
+    size: int = 1000,
+    density: float = 1.6e-3,
+    seed: int = 20,
+    *,
+    faintest: float = 40.0,
+    radius: float = 1.2,
+    n_host: int = 0,
+    spread: float = 6.0,
+    grow: int = GROW,
+) -> Field:
+    """Draw a sky, observe it with noise, detect on the sum of the bands in noise units.
+
+    Parameters
+    ----------
+    size : int
+        Side (pixel).
+    density : float
+        Sources per pixel.
+    seed : int
+    faintest : float
+        Smallest i-band flux, in units of the i-band pixel noise.
+    radius : float
+        Typical radius of the faintest (pixel).
+    n_host : int
+        Sources about which the others gather; 0: all.
+    spread : float
+        Distance from a host (pixel).
+    grow : int
+        Pixels by which footprints are grown.
+    """
     rng = np.random.default_rng(seed)
     n = int(density * size * size)
     truth = np.zeros(n, [("x", "f8"), ("y", "f8"), ("star", "?"), ("flux", "f8", len(BANDS))])
     truth["x"], truth["y"] = rng.uniform(0, size - 1, (2, n))
     # a third of the sources come in groups
     member = rng.uniform(size=n) < 0.33
-    host = rng.integers(0, n, n)
+    host = rng.integers(0, n_host or n, n)
     for axis in ("x", "y"):
-        near = truth[axis][host] + rng.normal(0, 6, n)
+        near = truth[axis][host] + rng.normal(0, spread, n)
         truth[axis] = np.where(member, np.clip(near, 0, size - 1), truth[axis])
     truth["star"] = rng.uniform(size=n) < 0.2
     # i-band flux in units of the i-band pixel noise, counts falling as flux^-0.85
-    flux = 40 * rng.uniform(0, 1, n) ** (-1 / 0.85)
+    flux = faintest * rng.uniform(0, 1, n) ** (-1 / 0.85)
     flux = np.minimum(flux, 2e5)
     colour = rng.normal(0.25, 0.35, n)
     slope = np.linspace(-2, 1, len(BANDS))
     truth["flux"] = NOISE[2] * flux[:, None] * 10 ** (0.4 * colour[:, None] * slope)
-    radius = np.where(truth["star"], 0, 1.2 * (flux / 40) ** 0.14 * rng.lognormal(0, 0.3, n))
-    images = _render(truth, radius, rng)
+    sizes = radius * (flux / faintest) ** 0.14 * rng.lognormal(0, 0.3, n)
+    images = _render(truth, np.where(truth["star"], 0, sizes), rng)
     sky = np.zeros((len(BANDS), size, size), np.float32)
     for row, image in zip(truth, images, strict=True):
         _add(sky, image, int(np.rint(row["y"])), int(np.rint(row["x"])))
@@ -78,16 +110,16 @@ def make_field(size: int = 1000, density: float = 1.6e-3, seed: int = 20) -> Fie
     box = Box(0, 0, size, size)
     cube = Cube(sky, variance, np.zeros(sky.shape, np.int32), BANDS,
                 tuple(StampPsf(_psf(fwhm)) for fwhm in SEEING), box)  # fmt: skip
-    return Field(cube, detect(cube), truth, images)
+    return Field(cube, detect(cube, grow), truth, images)
 
 
-def detect(cube: Cube) -> Detections:
+def detect(cube: Cube, grow: int = GROW) -> Detections:
     """Regions above 5 sigma in the smoothed sum of the bands, grown; their local maxima."""
     noise = np.sqrt(np.median(cube.variances, axis=(1, 2)))
     smooth = ndimage.gaussian_filter((cube.images / noise[:, None, None]).sum(0), 1.7)
     smooth /= 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
     top = (smooth == ndimage.maximum_filter(smooth, 3)) & (smooth > THRESHOLD)
-    labels, n = ndimage.label(ndimage.binary_dilation(smooth > THRESHOLD, iterations=GROW))
+    labels, n = ndimage.label(ndimage.binary_dilation(smooth > THRESHOLD, iterations=grow))
     y, x = np.nonzero(top)
     parent = labels[y, x]
     order = np.lexsort((-smooth[y, x], parent))

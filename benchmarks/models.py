@@ -1,10 +1,11 @@
 """Stored models: bytes per source, and how long one blend and all of them take to read.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/models.py [--size 720] [--sources 10000]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/models.py [--dense] [--sources 10000 ...]
 
 Deblends a simulated field in five bands, repeats it until there are enough sources, and compares
 the file with heavy footprints of 12 bytes a pixel and with the JSON of scarlet lite's
-`ScarletModelData` in a zip (stored, as the Rubin pipelines write it, and deflated).
+`ScarletModelData` in a zip (stored, as the Rubin pipelines write it, and deflated). Where scarlet
+lite is installed, the same again with models that it fitted.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from field import Field, make_field
+from field import GROUPED, Field, make_field
 
 from coblend.core.box import Box
 from coblend.core.deblend.collect import collect
@@ -36,6 +39,13 @@ from coblend.core.reconstruct.band import reconstruct_band
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.precision import storage_steps
 from coblend.io.deblend.models import ModelFile, read_models, write_models
+from coblend.io.deblend.nested import (
+    NestedBlend,
+    NestedComponent,
+    NestedObject,
+    NestedParent,
+    flatten,
+)
 from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
 
@@ -58,6 +68,49 @@ def deblended(field: Field, params: DeblendParams | None = None) -> ModelSet:
         for result in deblend_work(batch, params)
     ]
     return collect(field.detections, field.cube, work, results, params)
+
+
+def deblended_by_peer(field: Field) -> ModelSet:
+    """Models of all parents by scarlet lite, with the settings of the Rubin pipelines."""
+    import lsst.scarlet.lite as lite
+    from lsst.scarlet.lite.component import default_adaprox_parameterization
+    from lsst.scarlet.lite.initialization import FactorizedInitialization
+    from lsst.scarlet.lite.utils import integrated_circular_gaussian
+
+    cube, detections = field.cube, field.detections
+    psfs = np.stack([psf.at(0, 0) for psf in cube.psfs]).astype(np.float32)
+    noise = np.sqrt(cube.variances).mean((1, 2))
+    sigma = {f"sigma_{band}": float(v) for band, v in zip(cube.bands, noise, strict=True)}
+    parents = []
+    for i in range(len(detections)):
+        box, mask = detections.footprints.box(i), detections.footprints.mask(i)
+        cut = (slice(None), *box.slices(cube.box))
+        observation = lite.Observation(
+            images=cube.images[cut].copy(), variance=cube.variances[cut].copy(),
+            weights=(mask / cube.variances[cut]).astype(np.float32), psfs=psfs,
+            model_psf=integrated_circular_gaussian(sigma=0.8)[None], bands=cube.bands,
+            noise_rms=noise, bbox=lite.Box(box.shape, (box.y0, box.x0)),
+        )  # fmt: skip
+        peaks = [(int(p["iy"]), int(p["ix"])) for p in detections.peaks_of(i)]
+        monotonic = lite.operators.Monotonicity((101, 101))
+        start = FactorizedInitialization(observation, peaks, monotonicity=monotonic, min_snr=50)
+        blend = lite.Blend(start.sources, observation).fit_spectra()
+        for component in blend.components:
+            component.bg_thresh = 1.0
+        blend.parameterize(partial(default_adaprox_parameterization, noise_rms=noise))
+        blend.fit(300, e_rel=1e-3)
+        objects = [
+            NestedObject(int(row["id"]), peak, [
+                NestedComponent(*map(int, c.bbox.origin), c.morph, c.spectrum,
+                                (int(c.peak[0]), int(c.peak[1]))) for c in source.components
+            ])
+            for row, peak, source in zip(
+                detections.peaks_of(i), peaks, blend.sources, strict=True
+            )
+        ]  # fmt: skip
+        one = NestedBlend(i + 1, box, objects, 0, sigma)
+        parents.append(NestedParent(i + 1, box.y0, box.x0, mask, [one]))
+    return flatten(parents, cube.bands, psfs[None], np.zeros((1, 2)), cube.box)
 
 
 def exposures(cube: Cube) -> list[Exposure]:
@@ -223,10 +276,12 @@ def bytes_read(function: Callable[[], Any]) -> int:
     return count() - before
 
 
-def access(path: str, models: ModelSet) -> None:
+def access(path: str) -> None:
     """Print times of reading and the part of the file that one blend needs."""
-    row = len(models.blends) // 2
-    identifier = int(models.blends["id"][row])
+    with ModelFile(path) as file:
+        blends = file.table("BLENDS")
+    row = len(blends) // 2
+    identifier = int(blends["id"][row])
 
     def cold() -> None:
         with ModelFile(path) as file:
@@ -244,40 +299,44 @@ def access(path: str, models: ModelSet) -> None:
     print(f"one blend by id                    {100 * by_id:.2f} % of the file")
 
 
+def compare(field: Field, one: ModelSet, n_source: int, folder: str) -> str:
+    """Print sizes for a field repeated to ``n_source`` sources; return the path of the file."""
+    models = repeated(one, max(1, round(n_source / len(one.objects))))
+    path = os.path.join(folder, "models.fits")
+    print(f"{len(models.objects)} sources, {len(models.components)} components, "
+          f"{len(models.blends)} blends, {len(models.bands)} bands")  # fmt: skip
+    for error in (0.0, 0.002, 0.01, 0.02, 0.005):
+        seconds = save(models, path, error)
+        parts = sizes(path, models)
+        print(
+            f"model_error {error:5g}: {parts['models']:7.1f} B/source (+ catalogue "
+            f"{parts['catalogue']:.1f}), written in {seconds:.2f} s"
+        )
+    print(f"    { ({k: round(v, 1) for k, v in parts.items() if k != 'models'}) }")
+    for name, value in {
+        "heavy footprints": heavy_bytes(field, one),
+        "zip, stored": zip_bytes(one, folder, zipfile.ZIP_STORED),
+        "zip, deflated": zip_bytes(one, folder, zipfile.ZIP_DEFLATED),
+    }.items():
+        print(f"{name:18s} {value:9.0f} B/source, {value / parts['models']:6.1f} times ours")
+    return path
+
+
 def main() -> None:
     """Run all measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=720)
-    parser.add_argument("--sources", type=int, default=10_000)
+    parser.add_argument("--dense", action="store_true", help="deep survey: 1.6e-3 sources/pixel")
+    parser.add_argument("--sources", type=int, nargs="*", default=[10_000])
     options = parser.parse_args()
-    field = make_field(options.size)
+    field = make_field(720) if options.dense else make_field(**GROUPED)
     one = deblended(field)
-    models = repeated(one, max(1, round(options.sources / len(one.objects))))
-    n = len(models.objects)
-    print(f"{n} sources, {len(models.components)} components, {len(models.blends)} blends, "
-          f"{len(models.bands)} bands")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "models.fits")
-        for error in (0.0, 0.002, 0.005, 0.01, 0.02):
-            seconds = save(models, path, error)
-            parts = sizes(path, models)
-            print(
-                f"model_error {error:5g}: {parts['models']:7.1f} B/source (+ catalogue "
-                f"{parts['catalogue']:.1f}), written in {seconds:.2f} s"
-            )
-            if error in (0.0, 0.005):
-                rest = {k: round(v, 1) for k, v in parts.items() if k != "models"}
-                print(f"    {rest}")
-        save(models, path, 0.005)
-        ours = sizes(path, models)["models"]
-        rivals = {
-            "heavy footprints": heavy_bytes(field, one),
-            "zip, stored": zip_bytes(one, folder, zipfile.ZIP_STORED),
-            "zip, deflated": zip_bytes(one, folder, zipfile.ZIP_DEFLATED),
-        }
-        for name, value in rivals.items():
-            print(f"{name:18s} {value:9.0f} B/source, {value / ours:6.1f} times ours")
-        access(path, models)
+        for n in options.sources:
+            path = compare(field, one, n, folder)
+            access(path)
+        if find_spec("lsst") is not None and find_spec("lsst.scarlet.lite") is not None:
+            print("fitted by scarlet lite:")
+            compare(field, deblended_by_peer(field), options.sources[0], folder)
 
 
 if __name__ == "__main__":
