@@ -158,7 +158,8 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     shared = {s.name: values.pop(s.name, None) for s in _shown(CommonParams)}
     own = {s.name: values.pop(s.name) for s in _shown(cls)}
     assignments = values.pop("set", ())
-    files = config_files(values.pop("config", ()))
+    tract = values.get("tract")  # the argument of run, itself a configuration file
+    files = config_files([*values.pop("config", ()), *([tract] if tract else [])])
     preset = values.pop("preset", None)
     check_assignments((cls, CommonParams), assignments)
     check_environment({name: cls})

@@ -31,6 +31,7 @@ COMMANDS = {
     "reconstruct-footprints": "Share the image's flux among the deblended objects.",
     "clean": "Cut out every object without its neighbours.",
     "refit": "Fit some blends again, with sources added or dropped.",
+    "run": "Do all steps for many bands and patches.",
     "show": "Draw pictures of images, detections, blends and PSFs.",
     "info": "Show what a file holds and what made it.",
     "verify": "Check files: structure, checksums, damaged blends.",
@@ -38,7 +39,7 @@ COMMANDS = {
 }
 """Subcommands in the order in which they are used, and what each does."""
 
-_MODULES = {"config": "config_files"}
+_MODULES = {"config": "config_files", "run": "chain"}
 """Where a command is whose name a module of the program itself has."""
 
 _THREAD_VARIABLES = (

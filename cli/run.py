@@ -124,7 +124,7 @@ class Run:
         provenance = Provenance(
             self.command,
             self.arguments,
-            (*options, *seed),
+            tuple(recorded_options(self.options, self.common)),
             tuple(InputFile.of(role, name) for role, name in self._inputs),
         )
         target = self.output if path is None else path
@@ -242,6 +242,12 @@ class Run:
             "seconds": round(time.monotonic() - self.started, 3),
             "peak_rss_mib": peak // unit,
         }
+
+
+def recorded_options(options: Resolved, common: Resolved) -> list[tuple[str, str, str]]:
+    """Key, value and source of all options that can change a result, as files record them."""
+    seed = [row for row in common.rows() if row[0] == "seed"]
+    return [*((k, without_folder(v), source) for k, v, source in options.rows()), *seed]
 
 
 class _Workers(Generic[T, R]):

@@ -51,7 +51,7 @@ VICTIM = {
 WITHOUT_INPUT = {"simulate": ["simulate", "sky"]}
 """Commands that read no file, and arguments of theirs."""
 
-ELSEWHERE = {"show", "config"}
+ELSEWHERE = {"show", "config", "run"}
 """Commands whose own tests try wrong inputs."""
 
 

@@ -1,0 +1,89 @@
+"""Whether a file is what a command would make again: its recorded options and inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from coblend.core.errors import CoblendError
+from coblend.io.fits.provenance import InputFile, content_hash
+from coblend.io.fits.reader import open_fits
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a file was made: subcommand, options as text, inputs in order."""
+
+    command: str
+    options: Mapping[str, str]
+    inputs: tuple[InputFile, ...]
+
+
+def read_made(path: str) -> Made | None:
+    """Read how a file was made; None for a file that is damaged or not of this program."""
+    try:
+        with open_fits(path) as file:
+            if not (file.has("CONFIG") and file.has("PROVENANCE")):
+                return None
+            command = str(file.header(0).get("CBLCMD", ""))
+            config, inputs = file.table("CONFIG"), file.table("PROVENANCE")
+    except CoblendError:
+        return None
+    return Made(
+        command,
+        {_text(row["key"]): _text(row["value"]) for row in config},
+        tuple(
+            InputFile(
+                _text(row["role"]), _text(row["name"]), int(row["size"]), _text(row["hash"]),
+                _text(row["algorithm"]),
+            )
+            for row in inputs
+        ),
+    )  # fmt: skip
+
+
+def why_stale(
+    path: str, command: str, options: Mapping[str, str], inputs: Sequence[str]
+) -> str | None:
+    """Why a command would not make the same file again; None where it would.
+
+    An input counts as changed if its size differs, or if it is newer than the file and its
+    content differs. Only ``inputs`` are looked at, not files that options name.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    command : str
+        Subcommand.
+    options : mapping of str to str
+        All options as the CONFIG table writes them.
+    inputs : sequence of str
+        Paths in order; they must exist.
+    """
+    if not os.path.exists(path):
+        return "is missing"
+    made = read_made(path)
+    if made is None or made.command != command:
+        return f"was not made by {command}"
+    for key in sorted({*options, *made.options}):
+        old, new = made.options.get(key, "unknown"), options.get(key, "unknown")
+        if old != new:
+            return f"was made with {key}={old}, not {new}"
+    names = [os.path.basename(name) for name in inputs]
+    recorded = [i for i in made.inputs if i.name in names]
+    if [i.name for i in recorded] != names:
+        return "was made from other inputs"
+    time = os.stat(path).st_mtime_ns
+    for name, old_input in zip(inputs, recorded, strict=True):
+        status = os.stat(name)
+        newer = status.st_mtime_ns > time and content_hash(name)[0] != old_input.hash
+        if status.st_size != old_input.size or newer:
+            return f"is older than {name}"
+    return None
+
+
+def _text(value: object) -> str:
+    text = value.decode("ascii") if isinstance(value, bytes) else str(value)
+    return text.strip()

@@ -1,0 +1,229 @@
+"""``coblend run``: does what the commands do, only what is needed, and can be interrupted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coblend.cli.chain import patches_of
+from coblend.cli.main import run
+from coblend.core.errors import ParameterError
+from coblend.core.params.run import RunParams
+
+TRACT = """
+[run]
+bands = ["r", "g"]
+warps = "warps/{patch}/{band}/*.fits"
+folder = "out/{patch}"
+patches = [40]
+
+[assemble-coadd]
+unit = "nJy"
+
+[detect]
+threshold = 20
+
+[merge-detections]
+sky-objects = 0
+"""
+STEPS = ["assemble-coadd", "detect", "assemble-coadd", "detect", "merge-detections", "deblend",
+         "reconstruct-footprints"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def warps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bands and two epochs of one small patch."""
+    folder = tmp_path_factory.mktemp("run")
+    size = ["--size", "96", "--blends", "1", "--singles", "1", "--epochs", "2"]
+    assert run(["simulate", str(folder), "--bands", "g,r", *size, "-q"]) == 0
+    for band in "gr":
+        target = folder / "warps" / "40" / band
+        target.mkdir(parents=True)
+        for path in folder.glob(f"warp_{band}_*.fits"):
+            path.rename(target / path.name)
+    return folder / "warps"
+
+
+@pytest.fixture(scope="session")
+def finished(warps: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which everything has been made."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(warps, folder / "warps")
+    (folder / "tract.toml").write_text(TRACT)
+    done = subprocess.run(
+        [sys.executable, "-m", "coblend", "run", "tract.toml", "-q"],
+        cwd=folder, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, times of files included, as the working directory."""
+    copy = tmp_path / "work"
+    shutil.copytree(finished, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def planned(cli: Callable[..., Any], *arguments: str) -> list[list[str]]:
+    """Words of the commands that a dry run prints."""
+    outcome = cli("run", "tract.toml", "--dry-run", *arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    return [shlex.split(line, comments=True)[1:] for line in outcome.out.splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_printed_commands_make_the_same_files(folder: Path, cli: Callable[..., Any]) -> None:
+    """Byte for byte: both ways can be mixed freely."""
+    made = contents(Path("out/40"))
+    assert len(made) == 11
+    shutil.rmtree("out")
+    commands = planned(cli)
+    assert [words[0] for words in commands] == STEPS
+    for words in commands:
+        assert cli(*words, "-q").code == 0
+    assert contents(Path("out/40")) == made
+    assert planned(cli) == []
+
+
+def test_nothing_is_made_twice(folder: Path, cli: Callable[..., Any]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in Path("out/40").iterdir()}
+    outcome = cli("run", "tract.toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.split()[5:] == ["40", "0", "7", "0"]
+    assert {p: p.stat().st_mtime_ns for p in Path("out/40").iterdir()} == before
+
+
+def test_only_what_depends_on_a_change_is_made_again(
+    folder: Path, cli: Callable[..., Any]
+) -> None:
+    """An option, a warp more or less, a file gone; not a warp that is only younger."""
+
+    def commands(*arguments: str) -> list[str]:
+        return [words[0] for words in planned(cli, *arguments)]
+
+    os.utime("warps/40/g/warp_g_0.fits")
+    assert commands() == []
+    Path("tract.toml").write_text(TRACT.replace("threshold = 20", "threshold = 21"))
+    assert commands() == ["detect", "detect", *STEPS[4:]]
+    Path("tract.toml").write_text(TRACT + "[deblend]\nmax-iter = 50\n")
+    assert commands() == STEPS[5:]
+    Path("tract.toml").write_text(TRACT.replace('["r", "g"]', '["g", "r"]'))
+    assert commands() == STEPS[4:], "the order of the bands is that of trust"
+    Path("tract.toml").write_text(TRACT)
+    assert commands("--set", "products=residual") == ["reconstruct-footprints"]
+    assert commands("--detect-on", "matched")[:2] == ["psf-match", "detect"]
+    assert commands("--seed", "3") == STEPS
+    Path("out/40/heavy_g.fits").unlink()
+    assert commands() == ["reconstruct-footprints"]
+    shutil.copy("warps/40/g/warp_g_0.fits", "warps/40/g/warp_g_2.fits")
+    assert commands() == ["assemble-coadd", "detect", *STEPS[4:]]
+
+
+def test_a_rebuilt_file_that_is_the_same_ends_the_rebuilding(
+    folder: Path, cli: Callable[..., Any]
+) -> None:
+    """A coadd made again with equal pixels leaves all that follows as it is."""
+    Path("out/40/coadd_g.fits").unlink()
+    assert len(planned(cli)) == 5
+    outcome = cli("run", "tract.toml", "-q")
+    assert outcome.code == 0
+    assert outcome.out.split()[5:] == ["40", "1", "6", "0"]
+
+
+def test_an_interrupted_run_goes_on(
+    warps: Path, finished: Path, tmp_path: Path, cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Terminated after its first output: no half file, and the rest is made by the next run."""
+    shutil.copytree(warps, tmp_path / "warps")
+    (tmp_path / "tract.toml").write_text(TRACT)
+    out = tmp_path / "out" / "40"
+    with subprocess.Popen(
+        [sys.executable, "-m", "coblend", "run", "tract.toml", "-q"], cwd=tmp_path
+    ) as process:
+        while not (out / "coadd_r.fits").exists():
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    left = {path.name for path in out.iterdir()}
+    assert left < set(contents(finished / "out" / "40"))
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("run", "tract.toml", "-q")
+    assert outcome.code == 0
+    assert int(outcome.out.split()[7]) >= 1, "what was there is kept"
+    assert contents(out) == contents(finished / "out" / "40")
+
+
+def test_a_failure_ends_the_work_on_its_patch_only(folder: Path, cli: Callable[..., Any]) -> None:
+    """A damaged warp in one patch, none in another, and the third is complete."""
+    shutil.copytree("warps/40", "warps/39")
+    Path("warps/39/g/warp_g_1.fits").write_text("damaged")
+    outcome = cli("run", "tract.toml", "--patches", "38..40", "-q")
+    assert outcome.code == 66, "that of the first"
+    assert "warps/38/r/*.fits: no such files" in outcome.err
+    assert "warp_g_1.fits" in outcome.err
+    assert "Traceback" not in outcome.err
+    rows = [line.split() for line in outcome.out.splitlines()]
+    assert rows[1:] == [
+        ["38", "0", "0", "inputs", "66"],
+        ["39", "2", "0", "assemble-coadd", "65"],
+        ["40", "0", "7", "0"],
+    ]
+
+
+def test_files_of_others_are_not_replaced(folder: Path, cli: Callable[..., Any]) -> None:
+    shutil.copy("warps/40/g/warp_g_0.fits", "out/40/merged.fits")
+    outcome = cli("run", "tract.toml", "-q")
+    assert outcome.code == 73
+    assert "out/40/merged.fits: exists" in outcome.err
+    assert cli("run", "tract.toml", "-q", "--overwrite").code == 0
+
+
+def test_patches() -> None:
+    """Ranges are expanded; no patch is needed where no name holds one."""
+    one = {"bands": ("g",), "warps": "w_{band}.fits", "folder": "out"}
+    assert patches_of(RunParams(**one)) == [""]
+    many = {"bands": ("g",), "patches": ("8..11", "x", "3,4")}
+    assert patches_of(RunParams(**many)) == ["8", "9", "10", "11", "x", "3,4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "no bands"),
+        ({"bands": ("g", "r"), "warps": "*.fits"}, "with several bands it needs {band}"),
+        ({"bands": ("g",)}, "no patches, but warps is 'warps/{patch}"),
+        ({"bands": ("g",), "warps": "*.fits"}, "no patches, but folder is '{patch}'"),
+        ({"bands": ("g",), "patches": ("1", "2"), "folder": "out"}, "folder is 'out'; with sev"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        patches_of(RunParams(**options))
+
+
+def test_wrong_files(in_folder: Path, cli: Callable[..., Any]) -> None:
+    assert cli("run", "none.toml").code == 78
+    Path("tract.toml").write_text(TRACT.replace("bands", "band"))
+    outcome = cli("run", "tract.toml")
+    assert outcome.code == 78
+    assert "line 3: [run] has no option 'band'\n  did you mean bands?" in outcome.err
+    Path("tract.toml").write_text(TRACT + "[deblend]\nmax-itr = 3\n")
+    assert cli("run", "tract.toml").code == 78
+    assert not Path("out").exists()

@@ -1,0 +1,79 @@
+"""Whether a file would be made the same again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coblend.io.fits.made import read_made, why_stale
+from coblend.io.fits.provenance import InputFile, Provenance
+from coblend.io.fits.writer import create
+
+OPTIONS = {"threshold": "5.0", "planes": "BAD,SAT", "note": ""}
+
+
+@pytest.fixture
+def made(in_folder: Path) -> Path:
+    """A file made from two others, one second younger than they."""
+    for name in ("a.fits", "b.fits"):
+        with create(name, "x/1") as out:
+            out.image("IMAGE", np.full((4, 4), ord(name[0]), np.float32))
+        os.utime(name, (1000, 1000))
+    inputs = tuple(InputFile.of("exposure", name) for name in ("a.fits", "b.fits"))
+    options = tuple((key, value, "default") for key, value in OPTIONS.items())
+    with create("made.fits", "y/1", provenance=Provenance("detect", (), options, inputs)):
+        pass
+    os.utime("made.fits", (1001, 1001))
+    return in_folder / "made.fits"
+
+
+def stale(command: str = "detect", inputs: tuple[str, ...] = ("a.fits", "b.fits"), **options: str):
+    return why_stale("made.fits", command, {**OPTIONS, **options}, inputs)
+
+
+def test_made_files_say_how(made: Path) -> None:
+    found = read_made("made.fits")
+    assert found is not None
+    assert (found.command, dict(found.options)) == ("detect", OPTIONS)
+    assert [i.name for i in found.inputs] == ["a.fits", "b.fits"]
+    assert stale() is None
+
+
+def test_every_reason(made: Path) -> None:
+    assert stale(threshold="6.0") == "was made with threshold=5.0, not 6.0"
+    assert stale(new="1") == "was made with new=unknown, not 1"
+    assert stale("deblend") == "was not made by deblend"
+    assert stale(inputs=("b.fits", "a.fits")) == "was made from other inputs"
+    Path("c.fits").write_bytes(Path("a.fits").read_bytes())
+    assert stale(inputs=("a.fits", "b.fits", "c.fits")) == "was made from other inputs"
+    Path("d").mkdir()
+    Path("a.fits").rename("d/a.fits")
+    assert stale(inputs=("d/a.fits", "b.fits")) is None, "folders do not count"
+    made.unlink()
+    assert stale() == "is missing"
+
+
+def test_inputs_count_by_content(made: Path) -> None:
+    """A younger input with the same pixels is the same; other pixels or another size are not."""
+    os.utime("a.fits")
+    assert stale() is None
+    with create("a.fits", "x/1", overwrite=True) as out:
+        out.image("IMAGE", np.zeros((4, 4), np.float32))
+    assert stale() == "is older than a.fits"
+    os.utime("a.fits", (1000, 1000))
+    assert stale() is None, "an older file of the same size is taken as it is"
+    with open("b.fits", "ab") as stream:
+        stream.write(bytes(2880))
+    os.utime("b.fits", (1000, 1000))
+    assert stale() == "is older than b.fits"
+
+
+def test_files_of_others(in_folder: Path) -> None:
+    Path("made.fits").write_text("no FITS")
+    assert read_made("made.fits") is None
+    with create("made.fits", "y/1", overwrite=True):
+        pass
+    assert stale() == "was not made by detect"
