@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -66,14 +65,6 @@ class Command(click.Command):
         finally:
             for parameter in required:
                 parameter.required = True
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the callback; a closed pipe is exit 141, not an error."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise click.exceptions.Exit(141) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the command's own options, then those that all commands have."""

@@ -27,11 +27,9 @@ def product_options(callback: F) -> F:
 
 def check_products(run: Run, *paths: str | None) -> None:
     """Refuse at once what could not be written at the end."""
-    from coblend.io.fits.writer import check_output
-
     for path in paths:
         if path:
-            check_output(path, overwrite=run.overwrite or run.dry_run)
+            run.check_output(path)
 
 
 def write_products(

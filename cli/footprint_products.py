@@ -30,7 +30,6 @@ from coblend.io.deblend.footprints import (
 )
 from coblend.io.exposure.exposures import write_exposure
 from coblend.io.exposure.frame import frame_header
-from coblend.io.fits.writer import check_output
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +103,7 @@ class Products:
         if twice:
             raise ParameterError(f"{twice[0]} would be written twice")
         for name in names:
-            check_output(name, overwrite=run.overwrite or run.dry_run)
+            run.check_output(name)
 
     def start(self, band: str, exposure: Exposure | None, box: Box) -> BandPixels:
         """Begin a band."""

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -48,7 +49,6 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-_TERMINATED = 143
 _CLOSED_PIPE = 141
 
 
@@ -66,6 +66,16 @@ class LazyGroup(click.Group):
         module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
         loaded: click.Command = getattr(import_module(f"coblend.cli.{module}"), module)
         return loaded
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments of the program; ``--help`` prints here."""
+        with _pipe_may_close():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _pipe_may_close():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without importing them."""
@@ -91,7 +101,9 @@ def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoRet
     """Run the program and exit with the documented code."""
     for variable in _THREAD_VARIABLES:  # before numpy loads; workers inherit it
         os.environ.setdefault(variable, "1")
-    signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     arguments = list(sys.argv[1:] if args is None else args)
     sys.exit(run(arguments, prog_name))
 
@@ -102,8 +114,8 @@ def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
     Returns
     -------
     int
-        Exit code: 0 done, 1 a bug, 2 usage, 3 and 65 to 78 as `coblend.core.errors`, 130 and
-        143 signals, 141 closed pipe.
+        Exit code: 0 done, 1 a bug, 2 usage, 3 and 65 to 78 as `coblend.core.errors`, 129, 130
+        and 143 signals, 141 closed pipe.
     """
     try:
         code = program.main(list(arguments), prog_name=prog_name, standalone_mode=False)
@@ -116,9 +128,6 @@ def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
         return _report(2, error.format_message(), arguments, shown=True)
     except (click.Abort, KeyboardInterrupt):
         return _report(130, "interrupted", arguments)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return _CLOSED_PIPE
     except CoblendError as error:
         return _report(error.exit_code, str(error), arguments)
     except MemoryError:
@@ -126,12 +135,35 @@ def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
         return _report(ResourceError.exit_code, f"out of memory\n  {hint}", arguments)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _report(DiskError.exit_code, f"disk full: {error.filename}", arguments)
+            where = error.filename or "standard output"
+            return _report(DiskError.exit_code, f"{where}: disk full", arguments)
         return _report(1, _bug(error), arguments)
 
 
-def _terminate(*_: Any) -> NoReturn:
-    raise SystemExit(_TERMINATED)  # unwinds, so temporary files are removed
+def _terminate(number: int, _: Any) -> NoReturn:
+    raise SystemExit(128 + number)  # unwinds, so temporary files are removed
+
+
+def _open_standard_streams() -> None:
+    """Give a closed standard stream (daemons have them) to nobody, not to the next file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, so this one
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+@contextmanager
+def _pipe_may_close() -> Iterator[None]:
+    """Exit with 141 when nobody reads standard output; click would make 1 of it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise click.exceptions.Exit(_CLOSED_PIPE) from None
 
 
 def _bug(error: Exception) -> str:
@@ -150,5 +182,6 @@ def _report(code: int, message: str, arguments: Sequence[str], *, shown: bool = 
     if not shown:
         click.echo(f"coblend: {message}", err=True)
     if "--json" in arguments:
-        click.echo(json.dumps({"status": "error", "exit": code, "message": message}))
+        with suppress(OSError):  # standard output may be what failed
+            click.echo(json.dumps({"status": "error", "exit": code, "message": message}))
     return code

@@ -303,8 +303,6 @@ def _names(
     run: Run, params: MatchParams, science: Exposure, spec: FileSpec, taken: Sequence[str]
 ) -> dict[str, str]:
     """Names of the outputs of one exposure; refuses at once what could not be written."""
-    from coblend.io.fits.writer import check_output
-
     stem = os.path.basename(spec.path).split(".fit")[0]
     names = {}
     for what, template in (
@@ -319,7 +317,7 @@ def _names(
                 hint="write {name} where the file's name belongs",
             )
         if names[what]:
-            check_output(names[what], overwrite=run.overwrite or run.dry_run)
+            run.check_output(names[what])
     return names
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from coblend.core.errors import OutputError
+
 log = logging.getLogger("coblend")
 
 _LOG_EVERY = 60.0  # seconds between progress lines where there is no terminal
@@ -42,6 +44,11 @@ def setup_logging(verbosity: int, log_file: str | None) -> None:
         2 everything.
     log_file : str, optional
         File to append to; gets everything from INFO on.
+
+    Raises
+    ------
+    OutputError
+        The log file cannot be written to.
     """
     level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
     for handler in list(log.handlers):
@@ -52,7 +59,10 @@ def setup_logging(verbosity: int, log_file: str | None) -> None:
     stream.setFormatter(_Formatter(timed=verbosity >= 1))
     log.addHandler(stream)
     if log_file:
-        file = logging.FileHandler(log_file, encoding="utf-8")
+        try:
+            file = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot be appended to: {error.strerror}", log_file) from error
         file.setLevel(logging.DEBUG if verbosity >= 2 else logging.INFO)
         file.setFormatter(_Formatter(timed=True))
         log.addHandler(file)

@@ -63,6 +63,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     _inputs: list[tuple[str, str]] = field(default_factory=list)
     _outputs: list[str] = field(default_factory=list)
+    _planned: list[str] = field(default_factory=list)
     _summary: dict[str, Any] = field(default_factory=dict)
     _table: Sequence[Mapping[str, Any]] = ()
 
@@ -100,12 +101,26 @@ class Run:
         Raises
         ------
         OutputError
-            It is also the output.
+            It is also an output.
         """
-        exist = self.output and os.path.exists(self.output) and os.path.exists(path)
-        if exist and os.path.samefile(self.output, path):
-            raise OutputError("is also an input; choose another output", self.output)
+        for output in (self.output, *self._planned):
+            _keep_apart(output, path)
         self._inputs.append((role, path))
+
+    def check_output(self, path: str) -> None:
+        """Refuse at once a further output that could not be written at the end.
+
+        Raises
+        ------
+        OutputExistsError, OutputError
+            It exists, is an input, or its folder cannot be written to.
+        """
+        from coblend.io.fits.writer import check_output
+
+        check_output(path, overwrite=self.overwrite or self.dry_run)
+        for _, name in self._inputs:
+            _keep_apart(path, name)
+        self._planned.append(path)
 
     @contextmanager
     def create(
@@ -119,8 +134,6 @@ class Run:
         from coblend.io.fits.provenance import InputFile, Provenance
         from coblend.io.fits.writer import create
 
-        seed = [row for row in self.common.rows() if row[0] == "seed"]
-        options = [(k, without_folder(v), source) for k, v, source in self.options.rows()]
         provenance = Provenance(
             self.command,
             self.arguments,
@@ -211,7 +224,19 @@ class Run:
             )
 
     def finish(self) -> None:
-        """Show the result: JSON or a table on stdout, one line on stderr."""
+        """Show the result: JSON or a table on stdout, one line on stderr.
+
+        What was made is there and whole: that nobody reads about it is then no error.
+        """
+        try:
+            self._show()
+        except OSError as error:
+            if not self._outputs:
+                raise
+            if not isinstance(error, BrokenPipeError):
+                log.warning("the summary could not be written: %s", error.strerror)
+
+    def _show(self) -> None:
         if self.json:
             print_json({"status": "ok", **self.summary()})
             return
@@ -318,6 +343,12 @@ def parse_size(text: str) -> int:
 
 def _worker_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+
+
+def _keep_apart(output: str, path: str) -> None:
+    exist = output and os.path.exists(output) and os.path.exists(path)
+    if exist and os.path.samefile(output, path):
+        raise OutputError("is also an input; choose another output", output)
 
 
 def _short(value: Any) -> bool:

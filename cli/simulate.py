@@ -42,7 +42,6 @@ def simulate(run: Run, params: SimulateParams, folder: str) -> None:
 
     from coblend.core.simulate.expose import EPOCH_COLUMNS, random_epochs
     from coblend.core.simulate.sky import random_sky, source_columns
-    from coblend.io.fits.writer import check_output
     from coblend.io.sky.wcs import pixel_to_sky
 
     rng = np.random.default_rng(run.seed)
@@ -50,7 +49,7 @@ def simulate(run: Run, params: SimulateParams, folder: str) -> None:
     epochs = random_epochs(params, rng)
     names = [_TRUTH, *map(str, epochs["file"])]
     for name in names:
-        check_output(os.path.join(folder, name), overwrite=run.overwrite or run.dry_run)
+        run.check_output(os.path.join(folder, name))
     summary = {"n_source": len(sky.sources), "n_blend": int(sky.sources["blend"].max(initial=0)),
                "n_exposure": len(epochs)}  # fmt: skip
     run.report(summary)

@@ -106,7 +106,12 @@ def match_models(
         return _identity(y, x, s, t, source, params)
     side = _kernel_side(s, t, box, params)
     warnings = _guard(s, t, params)
-    warnings += _stamp_warnings(resized(s, source.side), resized(t, target.side), params)
+    warnings += _stamp_warnings(source, s, "PSF") + _stamp_warnings(target, t, "reference")
+    if params.kernel_size > source.side:
+        warnings.append(
+            f"the kernel ({params.kernel_size} px) is larger than the PSF stamps "
+            f"({source.side} px)"
+        )
     worst, limit = 0.0, params.tolerance
     solver = make_solver(s, t, side, params, noise)
     if params.reference_fit:
@@ -136,6 +141,8 @@ def _pairs_of(source: Psf, target: Psf, params: MatchParams) -> Pairs:
     The reference system cuts its reference to the side of the PSF.
     """
     side = source.side if params.reference_fit else max(source.side, target.side)
+    if isinstance(source, AnalyticPsf):
+        source = StampPsf(source.stamp(side))
     if isinstance(target, AnalyticPsf):
         target = StampPsf(target.stamp(side))
 
@@ -206,18 +213,13 @@ def _guard(source: Array, target: Array, params: MatchParams) -> list[str]:
     return [f"{text}: it is reached in part; {hint}"]
 
 
-def _stamp_warnings(source: Array, target: Array, params: MatchParams) -> list[str]:
-    out = [
-        f"the stamps of the {name} stop before its wings do: larger stamps avoid ringing"
-        for name, stamps in (("PSF", source), ("reference", target))
-        if any(truncated(stamp) for stamp in stamps)
-    ]
-    if params.kernel_size > source.shape[-1]:
-        out.append(
-            f"the kernel ({params.kernel_size} px) is larger than the PSF stamps "
-            f"({source.shape[-1]} px)"
-        )
-    return out
+def _stamp_warnings(psf: Psf, stamps: Array, name: str) -> list[str]:
+    """Say when the stamps of a model are cut off; a formula is evaluated as far as needed."""
+    if isinstance(psf, AnalyticPsf) and psf.size is None:
+        return []
+    if not any(truncated(stamp) for stamp in resized(stamps, psf.side)):
+        return []
+    return [f"the stamps of the {name} stop before its wings do: larger stamps avoid ringing"]
 
 
 def _advice(

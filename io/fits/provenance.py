@@ -38,7 +38,8 @@ class InputFile:
         differ.
         """
         digest, algorithm = content_hash(path)
-        return cls(role, os.path.basename(path), os.path.getsize(path), digest, algorithm)
+        name = os.path.basename(path).encode("ascii", "backslashreplace").decode()
+        return cls(role, name, os.path.getsize(path), digest, algorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Provenance:
         return {
             "CREATOR": f"coblend {__version__}",
             "CBLCMD": self.command,
-            "CMDLINE": " ".join(["coblend", self.command, *map(_quote, self.arguments)]),
+            "CMDLINE": " ".join(["coblend", self.command, *map(quoted, self.arguments)]),
             "CBLDIG": self.digest(),
         }
 
@@ -125,7 +126,14 @@ def creation_date() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
+    """Argument as a shell reads it, in ASCII: what FITS headers can hold."""
+    if not text.isascii():
+        escaped = "".join(
+            c if c.isascii() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in c.encode())
+            for c in text
+        )
+        return f"$'{escaped}'"
     safe = text and all(c.isalnum() or c in "_-./,:=@+%{}" for c in text)
     return text if safe else "'" + text.replace("'", "'\\''") + "'"
 

@@ -11,6 +11,7 @@ import gzip
 import math
 import os
 import re
+import stat
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -77,7 +78,12 @@ def scan(path: str) -> list[HduInfo]:
     """
     try:
         with open(path, "rb") as raw:
-            size = os.fstat(raw.fileno()).st_size
+            status = os.fstat(raw.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise FormatError(
+                    "is a pipe or a device, expected a file that can be sought", path
+                )
+            size = status.st_size
             if raw.read(2) == b"\x1f\x8b":
                 with gzip.open(path, "rb") as plain:
                     return _walk(plain, plain.seek(0, os.SEEK_END), path)  # type: ignore[arg-type]
@@ -129,7 +135,7 @@ def _require_fits(stream: BinaryIO, size: int, path: str) -> None:
     if start.lstrip()[:1] == b"<":
         raise FormatError("an HTML or XML page, not FITS (a failed download?)", path)
     text = start[:24].decode("ascii", "replace").split("\n")[0]
-    raise FormatError(f"not a FITS file: it starts with {text!r}", path)
+    raise FormatError(f"not a FITS file: it starts with {text!a}", path)
 
 
 def _read_hdu(stream: BinaryIO, start: int, size: int, index: int, path: str) -> HduInfo:

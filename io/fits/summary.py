@@ -9,6 +9,7 @@ from typing import Any
 
 from coblend.core.errors import FormatError
 from coblend.io.fits.checksum import mismatches
+from coblend.io.fits.provenance import quoted
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.structure import HduInfo, scan
 
@@ -36,7 +37,7 @@ class FileSummary:
         line = str(self.made.get("CMDLINE", ""))
         if not line:
             raise FormatError("does not say what made it", self.path)
-        return f"{line} -o {os.path.basename(self.path)}"
+        return f"{line} -o {quoted(os.path.basename(self.path))}"
 
     def numbers(self) -> dict[str, Any]:
         """Summary for JSON."""

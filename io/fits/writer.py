@@ -43,6 +43,7 @@ _TILE = 256
 _PLIO_LIMIT = 1 << 24
 _INTEGER_CODECS = ("RICE_1", "PLIO_1")
 _CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
+_FULL = 1 << 16  # byte
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -326,9 +327,17 @@ def check_output(path: str, *, overwrite: bool = False) -> None:
     Raises
     ------
     OutputExistsError, OutputError
+    ParameterError
+        The name is empty, or ``-``.
     """
-    if os.path.isdir(path):
+    if path in ("", "-"):
+        raise ParameterError(
+            f"output {path!r} is no file name", hint="output goes to files, never to a pipe"
+        )
+    if os.path.isdir(path) or path.endswith(os.sep):
         raise OutputError("is a folder, expected a file name", path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError("is a device or a pipe, expected a file name", path)
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError("exists", path, hint="pass --overwrite to replace it")
     folder = os.path.dirname(os.path.abspath(path))
@@ -374,6 +383,8 @@ def _sync_folder(folder: str) -> None:
 
 def _disk_error(error: Exception, path: str, name: str) -> DiskError:
     full = getattr(error, "errno", None) in _NO_SPACE or "space left" in str(error)
+    with suppress(OSError):  # CFITSIO says anything but that when the disk is full
+        full = full or shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < _FULL
     reason = "disk full" if full else str(error).strip().splitlines()[-1:] or ["unknown"]
     text = reason if isinstance(reason, str) else reason[0]
     return DiskError(f"writing failed: {text}; nothing was left behind", path, name or None)
