@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.params.clean import CleanParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coblend.core.exposure import Exposure
+    from coblend.core.model import ModelSet
+    from coblend.io.fits.specs import FileSpec
+    from coblend.io.fits.writer import FitsWriter
 
 
 @command(
@@ -16,6 +27,7 @@ from coblend.core.params.clean import CleanParams
     examples=(
         "coblend clean deblended.fits coadd_*.fits -o stamps.fits",
         "coblend clean deblended.fits r=coadd_r.fits -o stamps.fits --mode noise --side 41",
+        "coblend clean deblended.fits coadd_*.fits -o 'clean_{band}.fits' --whole --source 4711",
     ),
 )
 @click.argument("deblended")
@@ -25,33 +37,98 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
 
     For programs that measure shapes or fluxes on their own. Writes OBJECTS (id, position and the
     first pixel of each stamp) and, per band, cubes IMAGE_<band>, VARIANCE_<band> and MASK_<band>
-    with one stamp per object.
+    with one stamp per object; or, with --whole, the exposures with only the chosen objects left.
     """
-    import numpy as np
-
-    from coblend.core.catalog import Column, table_dtype
-    from coblend.core.deblend.clean import clean_stamps
     from coblend.io.deblend.models import read_models
-    from coblend.io.exposure.checks import require_band, require_same_wcs
-    from coblend.io.exposure.exposures import read_exposure
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
-    if params.side % 2 == 0:
-        raise ParameterError(f"side is {params.side}; it must be odd")
+    specs = [parse_band_spec(argument) for argument in expand_lists(exposures)]
+    _check(params, run.output, len(specs))
     run.add_input("models", deblended)
     models = read_models(deblended)
-    rows = np.arange(len(models.objects))
-    if params.source:
-        rows = np.flatnonzero(np.isin(models.objects["id"], params.source))
-        missing = set(params.source) - set(models.objects["id"][rows].tolist())
-        if missing:
-            raise ParameterError(f"no object has id {min(missing)}", deblended)
-    specs = [parse_band_spec(argument) for argument in expand_lists(exposures)]
+    rows = _rows(models, params, deblended)
     for _, spec in specs:
         run.add_input("exposure", spec.path)
     run.report({"n_object": len(rows), "n_band": len(specs)})
     if run.dry_run:
         return
+    if params.whole:
+        for band, spec in specs:
+            _write_whole(run, params, models, _read(models, deblended, band, spec), rows)
+        return
+    with run.create("stamps/1", header={"MODE": params.mode, "SIDE": params.side}) as out:
+        _write_table(out, params, models, rows)
+        for band, spec in specs if len(rows) else ():
+            _write_stamps(
+                out, run, params, models, _read(models, deblended, band, spec), rows
+            )  # fmt: skip
+
+
+def _check(params: CleanParams, output: str, n_band: int) -> None:
+    if params.side % 2 == 0:
+        raise ParameterError(f"side is {params.side}; it must be odd")
+    if params.whole and not params.source and params.mode == "subtract":
+        raise ParameterError(
+            "all objects are to be kept, so nothing is to be subtracted",
+            hint="name those to keep with --source; the residual of all is a product of "
+            "coblend reconstruct-footprints",
+        )
+    if params.whole and n_band > 1 and "{band}" not in output:
+        raise ParameterError(f"the output is {output!r}; with several bands it needs {{band}}")
+
+
+def _rows(models: ModelSet, params: CleanParams, path: str) -> NDArray[np.int64]:
+    """Rows of OBJECTS that are wanted."""
+    import numpy as np
+
+    if not params.source:
+        return np.arange(len(models.objects))
+    rows = np.flatnonzero(np.isin(models.objects["id"], params.source))
+    missing = set(params.source) - set(models.objects["id"][rows].tolist())
+    if missing:
+        raise ParameterError(f"no object has id {min(missing)}", path)
+    return rows
+
+
+def _read(models: ModelSet, path: str, band: str | None, spec: FileSpec) -> Exposure:
+    """Read an exposure that fits the models."""
+    from coblend.io.exposure.checks import require_band, require_same_wcs
+    from coblend.io.exposure.exposures import read_exposure
+
+    exposure = read_exposure(spec, band=band)
+    require_band(exposure, spec.path)
+    if exposure.band not in models.bands:
+        raise FormatError(f"band {exposure.band!r} is not in {path}", spec.path)
+    if exposure.box != models.box:
+        raise ShapeMismatchError(
+            f"covers {exposure.box}, the models {models.box}", spec.path,
+            hint="give the exposure that was deblended",
+        )  # fmt: skip
+    require_same_wcs(models.wcs, models.box, path, exposure.wcs, exposure.box, spec.path)
+    return exposure
+
+
+def _write_whole(
+    run: Run, params: CleanParams, models: ModelSet, exposure: Exposure, rows: NDArray[np.int64]
+) -> None:
+    """Write an exposure with only some objects left."""
+    from coblend.core.deblend.clean import clean_image
+    from coblend.io.exposure.exposures import write_exposure
+
+    done = clean_image(models, exposure, rows, params, run.seed)
+    path = run.output.replace("{band}", exposure.band)
+    with run.create("exposure/1", header={"MODE": params.mode}, path=path) as out:
+        write_exposure(out, done)
+
+
+def _write_table(
+    out: FitsWriter, params: CleanParams, models: ModelSet, rows: NDArray[np.int64]
+) -> None:
+    """OBJECTS of a file of stamps."""
+    import numpy as np
+
+    from coblend.core.catalog import Column, table_dtype
+
     columns = (
         Column("id", "i8", "Identifier", "", "meta.id;meta.main"),
         Column("x", "f8", "x position, parent coordinates", "pixel", "pos.cartesian.x;instr.det"),
@@ -62,34 +139,30 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
     table = np.zeros(len(rows), table_dtype(columns))
     for name in ("id", "x", "y"):
         table[name] = models.objects[name][rows]
-    table["x0"], table["y0"] = (
-        models.objects[name][rows] - params.side // 2 for name in ("ix", "iy")
-    )
-    with run.create("stamps/1", header={"MODE": params.mode, "SIDE": params.side}) as out:
-        out.table("OBJECTS", table, columns=columns)
-        for band, spec in specs:
-            exposure = read_exposure(spec, band=band)
-            require_band(exposure, spec.path)
-            if exposure.band not in models.bands:
-                raise FormatError(f"band {exposure.band!r} is not in {deblended}", spec.path)
-            if exposure.box != models.box:
-                raise ShapeMismatchError(
-                    f"covers {exposure.box}, the models {models.box}", spec.path,
-                    hint="give the exposure that was deblended",
-                )  # fmt: skip
-            require_same_wcs(
-                models.wcs, models.box, deblended, exposure.wcs, exposure.box, spec.path
-            )
-            if not len(rows):
-                continue
-            stamps = clean_stamps(models, exposure, rows, params, run.seed)
-            tile = (1, params.side, params.side)
-            bits = {f"MP_{name}": bit for name, bit in exposure.planes.bits.items()}
-            unit = {"BUNIT": exposure.unit} if exposure.unit else {}
-            for name, cube, header in (
-                ("IMAGE", stamps.image, unit),
-                ("VARIANCE", stamps.variance, {}),
-                ("MASK", stamps.mask, bits),
-            ):
-                label = f"{name}_{exposure.band}".upper()
-                out.image(label, cube, header=header, compress="GZIP_2", tile=tile)
+    table["x0"] = models.objects["ix"][rows] - params.side // 2
+    table["y0"] = models.objects["iy"][rows] - params.side // 2
+    out.table("OBJECTS", table, columns=columns)
+
+
+def _write_stamps(
+    out: FitsWriter,
+    run: Run,
+    params: CleanParams,
+    models: ModelSet,
+    exposure: Exposure,
+    rows: NDArray[np.int64],
+) -> None:
+    """Cubes of one band."""
+    from coblend.core.deblend.clean import clean_stamps
+
+    stamps = clean_stamps(models, exposure, rows, params, run.seed)
+    tile = (1, params.side, params.side)
+    bits = {f"MP_{name}": bit for name, bit in exposure.planes.bits.items()}
+    unit = {"BUNIT": exposure.unit} if exposure.unit else {}
+    for name, cube, header in (
+        ("IMAGE", stamps.image, unit),
+        ("VARIANCE", stamps.variance, {}),
+        ("MASK", stamps.mask, bits),
+    ):
+        label = f"{name}_{exposure.band}".upper()
+        out.image(label, cube, header=header, compress="GZIP_2", tile=tile)

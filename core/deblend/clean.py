@@ -1,9 +1,8 @@
-"""Images of single objects without their neighbours, for programs that measure elsewhere."""
+"""Images of chosen objects without their neighbours, for programs that measure elsewhere."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ from coblend.core.reconstruct.stamps import Stamps, modelled_objects
 _FAINT = 0.1
 """Pixels where an object is fainter than this are not its own (units of the noise)."""
 _ROUND_OFF = 1e-6
+
+Image = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def clean_stamps(
     params: CleanParams,
     seed: int = 0,
 ) -> CleanStamps:
-    """Cut objects out of an exposure and remove everything else.
+    """Cut objects out of an exposure, each without everything else.
 
     Noise depends on the seed, the object and the band only, so a stamp is the same whichever
     others are made.
@@ -59,61 +60,123 @@ def clean_stamps(
     params : CleanParams
     seed : int
     """
-    band = models.bands.index(exposure.band)
-    _, rendered, templates = render_objects(models, band)
-    box = exposure.box
-    everything = np.zeros(box.shape)
-    shares = params.mode == "noise"
-    add_stamps(everything, box, templates if shares else rendered)
-    own = {int(row): i for i, row in enumerate(modelled_objects(models))}
-    parent = {int(p): i for i, p in enumerate(models.parents["id"])}
-    out = _empty(len(rows), params.side)
+    light, box, half = _Light.of(models, exposure, params), exposure.box, params.side // 2
+    shape = (len(rows), params.side, params.side)
+    out = CleanStamps(
+        np.zeros(shape, np.float32), np.full(shape, np.inf, np.float32), np.zeros(shape, np.int32)
+    )
     for i, row in enumerate(rows):
         one = models.objects[row]
-        half = params.side // 2
         window = Box(int(one["iy"]) - half, int(one["ix"]) - half, params.side, params.side)
         common = window & box
         if not common.area:
             continue
         here, there = common.slices(window), common.slices(box)
         out.variance[i][here], out.mask[i][here] = exposure.variance[there], exposure.mask[there]
-        model = _model(templates if shares else rendered, own.get(int(row)), window)
-        image = np.zeros(window.shape)
-        image[here] = exposure.image[there]
-        total = np.zeros(window.shape)
-        total[here] = everything[there]
-        if not shares:
-            out.image[i] = np.where(np.isfinite(out.variance[i]), image - (total - model), 0)
-            continue
-        if int(row) in own:
-            inside = model > _FAINT * np.sqrt(out.variance[i])
-        else:
-            inside = models.footprints.mask(parent[int(one["parent"])], window)
-            total, model = np.ones(window.shape), np.ones(window.shape)
-        share = np.divide(model, total, out=np.zeros(window.shape),
-                          where=total > _ROUND_OFF * max(total.max(), 1e-300))  # fmt: skip
-        out.image[i] = np.where(inside, share * image, _noise(one, band, out.variance[i], seed))
+        image, everything = np.zeros(window.shape), np.zeros(window.shape)
+        image[here], everything[here] = exposure.image[there], light.everything[there]
+        noise = _noise((seed, int(one["id"]), light.band), out.variance[i])
+        own, alone = light.of_objects(row[None], window)
+        out.image[i] = _without_others(
+            image, out.variance[i], own, everything, alone, None if light.subtract else noise
+        )
     return out
 
 
-def _empty(n: int, side: int) -> CleanStamps:
-    shape = (n, side, side)
-    return CleanStamps(
-        np.zeros(shape, np.float32), np.full(shape, np.inf, np.float32), np.zeros(shape, np.int32)
+def clean_image(
+    models: ModelSet,
+    exposure: Exposure,
+    rows: NDArray[np.int64],
+    params: CleanParams,
+    seed: int = 0,
+) -> Exposure:
+    """Whole exposure in which only some objects are left.
+
+    Parameters as for `clean_stamps`; ``rows`` are kept together. The variance stays that of the
+    exposure.
+    """
+    light = _Light.of(models, exposure, params)
+    own, alone = light.of_objects(rows, exposure.box)
+    noise = None if light.subtract else _noise((seed, 0, light.band), exposure.variance)
+    image = _without_others(exposure.image, exposure.variance, own, light.everything, alone, noise)
+    return replace(exposure, image=image.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Light:
+    """Rendered light of all objects in one band.
+
+    Parameters
+    ----------
+    models : ModelSet
+    band : int
+    subtract : bool
+        Models as the band sees them; otherwise the templates that share the light.
+    stamps : Stamps
+        Of the objects that have models.
+    offsets : array, shape (n + 1,), int64
+        Of the stamps' values.
+    number : mapping of int to int
+        Row of OBJECTS to number of the stamp.
+    everything : array, shape (ny, nx), float64
+        Sum over the exposure.
+    """
+
+    models: ModelSet
+    band: int
+    subtract: bool
+    stamps: Stamps
+    offsets: NDArray[np.int64]
+    number: dict[int, int]
+    everything: Image
+
+    @classmethod
+    def of(cls, models: ModelSet, exposure: Exposure, params: CleanParams) -> _Light:
+        """Render all objects in the band of an exposure."""
+        band, subtract = models.bands.index(exposure.band), params.mode == "subtract"
+        _, rendered, templates = render_objects(models, band)
+        stamps = rendered if subtract else templates
+        everything = np.zeros(exposure.box.shape)
+        add_stamps(everything, exposure.box, stamps)
+        number = {int(row): i for i, row in enumerate(modelled_objects(models))}
+        return cls(models, band, subtract, stamps, stamps.offsets, number, everything)
+
+    def of_objects(self, rows: NDArray[np.int64], window: Box) -> tuple[Image, NDArray[np.bool_]]:
+        """Light of some objects over a window; and the footprints of those without models."""
+        own, alone = np.zeros(window.shape), np.zeros(window.shape, bool)
+        for row in rows.tolist():
+            if row in self.number:
+                i = self.number[row]
+                values = self.stamps.values[self.offsets[i] : self.offsets[i + 1]]
+                add_stamps(own, window, Stamps(self.stamps.boxes[i : i + 1], values))
+            else:
+                ids = self.models.parents["id"]
+                parent = np.flatnonzero(ids == self.models.objects["parent"][row])
+                alone |= self.models.footprints.mask(int(parent[0]), window)
+        return own, alone
+
+
+def _without_others(
+    image: NDArray[np.floating],
+    variance: NDArray[np.float32],
+    own: Image,
+    everything: Image,
+    alone: NDArray[np.bool_],
+    noise: Image | None,
+) -> Image:
+    """Subtract the others' light; or keep the share of the light, with noise around it."""
+    known = np.isfinite(variance)
+    if noise is None:
+        return np.where(known, image - (everything - own), 0)
+    lit = everything > _ROUND_OFF * max(everything.max(initial=0), 1e-300)
+    share = np.divide(own, everything, out=np.zeros(own.shape), where=lit)
+    inside = alone | (own > _FAINT * np.sqrt(variance))
+    return np.where(known & inside, np.where(alone, 1, share) * image, noise)
+
+
+def _noise(key: tuple[int, int, int], variance: NDArray[np.float32]) -> Image:
+    """Noise of the given variance; 0 where there is no data."""
+    draw = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    return draw.standard_normal(variance.shape) * np.sqrt(
+        np.where(np.isfinite(variance), variance, 0)
     )
-
-
-def _model(stamps: Stamps, index: int | None, window: Box) -> NDArray[np.float64]:
-    """One object's image over a window."""
-    out = np.zeros(window.shape)
-    if index is not None:
-        own = Stamps(stamps.boxes[index : index + 1], stamps.stamp(index).ravel())
-        add_stamps(out, window, own)
-    return out
-
-
-def _noise(one: Any, band: int, variance: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """Noise of the exposure's variance; 0 where there is no data."""
-    key = np.random.SeedSequence([seed, int(one["id"]), band])
-    draw = np.random.Generator(np.random.Philox(key)).standard_normal(variance.shape)
-    return draw * np.sqrt(np.where(np.isfinite(variance), variance, 0))

@@ -14,5 +14,7 @@ class CleanParams(Checked):
     mode: str = option("subtract", "Subtract the models of all others, or keep the object's "
                        "share of the light and fill the rest with noise",
                        choices=("subtract", "noise"), shown=True)  # fmt: skip
+    whole: bool = option(False, "Write whole exposures, in which only the objects of --source are "
+                         "left, instead of stamps", shown=True)  # fmt: skip
     side: int = option(63, "Side of the stamps, odd", unit="pixel", minimum=3, shown=True)
     source: tuple[int, ...] = option((), "Only these objects, by id", shown=True)

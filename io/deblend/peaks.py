@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.catalog import Column, empty_table
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import FormatError, InputMissingError, ParameterError
 from coblend.io.detect.foreign import read_sources
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.specs import parse_spec
@@ -65,6 +66,8 @@ def read_peaks(text: str, box: Box, wcs: Sequence[str] = ()) -> NDArray[np.void]
         x, y = np.array(pairs, np.float64).T
     else:
         spec = parse_spec(text)
+        if not os.path.exists(spec.path):
+            raise InputMissingError("neither x,y pairs nor a file", text)
         try:
             sources = read_sources(spec, Box(0, 0, box.ny, box.nx))
         except FormatError:  # no x, y: perhaps ra, dec

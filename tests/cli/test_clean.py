@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from coblend.io.deblend.models import read_models
+from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 
 Cli = Callable[..., Any]
@@ -64,9 +65,52 @@ def test_stamp_does_not_depend_on_the_others(cli: Cli, bands) -> None:
         assert (every.image("IMAGE_R") != other.image("IMAGE_R")).any()
 
 
+@pytest.mark.parametrize("mode", ["subtract", "noise"])
+def test_whole_exposures_hold_the_chosen_objects(cli: Cli, bands, fields, mode) -> None:
+    """Apertures on the kept objects have their light, those on the others have none."""
+    models = read_models("deblended.fits")
+    kept = [0, 2, 3]
+    names = ",".join(str(i) for i in models.objects["id"][kept])
+    done = cli("clean", "deblended.fits", *bands, "-o", "only_{band}.fits", "--whole", "--mode",
+               mode, "--source", names)  # fmt: skip
+    assert done.code == 0, done.err
+    flux = np.array([4000, 2500, 1500, 3000, 3000])
+    for b, band in enumerate("gri"):
+        exposure = read_exposure(f"only_{band}.fits")
+        original = read_exposure(f"{band}.fits")
+        np.testing.assert_array_equal(exposure.variance, original.variance)
+        truth = np.zeros(exposure.box.shape)
+        rows, columns = np.indices(exposure.box.shape)
+        places = models.objects["y"] - exposure.box.y0, models.objects["x"] - exposure.box.x0
+        for y, x, f in zip(*places, flux * np.isin(np.arange(5), kept), strict=True):
+            r2 = (rows - y) ** 2 + (columns - x) ** 2
+            norm = 2 * np.pi * fields.SIGMA**2
+            truth += f * fields.COLOUR[b] / norm * np.exp(-r2 / (2 * fields.SIGMA**2))
+        for y, x in zip(*places, strict=True):
+            near = np.hypot(rows - y, columns - x) < 4
+            expected = truth[near].sum()
+            assert abs(exposure.image[near].sum() - expected) < 60 + 0.04 * expected
+        if mode == "noise":
+            assert abs(exposure.image[:10, 40:].std() - 1) < 0.1
+
+
+def test_isolated_objects_keep_their_footprint_among_noise(cli: Cli, bands) -> None:
+    models = read_models("deblended.fits")
+    lone = int(np.flatnonzero(models.objects["flag_isolated"])[0])
+    done = cli("clean", "deblended.fits", "r.fits", "-o", "lone.fits", "--whole", "--mode",
+               "noise", "--source", str(models.objects["id"][lone]))  # fmt: skip
+    assert done.code == 0, done.err
+    inside = models.footprints.mask(1, models.box)
+    image, original = (read_exposure(p).image for p in ("lone.fits", "r.fits"))
+    np.testing.assert_array_equal(image[inside], original[inside])
+    assert (image[~inside] != original[~inside]).mean() > 0.99
+
+
 def test_bad_input(cli: Cli, bands) -> None:
     common = ("clean", "deblended.fits", *bands, "-o", "stamps.fits")
     assert cli(*common, "--side", "30").code == 2
+    assert "reconstruct-footprints" in cli(*common, "--whole").err
+    assert "{band}" in cli(*common, "--whole", "--mode", "noise").err
     done = cli(*common, "--source", "999")
     assert done.code == 2
     assert "no object has id 999" in done.err
