@@ -2,8 +2,8 @@
 #
 #     make -j4 -f docs/recipes/chain.mk BANDS="g r i z y" WARPS='warps/{band}/*.fits' OUT=patch42
 #
-# or, in a Makefile of your own: set the variables, then include this file. Touch or add a warp,
-# and only what depends on it is made again; an interrupted step leaves no target.
+# or, in a Makefile of your own: set the variables, then include this file. Touch or add a warp or
+# change an option, and only what depends on it is made again; an interrupted step leaves no target.
 
 # Bands, the one with the most trusted positions first: peaks of a later band that lie close to
 # one of an earlier band are taken for the same source.
@@ -26,6 +26,8 @@ DETECT_OPTIONS      ?=
 MERGE_OPTIONS       ?=
 DEBLEND_OPTIONS     ?=
 RECONSTRUCT_OPTIONS ?=
+# Options in a file; when it changes, everything is made again.
+OPTIONS_FILE ?= $(wildcard coblend.toml)
 
 COADDS  := $(BANDS:%=$(OUT)/coadd_%.fits)
 MATCHED := $(BANDS:%=$(OUT)/matched_%.fits)
@@ -56,21 +58,41 @@ $(LISTS): $(OUT)/warps_%.txt:
 	@test -n "$(call warps_of,$*)" || { echo "no warps of band $*: $(subst {band},$*,$(WARPS))" >&2; exit 1; }
 	@printf '%s\n' $(call warps_of,$*) > $@
 
-$(COADDS): $(OUT)/coadd_%.fits: $(OUT)/warps_%.txt
+# What each step depends on besides files is kept in a file of its own, rewritten when it changes.
+COADD_STAMP       = $(COADD_OPTIONS)
+MATCH_STAMP       = $(REFERENCE) $(MATCH_OPTIONS)
+DETECT_STAMP      = $(DETECT_ON) $(DETECT_OPTIONS)
+MERGE_STAMP       = $(BANDS) $(MERGE_OPTIONS)
+DEBLEND_STAMP     = $(DEBLEND_OPTIONS)
+RECONSTRUCT_STAMP = $(RECONSTRUCT_OPTIONS)
+STEPS  := COADD MATCH DETECT MERGE DEBLEND RECONSTRUCT
+STAMPS := $(STEPS:%=$(OUT)/.options_%)
+define STEP_OPTIONS
+ifneq ($$(strip $$($(1)_STAMP)),$$(strip $$(shell cat $(OUT)/.options_$(1) 2>/dev/null)))
+$(OUT)/.options_$(1): FORCE
+endif
+endef
+$(foreach step,$(STEPS),$(eval $(call STEP_OPTIONS,$(step))))
+
+$(STAMPS): $(OUT)/.options_%:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(strip $($*_STAMP)))' > $@
+
+$(COADDS): $(OUT)/coadd_%.fits: $(OUT)/warps_%.txt $(OUT)/.options_COADD $(OPTIONS_FILE)
 	$(COBLEND) assemble-coadd @$< -o $@ $(OPTIONS) $(COADD_OPTIONS)
 
-$(MATCHED): $(OUT)/matched_%.fits: $(OUT)/coadd_%.fits
+$(MATCHED): $(OUT)/matched_%.fits: $(OUT)/coadd_%.fits $(OUT)/.options_MATCH $(OPTIONS_FILE)
 	$(COBLEND) psf-match $< -o $@ --reference $(REFERENCE) $(OPTIONS) $(MATCH_OPTIONS)
 
-$(DETS): $(OUT)/det_%.fits: $(OUT)/$(DETECT_ON)_%.fits
+$(DETS): $(OUT)/det_%.fits: $(OUT)/$(DETECT_ON)_%.fits $(OUT)/.options_DETECT $(OPTIONS_FILE)
 	$(COBLEND) detect $< -o $@ $(OPTIONS) $(DETECT_OPTIONS)
 
-$(OUT)/merged.fits: $(DETS)
-	$(COBLEND) merge-detections $^ -o $@ $(OPTIONS) $(MERGE_OPTIONS)
+$(OUT)/merged.fits: $(DETS) $(OUT)/.options_MERGE $(OPTIONS_FILE)
+	$(COBLEND) merge-detections $(DETS) -o $@ $(OPTIONS) $(MERGE_OPTIONS)
 
-$(OUT)/deblended.fits: $(OUT)/merged.fits $(COADDS)
-	$(COBLEND) deblend $^ -o $@ $(OPTIONS) $(DEBLEND_OPTIONS)
+$(OUT)/deblended.fits: $(OUT)/merged.fits $(COADDS) $(OUT)/.options_DEBLEND $(OPTIONS_FILE)
+	$(COBLEND) deblend $< $(COADDS) -o $@ $(OPTIONS) $(DEBLEND_OPTIONS)
 
-$(OUT)/footprints.fits: $(OUT)/deblended.fits $(COADDS)
-	$(COBLEND) reconstruct-footprints $^ -o $@ --heavy '$(OUT)/heavy_{band}.fits' \
+$(OUT)/footprints.fits: $(OUT)/deblended.fits $(COADDS) $(OUT)/.options_RECONSTRUCT $(OPTIONS_FILE)
+	$(COBLEND) reconstruct-footprints $< $(COADDS) -o $@ --heavy '$(OUT)/heavy_{band}.fits' \
 	    --residual '$(OUT)/residual_{band}.fits' $(OPTIONS) $(RECONSTRUCT_OPTIONS)

@@ -111,6 +111,44 @@ def test_a_removed_product_is_made_again(project: Path) -> None:
     assert make(project)[:2] == (0, JOINT[1:])
 
 
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ("COADD_OPTIONS=--unit nJy --set 'a=b, c'", "coadd"),
+        ("REFERENCE=gaussian:fwhm=7", "matched"),
+        ("DETECT_OPTIONS=--threshold 4", "det"),
+        ("DETECT_ON=matched", "det"),
+        ("BANDS=r i g", "merge"),
+        ("DEBLEND_OPTIONS=--jobs 2 --set max_iter=500", "deblend"),
+        ("RECONSTRUCT_OPTIONS=--kind model", "reconstruct"),
+    ],
+)
+def test_a_changed_option_repeats_what_depends_on_it(
+    project: Path, change: str, first: str
+) -> None:
+    """And only once."""
+    every = [step.format(band=band) for step in STEPS.values() for band in "gri"]
+    expected = {
+        "coadd": [*every, *JOINT],
+        "matched": [e for e in every if "match" in e],
+        "det": [*(e for e in every if "det" in e), *JOINT],
+        "merge": JOINT,
+        "deblend": JOINT[1:],
+        "reconstruct": JOINT[2:],
+    }[first]
+    make(project)
+    assert make(project, change)[:2] == (0, sorted(expected))
+    assert make(project, change)[:2] == (0, [])
+
+
+def test_a_changed_file_of_options_repeats_everything(project: Path) -> None:
+    make(project)
+    (project / "coblend.toml").write_text("[common]\n")
+    later(project / "coblend.toml")
+    code, made, _ = make(project)
+    assert (code, len(made)) == (0, 12)
+
+
 def test_a_failing_step_leaves_no_target_and_make_resumes(project: Path) -> None:
     code, made, messages = make(project, BREAK="deblend")
     assert code == 2
