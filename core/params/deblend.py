@@ -10,8 +10,8 @@ from coblend.core.params.field import Checked, option
 
 _LIBRARY: Mapping[str, Any] = {
     "start": "reference", "optimizer": "adaprox", "edge": "zero", "noise_stat": "mean",
-    "spectrum_step": 1.0, "gradient_floor": 0.0, "rescale_spectra": False, "min_iter": 15,
-    "resize_every": 10, "patience": 1, "final_spectra": False, "kernel_reg": 0.0,
+    "stats_mask": (), "spectrum_step": 1.0, "gradient_floor": 0.0, "rescale_spectra": False,
+    "min_iter": 15, "resize_every": 10, "patience": 1, "final_spectra": False, "kernel_reg": 0.0,
     "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False,
 }  # fmt: skip
 """The reference system's library at its own defaults, faults included."""
@@ -146,6 +146,7 @@ class DeblendParams(Checked):
             "min_iter": 5, "resize_every": 3, "background_thresh": 1.0,
             "initial_background_thresh": 1.0, "spectrum_step": 0.1, "split": "always",
             "coupling_passes": 0, "max_spectrum_cutoff": 1_000_000,
+            "stats_mask": ("SAT", "INTRP", "NO_DATA"),
         },
     }  # fmt: skip
     FIXED: ClassVar[Mapping[str, tuple[str, str]]] = {
