@@ -21,7 +21,7 @@ from coblend.cli.config import (
     without_folder,
 )
 from coblend.cli.report import emit, setup_logging
-from coblend.cli.run import Run
+from coblend.cli.run import Run, parse_size
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import default_of, options_of, span
 
@@ -44,6 +44,7 @@ class Command(click.Command):
         params_class: type,
         examples: Sequence[str] = (),
         common: Sequence[click.Option] = (),
+        partial: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -51,6 +52,7 @@ class Command(click.Command):
         self.params_class = params_class
         self.examples = tuple(examples)
         self.common = tuple(common)
+        self.partial = partial
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; ``--dump-config`` needs neither inputs nor an output."""
@@ -85,10 +87,14 @@ class Command(click.Command):
                     formatter.write(_wrapped(example, formatter.width))
         formatter.write_paragraph()
         more = any(option.name == "help_all" for option in self.common)
+        partial = {3: "too many failed blends"} if self.partial else {}
+        codes = {0: "done", 2: "usage", **partial, 65: "unusable input", 66: "missing input"}
+        if more:
+            codes |= {73: "output exists", 74: "disk", 75: "try again", 78: "configuration"}
+        listed = ", ".join(f"{code} {text}" for code, text in codes.items())
         formatter.write_text(
             (f"All options: {ctx.command_path} --help-all. " if more else "")
-            + "Exit codes: 0 done, 2 usage, 3 too many failed blends, 65 unusable input, 66 "
-            "missing input, 73 output exists, 74 disk, 75 try again, 78 configuration."
+            + f"Exit codes: {listed}."
         )
 
 
@@ -99,6 +105,7 @@ def command(
     examples: Sequence[str] = (),
     writes: bool = True,
     looks: bool = False,
+    partial: bool = False,
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a click command of ``callback(run, params, **arguments)``.
 
@@ -115,6 +122,8 @@ def command(
         Whether the command has ``-o/--output``.
     looks : bool
         Whether it only looks at files: it then has no options of runs that make something.
+    partial : bool
+        Whether it may finish although blends failed, with exit code 3.
     """
 
     def decorate(callback: Callable[..., None]) -> Command:
@@ -135,6 +144,7 @@ def command(
             params_class=params_class,
             examples=examples,
             common=_report_options() if looks else [*_run_options(), *_report_options()],
+            partial=partial,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
 
@@ -156,6 +166,7 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     check_environment({name: cls})
     common = resolve(CommonParams, name, given=shared, assignments=assignments, files=files)
     options = resolve(cls, name, given=own, assignments=assignments, files=files, preset=preset)
+    parse_size(common.params.max_memory)
     if values.pop("dump_config", False):
         emit(dump({"common": common, name: options}))
         return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @command(
     "deblend",
     DeblendParams,
+    partial=True,
     examples=(
         "coblend deblend merged.fits coadd_*.fits -o deblended.fits",
         "coblend deblend merged.fits g=coadd_g.fits r=coadd_r.fits -o deblended.fits -j 4",
@@ -32,7 +33,20 @@ if TYPE_CHECKING:
 )
 @click.argument("merged", metavar="MERGED")
 @click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
-def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, ...]) -> None:
+@click.option(
+    "--psf",
+    "psfs",
+    multiple=True,
+    metavar="[BAND=]SPEC",
+    help="PSF in place of the file's, e.g. r=r.psf or gaussian:fwhm=4.5; repeat it.",
+)
+def deblend(
+    run: Run,
+    params: DeblendParams,
+    merged: str,
+    exposures: tuple[str, ...],
+    psfs: tuple[str, ...],
+) -> None:
     """Split the parents of MERGED into their sources.
 
     Every source is a spectrum times a shape that falls off monotonically from its peak (or two
@@ -46,9 +60,10 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.deblend.models import write_models
     from coblend.io.detect.detections import read_detections
-    from coblend.io.exposure.exposures import read_cube
-    from coblend.io.fits.specs import parse_band_spec, parse_spec
+    from coblend.io.exposure.exposures import band_psfs, read_cube
+    from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
 
+    exposures = tuple(expand_lists(exposures))
     run.add_input("merged", parse_spec(merged).path)
     for exposure in exposures:
         run.add_input("exposure", parse_band_spec(exposure)[1].path)
@@ -59,7 +74,7 @@ def deblend(run: Run, params: DeblendParams, merged: str, exposures: tuple[str, 
             "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
         )
     detections = read_detections(merged)
-    cube = read_cube(exposures)
+    cube = read_cube(exposures, psfs=band_psfs(psfs))
     work = plan(detections, cube, params)
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
                "n_fitted": len(work.fitted)}  # fmt: skip

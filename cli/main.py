@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -67,6 +68,16 @@ class LazyGroup(click.Group):
         loaded: click.Command = getattr(import_module(f"coblend.cli.{module}"), module)
         return loaded
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand, or say which name is near."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, 1, 0.5)
+            ctx.fail(f"no command {name!r}" + (f": did you mean {close[0]}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the arguments of the program; ``--help`` prints here."""
         with _pipe_may_close():
@@ -104,7 +115,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoRet
     _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
-    arguments = list(sys.argv[1:] if args is None else args)
+    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     sys.exit(run(arguments, prog_name))
 
 
@@ -124,8 +135,10 @@ def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return _report(2, error.format_message(), arguments, shown=True)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        page = context.command_path if context else prog_name
+        text = error.format_message().rstrip(".")
+        return _report(2, f"{text}\n  see {page} --help", arguments)
     except (click.Abort, KeyboardInterrupt):
         return _report(130, "interrupted", arguments)
     except CoblendError as error:
@@ -176,11 +189,10 @@ def _bug(error: Exception) -> str:
     )
 
 
-def _report(code: int, message: str, arguments: Sequence[str], *, shown: bool = False) -> int:
-    if "-vv" in arguments and not shown and sys.exc_info()[0] is not None:
+def _report(code: int, message: str, arguments: Sequence[str]) -> int:
+    if "-vv" in arguments and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    if not shown:
-        click.echo(f"coblend: {message}", err=True)
+    click.echo(f"coblend: {message}", err=True)
     if "--json" in arguments:
         with suppress(OSError):  # standard output may be what failed
             click.echo(json.dumps({"status": "error", "exit": code, "message": message}))

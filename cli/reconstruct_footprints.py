@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @command(
     "reconstruct-footprints",
     ReconstructParams,
+    partial=True,
     examples=(
         "coblend reconstruct-footprints deblended.fits coadd_g.fits coadd_r.fits "
         "-o footprints.fits",

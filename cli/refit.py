@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @command(
     "refit",
     RefitParams,
+    partial=True,
     examples=(
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12",
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --only failed",
@@ -34,7 +35,20 @@ if TYPE_CHECKING:
 )
 @click.argument("deblended")
 @click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
-def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, ...]) -> None:
+@click.option(
+    "--psf",
+    "psfs",
+    multiple=True,
+    metavar="[BAND=]SPEC",
+    help="PSF in place of the file's, for parents without models; repeat it.",
+)
+def refit(
+    run: Run,
+    params: RefitParams,
+    deblended: str,
+    exposures: tuple[str, ...],
+    psfs: tuple[str, ...],
+) -> None:
     """Fit blends of DEBLENDED again, starting from their models.
 
     Chosen are the blends named by --blend, those of a kind (--only), and those that peaks are
@@ -52,7 +66,7 @@ def refit(run: Run, params: RefitParams, deblended: str, exposures: tuple[str, .
         run.report({"n_parent": len(rows)})
         if run.dry_run:
             return
-        cube = _read_cube(run, exposures, models, rows)
+        cube = _read_cube(run, exposures, psfs, models, rows)
         edits = [_edit(models, row, cube, add, drop) for row in rows]
         if params.suggest_peaks:
             _write_suggestions(run, params, models, edits)
@@ -120,19 +134,25 @@ def _choose(
     return sorted(rows)
 
 
-def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: list[int]) -> Cube:
+def _read_cube(
+    run: Run,
+    exposures: tuple[str, ...],
+    psfs: tuple[str, ...],
+    models: ModelFile,
+    rows: list[int],
+) -> Cube:
     """Smallest part of the exposures that holds the chosen parents, bands as in the models."""
     from coblend.core.box import Box
     from coblend.core.exposure import Cube
     from coblend.io.exposure.checks import require_band, require_same_wcs
-    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.exposure.exposures import band_psfs, read_exposure, with_psf
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     table = models.table("PARENTS")[rows]
     boxes = [Box(*(int(row[name]) for name in ("y0", "x0", "ny", "nx"))) for row in table]
     box = Box.union(boxes) if boxes else Box(models.box.y0, models.box.x0, 1, 1)
     section = box.shift(-models.box.y0, -models.box.x0)
-    found = {}
+    found, given = {}, band_psfs(psfs)
     for argument in expand_lists(exposures):
         band, spec = parse_band_spec(argument)
         run.add_input("exposure", spec.path)
@@ -153,7 +173,7 @@ def _read_cube(run: Run, exposures: tuple[str, ...], models: ModelFile, rows: li
         require_same_wcs(
             models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path
         )  # fmt: skip
-        found[exposure.band] = exposure
+        found[exposure.band] = with_psf(exposure, given)
     missing = [band for band in models.bands if band not in found]
     if missing:
         raise FormatError(f"no exposure of band {missing[0]} is given", models.path)

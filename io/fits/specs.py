@@ -78,7 +78,7 @@ def parse_section(text: str) -> Box:
     """
     match = _SECTION.match(text)
     if match is None:
-        raise ParameterError(f"section {text!r} is not x1:x2,y1:y2")
+        raise ParameterError(f"section {text!r} is not x1:x2,y1:y2, pixels counted from 1")
     x1, x2, y1, y2 = (int(g) for g in match.groups())
     if x1 < 1 or y1 < 1 or x2 < x1 or y2 < y1:
         raise ParameterError(f"section {text!r} is empty; FITS sections count from 1")
