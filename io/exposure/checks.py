@@ -34,7 +34,8 @@ def require_psf(exposure: Exposure, path: str) -> None:
         raise FormatError(
             "no PSF",
             path,
-            hint="add an HDU PSF (a stamp, a grid, or a PSFEx table), see docs/formats.md",
+            hint="give one with --psf x.psf where the command has that option, or add an HDU "
+            "PSF (a stamp, a grid, or a PSFEx table), see docs/formats.md",
         )
 
 

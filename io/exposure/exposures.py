@@ -5,15 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import CoblendError, FormatError, ShapeMismatchError
+from coblend.core.errors import (
+    CoblendError,
+    FormatError,
+    ParameterError,
+    ShapeMismatchError,
+)
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
 from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.psf import Psf
 from coblend.io.exposure.checks import (
     describe_box,
     require_band,
@@ -127,7 +134,34 @@ def band_of(spec: FileSpec) -> str:
         return _band_of(_merged_header(file, index), file.path)
 
 
-def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
+def band_psfs(texts: Sequence[str]) -> dict[str, Psf]:
+    """PSFs given as ``[BAND=]SPEC``; that of "" stands for all bands without one of their own.
+
+    Raises
+    ------
+    ParameterError
+        A band is given twice.
+    """
+    found: dict[str, Psf] = {}
+    for text in texts:
+        head, equals, rest = text.partition("=")
+        named = bool(equals) and re.fullmatch(r"\w+", head) is not None
+        band, spec = (head, rest) if named else ("", text)
+        if band in found:
+            raise ParameterError(f"psf: band {band or '(any)'} has two PSFs")
+        found[band] = parse_psf_spec(spec)
+    return found
+
+
+def with_psf(exposure: Exposure, psfs: Mapping[str, Psf]) -> Exposure:
+    """Put a PSF of `band_psfs` in place of the file's."""
+    psf = psfs.get(exposure.band, psfs.get(""))
+    return exposure if psf is None else replace(exposure, psf=psf)
+
+
+def read_cube(
+    arguments: Sequence[str], *, need_psf: bool = True, psfs: Mapping[str, Psf] | None = None
+) -> Cube:
     """Read exposures of several bands that share one pixel grid.
 
     Parameters
@@ -136,6 +170,8 @@ def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
         ``[BAND=]FILE[HDU]`` each.
     need_psf : bool
         Whether an exposure without a PSF is refused.
+    psfs : mapping of str to Psf, optional
+        PSFs in place of the files', see `band_psfs`.
 
     Raises
     ------
@@ -148,7 +184,7 @@ def read_cube(arguments: Sequence[str], *, need_psf: bool = True) -> Cube:
     paths: list[str] = []
     for argument in arguments:
         band, spec = parse_band_spec(argument)
-        exposure = read_exposure(spec, band=band)
+        exposure = with_psf(read_exposure(spec, band=band), psfs or {})
         require_band(exposure, spec.path)
         if need_psf:
             require_psf(exposure, spec.path)

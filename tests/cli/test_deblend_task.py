@@ -126,6 +126,42 @@ def test_names_of_the_reference_system(cli: Cli, bands: list[str]) -> None:
     assert "only fallback=true" in done.err
 
 
+def test_psfs_and_exposures_given_apart(cli: Cli, in_folder: Path, fields) -> None:
+    """``--psf`` where the files have none, and a list of files: the same catalogue."""
+    cube, detections = fields.make_scene([PAIR, LONE], (130, 130))
+    names = fields.save(cube, detections, in_folder)
+    assert cli("deblend", "merged.fits", *names, "-o", "with.fits", *FAST).code == 0
+    fields.save(replace(cube, psfs=(None,) * 3), detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "one.fits", *FAST)
+    assert done.code == 65
+    assert "--psf" in done.err
+    Path("list").write_text("\n".join(names))
+    spec = f"gaussian:sigma={fields.SIGMA},size=21"
+    done = cli("deblend", "merged.fits", "@list", "-o", "one.fits", "--psf", spec, "--psf",
+               f"g={spec}", *FAST)  # fmt: skip
+    assert done.code == 0, done.err
+    one, other = (read_models(name).objects for name in ("with.fits", "one.fits"))
+    np.testing.assert_allclose(one["model_flux_g"], other["model_flux_g"], rtol=1e-3)
+    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", "--psf", spec, "--psf", spec)
+    assert done.code == 2
+    assert "two PSFs" in done.err
+
+
+def test_epochs_of_one_filter(cli: Cli, in_folder: Path, fields) -> None:
+    """Three exposures of one band under names of their own; a star that varies is followed."""
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE], (130, 130))
+    names = fields.save(replace(cube, bands=("r", "r2", "r3")), detections, in_folder)
+    with open_fits("r3.fits") as f:
+        assert f.header("IMAGE")["BAND"] == "r3"
+    epochs = [f"night{i}={name}" for i, name in enumerate(names)]
+    done = cli("deblend", "merged.fits", *epochs, "-o", "one.fits")
+    assert done.code == 0, done.err
+    objects = read_models("one.fits").objects
+    truth = np.array([4000, 2500, 1500, 3000, 3000, 2000])
+    for i, factor in enumerate(fields.COLOUR):
+        np.testing.assert_allclose(objects[f"model_flux_night{i}"], factor * truth, rtol=0.05)
+
+
 REFERENCE = """
 minIter = 5
 maxIter = 300
