@@ -57,6 +57,10 @@ demo: chain
 	@echo '  footprints.fits         catalogue with the flux of every object in every band'
 	@echo '  heavy_<band>.fits       pixels of every object'
 	@echo '  residual_<band>.fits    what the models leave'
+	@if $(BIN)/python -c 'import matplotlib' 2>/dev/null; then \
+	    $(COBLEND) show scene $(OUT)/deblended.fits $(COADDS) -o $(OUT)/scene.png -q --overwrite && \
+	    echo '  scene.png               observed, models, residual'; \
+	else echo 'For a picture: $(BIN)/python -m pip install matplotlib; make demo'; fi
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
