@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coblend.cli.coadd_engine import Mark
     from coblend.cli.coadd_inputs import Field
     from coblend.cli.compare_warp import Comparison
-    from coblend.core.box import Box
     from coblend.core.coadd.plan import SlabPlan
-    from coblend.core.coadd.samples import WarpPart
     from coblend.core.exposure import HeaderValue
     from coblend.core.psf.base import Psf
     from coblend.io.coadd.coadds import Edit, PlaneStore
-
-    Mark = tuple[int, Callable[[Box], NDArray[np.bool_]]]
 
 log = logging.getLogger("coblend")
 
@@ -47,43 +44,44 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     """Combine WARPs, which share one pixel grid, into a coadd.
 
     A WARP is a file with IMAGE, MASK and VARIANCE, or an image with a weight map; @FILE stands
-    for the files listed in FILE. Warps may cover parts of the coadd; it covers all of them.
-    With --kind chi2 the inputs are coadds of different bands, and the result is for detection.
+    for the files listed in FILE: text, or a FITS or ECSV table with a column file and any of
+    weight, scale, zero_point, psf, psf_matched. Warps may cover parts of the coadd; it covers
+    all of them, or the pixels of --like. With --kind chi2 the inputs are coadds of different
+    bands, and the result is for detection.
     """
-    from coblend.cli.coadd_inputs import Field, open_warps
-    from coblend.core.coadd.plan import plan_slabs
-    from coblend.io.coadd.coadds import PlaneStore
+    from coblend.cli.coadd_engine import by_inputs, by_slabs, fill, keep_freed_pages, plan_coadd
+    from coblend.cli.coadd_inputs import Field, open_warps, require_weights, room_for
+    from coblend.io.coadd.inputs import read_lists
 
     if params.kind == "chi2":
         from coblend.cli.chi2_coadd import chi2_coadd
 
         chi2_coadd(run, params, warps)
         return
-    field = Field.of(open_warps(warps), params, run)
+    keep_freed_pages()
+    listed = read_lists(warps)
+    require_weights(listed, params)
+    field = Field.of(open_warps(listed), params, run)
     interpolate = _interpolates(run, params, field)
     _warn_of_few(field)
-    dtypes = _dtypes(params, field)
-    n_bytes = PlaneStore.n_bytes(dtypes, field.box.shape)
-    in_memory = 4 * n_bytes < run.max_memory
-    plan = plan_slabs(
-        field.box, len(field.warps), run.max_memory - in_memory * n_bytes,
-        threads=run.jobs, tiles=field.tiled, input_map=params.input_map,
-    )  # fmt: skip
-    if run.dry_run:
-        run.report(_plan_summary(field, plan))
-        return
-    comparison = _compare(field, params, run)
-    table = field.weigh(params)
-    if comparison is not None:
-        field = field.with_epochs(comparison.epochs)
-    marks = _marks(run, params, field, comparison)
-    folder = None if in_memory else os.path.dirname(os.path.abspath(run.output))
-    with PlaneStore(folder, dtypes, field.box.shape) as store:
-        typical = _fill(store, field, plan, table, marks, run)
+    with ExitStack() as resources:
+        store = resources.enter_context(room_for(run, _dtypes(params, field), field.box.shape))
+        plan, once = plan_coadd(field, params, run, store.n_bytes_in_memory)
+        if run.dry_run:
+            run.report(_plan_summary(field, plan))
+            return
+        partners = [entry.psf_matched for entry in listed]
+        comparison = _compare(field, params, run, partners, resources)
+        if comparison is not None:
+            field = field.with_epochs(comparison.epochs)
+        table = field.table() if once else field.weigh(params)
+        marks = _marks(run, params, field, comparison)
+        combine = by_inputs if once else by_slabs
+        typical = fill(store, combine(field, plan, table, params, run), table, marks)
         edits = _interpolation(field, typical) if interpolate else {}
         psf = _write(run, params, field, table, store, edits, comparison)
-    if comparison is not None and params.template:
-        _write_template(run, params, field, comparison)
+        if comparison is not None and params.template:
+            _write_template(run, params, field, comparison)
     run.report(_result_summary(field, table, psf, comparison), _input_rows(table))
 
 
@@ -96,13 +94,17 @@ def _warn_of_few(field: Field) -> None:
         )  # fmt: skip
 
 
-def _compare(field: Field, params: CoaddParams, run: Run) -> Comparison | None:
-    """Look for artifacts, if asked to."""
+def _compare(
+    field: Field, params: CoaddParams, run: Run, partners: Sequence[str], resources: ExitStack
+) -> Comparison | None:
+    """Look for artifacts, if asked to; the partners are those of a table of inputs."""
     if params.reject == "none":
         return None
     from coblend.cli.compare_warp import compare_warps
 
-    return compare_warps(field, params, run)
+    given = all(partners) and not params.psf_matched
+    partners = partners if given else params.psf_matched
+    return compare_warps(field, params, run, partners, resources)
 
 
 def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:
@@ -134,7 +136,8 @@ def _marks(
     if comparison is not None:
         edges = comparison.edges
         bits = planes.value(["SENSOR_EDGE", "INEXACT_PSF"])
-        marks.append((bits, lambda box: edges[box.slices(field.box)]))
+        frame = field.box
+        marks.append((bits, lambda box: edges.plane((box.y0 - frame.y0) * frame.nx, box.shape)))
     return marks
 
 
@@ -146,54 +149,6 @@ def _dtypes(params: CoaddParams, field: Field) -> dict[str, str]:
     dtypes = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}
     n_planes = map_planes(len(field.warps)) if params.input_map else 0
     return dtypes | dict.fromkeys(input_map_names(n_planes), "i4")
-
-
-def _fill(
-    store: PlaneStore,
-    field: Field,
-    plan: SlabPlan,
-    table: NDArray[Any],
-    marks: Sequence[Mark],
-    run: Run,
-) -> float:
-    """Combine slab after slab; adds the pixel counts to the table; returns a typical value."""
-    import numpy as np
-
-    from coblend.cli.coadd_inputs import read_ahead
-    from coblend.core.coadd.stack import stack
-    from coblend.io.coadd.coadds import INPUT_MAP, input_map_names
-
-    def read(box: Box) -> tuple[Box, list[WarpPart]]:
-        return box, field.parts(box, table)
-
-    n_input = len(field.warps)
-    sampled = []
-    every = -(-field.box.area // _SAMPLE)
-    with run.progress("coadd", field.box.ny) as advance:
-        for box, parts in read_ahead(read, plan.slabs(), run.jobs):
-            done = stack(
-                parts, box, field.rules,
-                n_input=n_input, threads=run.jobs, input_map=INPUT_MAP in store.dtypes,
-            )  # fmt: skip
-            for bits, where in marks:
-                done.mask[where(box)] |= bits
-            store.append(
-                IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=done.n_image,
-                WEIGHT=done.weight,
-                **dict(zip(input_map_names(len(done.input_map)), done.input_map, strict=True)),
-            )  # fmt: skip
-            for column, count in zip(_COUNTS, done.counts.T, strict=True):
-                table[column] += count
-            rows = done.image[(field.box.y0 - box.y0) % every :: every]
-            sampled.append(rows[np.isfinite(rows)])
-            advance(box.ny)
-            del parts, done  # before the next slab is read
-    values = np.concatenate(sampled)
-    return float(np.median(values)) if values.size else 0.0
-
-
-_SAMPLE = 1 << 20
-_COUNTS = ("good_pixels", "clipped_pixels", "rejected_pixels")
 
 
 def _interpolation(field: Field, fallback: float) -> dict[str, Edit]:
@@ -230,6 +185,7 @@ def _write(
     comparison: Comparison | None,
 ) -> Psf | None:
     """Write the coadd; return its PSF."""
+    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
     from coblend.core.coadd.psf import tabulated
     from coblend.core.psf.coadd import CoaddPsf
     from coblend.io.coadd.coadds import write_input_psfs, write_planes
@@ -246,25 +202,20 @@ def _write(
             write_psf(out, psf)
         write_input_psfs(out, table, psfs)
         if comparison is not None:
-            out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
+            out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
     return psf
 
 
 def _write_template(run: Run, params: CoaddParams, field: Field, comparison: Comparison) -> None:
-    import numpy as np
+    from coblend.io.coadd.coadds import write_planes
 
-    from coblend.core.exposure import Exposure, fill_no_data
-    from coblend.io.exposure.exposures import write_exposure
-
-    image, variance = comparison.template.image, comparison.template.variance
-    mask = np.zeros(image.shape, np.int32)
-    fill_no_data(image, mask, variance, field.rules.planes)
-    template = Exposure(
-        image, mask, variance, field.box, field.rules.planes,
-        band=field.warps[0].file.info.band, unit=field.calibration.unit, wcs=field.wcs,
-    )  # fmt: skip
+    header = {"BUNIT": field.calibration.unit, "BAND": field.warps[0].file.info.band}
     with run.create("exposure/1", path=params.template) as out:
-        write_exposure(out, template, compress=params.compress)
+        write_planes(
+            out, comparison.template, field.box, field.rules.planes, wcs=field.wcs,
+            header={key: value for key, value in header.items() if value},
+            compress=params.compress,
+        )  # fmt: skip
 
 
 def _header(field: Field, table: NDArray[Any], has_psf: bool) -> dict[str, HeaderValue]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,10 +25,11 @@ from coblend.core.errors import FormatError, ParameterError
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.coadd import InputPsf
-from coblend.io.coadd.coadds import inputs_table
-from coblend.io.coadd.warps import WarpFile, offset_to, open_warp, require_same_band
+from coblend.io.coadd.coadds import PlaneStore, inputs_table
+from coblend.io.coadd.grid import Grid, offset_to, read_grid
+from coblend.io.coadd.inputs import Listed
+from coblend.io.coadd.warps import WarpFile, open_warp, require_same_band
 from coblend.io.exposure.checks import require_same_wcs
-from coblend.io.fits.specs import expand_lists
 from coblend.io.sky.wcs import shift_cards
 
 if TYPE_CHECKING:
@@ -70,82 +72,111 @@ class Field:
     """Warps on one grid, and what they have in common."""
 
     warps: tuple[PlacedWarp, ...]
-    box: Box
+    grid: Grid
     rules: StackRules
     calibration: Calibration
-    wcs: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        files: Sequence[WarpFile],
-        params: CoaddParams,
-        run: Run,
-        *,
-        like: Field | None = None,
-        role: str = "warp",
-    ) -> Field:
-        """Check that the files belong together, and with ``like``, and place them."""
-        run_first = files[0].info
-        first = run_first if like is None else like.warps[0].file.info
-        require_same_band([first, *(file.info for file in files)])
-        calibration, scales = common_calibration(
-            [Calibration(f.info.unit, f.info.zero_point) for f in files],
-            [f.info.path for f in files],
-            params.zero_point() if like is None else like.calibration.zero_point,
-        )
-        planes = MaskPlanes() if like is None else like.rules.planes
-        warps = []
-        for file, scale in zip(files, scales, strict=True):
-            warp = file.info
-            run.add_input(role, warp.path)
-            planes = planes.union(warp.planes)
-            offset = offset_to(warp, first)
-            box = warp.box.shift(*offset)
-            require_same_wcs(first.wcs, first.box, first.path, warp.wcs, box, warp.path)
-            field = _variation(file, offset, box, params.zp_interp)
-            warps.append(PlacedWarp(file, offset, box, scale, variation=field))
-        box = Box.union(warp.box for warp in warps) if like is None else like.box
-        wcs = shift_cards(first.wcs, box.y0 - first.box.y0, box.x0 - first.box.x0)
-        return cls(tuple(warps), box, StackRules.of(params, planes), calibration, wcs)
 
     @property
-    def tiled(self) -> bool:
-        """Whether reading few rows costs as much as reading a tile of them."""
-        return not all(warp.file.straight for warp in self.warps)
+    def box(self) -> Box:
+        """Pixels of the coadd."""
+        return self.grid.box
+
+    @property
+    def wcs(self) -> tuple[str, ...]:
+        """Celestial WCS, array coordinates."""
+        return self.grid.wcs
+
+    @classmethod
+    def of(cls, files: Sequence[WarpFile], params: CoaddParams, run: Run) -> Field:
+        """Check that the files belong together and place them; ``--like`` gives the grid."""
+        first = files[0].info.grid
+        if params.like:
+            first = read_grid(params.like)
+            run.add_input("grid", first.path)
+        require_same_band([file.info for file in files])
+        planes = MaskPlanes()
+        for file in files:
+            planes = planes.union(file.info.planes)
+        calibration, warps = _placed(files, first, params, params.zero_point())
+        box = first.box if params.like else Box.union(warp.box for warp in warps)
+        offset = box.y0 - first.box.y0, box.x0 - first.box.x0
+        grid = Grid(first.path, box, shift_cards(first.wcs, *offset), first.framed)
+        for warp in warps:
+            run.add_input("warp", warp.file.info.path)
+        warps = tuple(replace(warp, box=warp.box & box) for warp in warps)
+        return cls(warps, grid, StackRules.of(params, planes), calibration)
+
+    def partners(self, files: Sequence[WarpFile], params: CoaddParams, run: Run) -> Field:
+        """Place other files, one for each warp, on the same grid and scale."""
+        require_same_band([*(warp.file.info for warp in self.warps), *(f.info for f in files)])
+        planes = self.rules.planes
+        for file in files:
+            run.add_input("psf-matched", file.info.path)
+            planes = planes.union(file.info.planes)
+        calibration, warps = _placed(files, self.grid, params, self.calibration.zero_point)
+        warps = tuple(replace(warp, box=warp.box & self.box) for warp in warps)
+        return Field(warps, self.grid, StackRules.of(params, planes), calibration)
+
+    @property
+    def block(self) -> int:
+        """Rows that cost no more to read than one."""
+        if any(warp.file.whole for warp in self.warps):
+            return self.box.ny
+        return 1 if all(warp.file.straight for warp in self.warps) else TILE
+
+    @staticmethod
+    def sample_tile(warp: PlacedWarp) -> int:
+        """Side of the square parts that a sample of a warp is read in; 1: rows."""
+        return 1 if warp.file.straight else TILE
 
     def with_epochs(self, epochs: Sequence[EpochMask]) -> Field:
         """Return the field with the masks changed by a comparison."""
         pairs = zip(self.warps, epochs, strict=True)
         return replace(self, warps=tuple(replace(w, epoch=epoch) for w, epoch in pairs))
 
+    def table(self) -> NDArray[Any]:
+        """Make the INPUTS table; weights are for `weigh` to find."""
+        table = inputs_table([warp.file.info for warp in self.warps])
+        for row, warp in zip(table, self.warps, strict=True):
+            box = warp.box
+            row["scale"], (row["dy"], row["dx"]) = warp.scale, warp.offset
+            row["y0"], row["x0"], row["ny"], row["nx"] = box.y0, box.x0, box.ny, box.nx
+        return table
+
     def weigh(self, params: CoaddParams) -> NDArray[Any]:
-        """Make the INPUTS table with weights; warn of warps that cannot be used.
+        """Make the INPUTS table with weights; warn of warps that cannot be used."""
+        table = self.table()
+        for i, warp in enumerate(self.warps):
+            self.weigh_one(table[i], warp, params, partial(warp.part, i, field=self))
+        self.require_some(table)
+        return table
+
+    def weigh_one(
+        self, row: Any, warp: PlacedWarp, params: CoaddParams, read: Callable[[Box], WarpPart]
+    ) -> None:
+        """Fill the weight of a row of INPUTS; ``read`` gives pixels of the warp."""
+        variance = self._mean_variance(warp, params, read) if warp.box.area else np.nan
+        row["mean_variance"], row["weight"] = variance, _weight(warp, variance, params)
+        row["used"] = np.isfinite(variance) and 0 < row["weight"] < np.inf
+        if not row["used"]:
+            reason = "WEIGHT" if np.isfinite(variance) else "EMPTY"
+            row["reason"] = reason if warp.box.area else "NOOVERLAP"
+            row["weight"] = 0.0
+            log.warning("%s: left out: %s", warp.file.info.path, _REASONS[row["reason"]])
+
+    def require_some(self, table: NDArray[Any]) -> None:
+        """Refuse to make a coadd of nothing.
 
         Raises
         ------
         FormatError
-            When none can be used.
+            When no warp can be used.
         """
-        table = inputs_table([warp.file.info for warp in self.warps])
-        for row, warp in zip(table, self.warps, strict=True):
-            variance = self._mean_variance(warp, params)
-            row["scale"], row["mean_variance"] = warp.scale, variance
-            box = warp.box
-            row["dy"], row["dx"] = warp.offset
-            row["y0"], row["x0"], row["ny"], row["nx"] = box.y0, box.x0, box.ny, box.nx
-            row["weight"] = 1 / variance if params.weight == "mean-variance" else 1.0
-            row["used"] = np.isfinite(variance) and np.isfinite(row["weight"])
-            if not row["used"]:
-                row["reason"] = "EMPTY" if np.isnan(variance) else "WEIGHT"
-                row["weight"] = 0.0
-                log.warning("%s: left out: no usable pixel", warp.file.info.path)
         if not table["used"].any():
             raise FormatError(
                 f"nothing to coadd: none of the {len(table)} inputs has a usable pixel",
                 self.warps[0].file.info.path,
             )
-        return table
 
     def parts(self, box: Box, table: NDArray[Any]) -> list[WarpPart]:
         """Pixels of all warps used that fall into ``box``."""
@@ -172,21 +203,62 @@ class Field:
                 )
         return sources
 
-    def _mean_variance(self, warp: PlacedWarp, params: CoaddParams) -> float:
-        blocks = sample_boxes(warp.box, 1 if warp.file.straight else TILE)
+    def _mean_variance(
+        self, warp: PlacedWarp, params: CoaddParams, read: Callable[[Box], WarpPart]
+    ) -> float:
         value = float("nan")
-        for boxes in (blocks, [warp.box]):
-            parts = [warp.part(0, box, self) for box in boxes]
+        for boxes in (sample_boxes(warp.box, self.sample_tile(warp)), [warp.box]):
             usable = [
                 usable_variance(
                     part.image, part.mask, part.variance * np.square(part.scale), self.rules.bad
                 )
-                for part in parts
+                for part in map(read, boxes)
             ]
             value = clipped_mean(np.concatenate(usable), params.sigma_clip, params.clip_iter)
-            if np.isfinite(value) or blocks == [warp.box]:
+            if np.isfinite(value) or boxes == [warp.box]:
                 break
         return value
+
+
+_REASONS = {
+    "EMPTY": "no usable pixel",
+    "WEIGHT": "its weight is zero or not finite",
+    "NOOVERLAP": "does not overlap the coadd",
+}
+
+
+def _weight(warp: PlacedWarp, variance: float, params: CoaddParams) -> float:
+    if params.weight == "mean-variance":
+        return 1 / variance
+    if params.weight == "column":
+        return float(warp.file.info.weight or 0)
+    return 1.0
+
+
+def _placed(
+    files: Sequence[WarpFile], grid: Grid, params: CoaddParams, zero_point: float | None
+) -> tuple[Calibration, tuple[PlacedWarp, ...]]:
+    """Place files on a grid and scale them; a scale of a table of inputs needs no zero point."""
+    given = [file.info.scale for file in files]
+    rest = [file for file, scale in zip(files, given, strict=True) if scale is None]
+    calibration, scales = Calibration(files[0].info.unit, zero_point), iter([1.0])
+    if rest:
+        calibration, found = common_calibration(
+            [Calibration(f.info.unit, f.info.zero_point) for f in rest],
+            [f.info.path for f in rest],
+            zero_point,
+        )
+        scales = iter(found)
+    warps = []
+    for file, factor in zip(files, given, strict=True):
+        info = file.info
+        offset = offset_to(info.grid, grid)
+        box = info.box.shift(*offset)
+        require_same_wcs(grid.wcs, grid.box, grid.path, info.wcs, box, info.path)
+        scale = next(scales) if factor is None else factor
+        field = _variation(file, offset, box, params.zp_interp)
+        warps.append(PlacedWarp(file, offset, box, scale, variation=field))
+    return calibration, tuple(warps)
 
 
 def _variation(
@@ -204,24 +276,40 @@ def _variation(
         raise FormatError(error.message, file.info.path, "ZPGRID") from error
 
 
-def open_warps(arguments: Iterable[str]) -> list[WarpFile]:
-    """Read what the headers of all inputs tell; lists are expanded.
+def open_warps(listed: Sequence[Listed]) -> list[WarpFile]:
+    """Read what the headers of all inputs tell.
 
     Raises
     ------
     ParameterError
         There is none, or one is given twice.
     """
-    arguments = expand_lists(arguments)
-    if not arguments:
+    if not listed:
         raise ParameterError("no warps given: the lists are empty")
     seen: set[str] = set()
-    for argument in arguments:
-        key = os.path.realpath(argument)
+    for entry in listed:
+        key = os.path.realpath(entry.file)
         if key in seen:
-            raise ParameterError(f"input {argument} is given twice")
+            raise ParameterError(f"input {entry.file} is given twice")
         seen.add(key)
-    return [open_warp(argument) for argument in arguments]
+    return [open_warp(entry) for entry in listed]
+
+
+def require_weights(listed: Sequence[Listed], params: CoaddParams) -> None:
+    """Refuse ``--weight column`` when the weight of an input is not given."""
+    missing = [entry.file for entry in listed if entry.weight is None]
+    if params.weight == "column" and missing:
+        raise ParameterError(
+            f"no weight given for {missing[0]}",
+            hint="list the inputs in a table with columns file and weight: @TABLE",
+        )
+
+
+def room_for(run: Run, dtypes: Mapping[str, str], shape: tuple[int, int]) -> PlaneStore:
+    """Room for planes: in memory if they need less than a quarter of it, else on disk."""
+    n_bytes = shape[0] * shape[1] * sum(np.dtype(dtype).itemsize for dtype in dtypes.values())
+    folder = None if 4 * n_bytes < run.max_memory else os.path.dirname(os.path.abspath(run.output))
+    return PlaneStore(folder, dtypes, shape)
 
 
 def read_ahead(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:

@@ -1,38 +1,47 @@
-"""``assemble-coadd --reject compare-warp``: find artifacts in the PSF-matched warps."""
+"""``assemble-coadd --reject compare-warp``: find artifacts in the PSF-matched warps.
+
+The PSF-matched warps are read once, a few rows at a time: what differs from the template there is
+kept as lists of pixels, so memory does not grow with the coadd.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.cli.coadd_inputs import Field, PlacedWarp, open_warps
+from coblend.cli.coadd_inputs import Field, PlacedWarp, open_warps, read_ahead, room_for
 from coblend.cli.run import Run
-from coblend.core.catalog import Column
+from coblend.core.box import Box
 from coblend.core.coadd.artifacts import (
-    ARTIFACT_COLUMNS,
+    Candidates,
     EpochMask,
-    Template,
-    difference,
+    bright,
     find_candidates,
     judge,
-    noise_factor,
-    protected_regions,
+    reach,
 )
+from coblend.core.coadd.differences import Look, Template, look, noise_factor, scaled
 from coblend.core.coadd.plan import plan_slabs
 from coblend.core.coadd.rules import StackRules
-from coblend.core.coadd.stack import map_planes, stack
+from coblend.core.coadd.samples import WarpPart
+from coblend.core.coadd.sparse import Indices, Runs, components
+from coblend.core.coadd.stack import Stacked, stack
+from coblend.core.coadd.weights import sample_boxes
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.moments import adaptive_moments
+from coblend.io.coadd.coadds import PlaneStore
+from coblend.io.coadd.inputs import read_lists
 
 log = logging.getLogger("coblend")
 
-_FRAME_BYTES = 96  # per pixel: template, counts and the planes of one epoch
+_BLOCK = 256  # rows of the template that are searched for bright sources at a time
 
 
 @dataclass(frozen=True)
@@ -43,80 +52,86 @@ class Comparison:
     ----------
     epochs : list of EpochMask
     table : structured array
-        ARTIFACTS, with its columns.
-    template : Template
-    edges : array, shape (ny, nx), bool
+        ARTIFACTS.
+    template : PlaneStore
+        The template, and how many epochs can be compared with it.
+    edges : Runs
         Where a PSF-matched warp has ``EDGE``: the PSF is not exact there.
     """
 
     epochs: list[EpochMask]
     table: NDArray[Any]
-    columns: tuple[Column, ...]
-    template: Template
-    edges: NDArray[np.bool_]
+    template: PlaneStore
+    edges: Runs
 
 
-def compare_warps(direct: Field, params: CoaddParams, run: Run) -> Comparison:
+def compare_warps(
+    direct: Field, params: CoaddParams, run: Run, partners: Sequence[str], resources: ExitStack
+) -> Comparison:
     """Compare every PSF-matched warp with their template.
+
+    Parameters
+    ----------
+    direct : Field
+    params : CoaddParams
+    run : Run
+    partners : sequence of str
+        The PSF-matched warps, in the order of the warps.
+    resources : ExitStack
+        Closes the template.
 
     Raises
     ------
     ParameterError
-        No PSF-matched warps, another number of them, or too little memory.
+        No PSF-matched warps, or another number of them.
     FormatError
         They have no PSF.
     """
-    matched = _matched(direct, params, run)
-    _require_memory(matched, run)
+    matched = _matched(direct, params, run, partners)
     if len(direct.warps) < 3:
         log.warning("%d inputs: no artifact can be told from a source", len(direct.warps))
     sigma = _psf_sigma(matched.warps[0])
-    template, in_template, table = _template(matched, params, run)
+    template = resources.enter_context(room_for(run, _PLANES, matched.box.shape))
+    looks, edges = _look_at_all(matched, params, run, template)
     shape = matched.box.shape
-    n_image, n_different = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
-    edges = np.zeros(shape, bool)
-    found, lost = [], []
-    for i, image, variance, mask in _epochs(matched):
-        planes = matched.rules.planes
-        weight, inside = float(table["weight"][i]), in_template[i // 31] >> (i % 31) & 1 == 1
-        variance *= np.float32(noise_factor(image, variance))
-        significance = difference(image, variance, template, weight, inside)
-        flagged = (mask & planes.value(["NO_DATA", "BAD", "SUSPECT"])) != 0
-        candidates = find_candidates(significance, flagged, sigma, params)
-        unusable = (mask & planes.value(["NO_DATA", "BAD", "SAT"])) != 0
-        n_image += np.isfinite(significance) & ~unusable
-        n_different.ravel()[candidates.pixels] += 1
-        edges |= (mask & planes.value(["EDGE"])) != 0
-        found.append(candidates)
-        lost.append(np.isnan(image))
-    regions = protected_regions(template, sigma, params)
+    found = [_candidates(seen, shape, sigma) for seen in looks]
+    pixels = [epoch.pixels for epoch in found]
+    everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
+    n_image = _values_at(template, "NIMAGE", everywhere)
+    region = _regions(template, everywhere, sigma, params)
     epochs, tables = [], []
-    for i, (candidates, absent) in enumerate(zip(found, lost, strict=True)):
-        pixels, rows = judge(candidates, n_image, n_different, regions, params)
+    for i, (candidates, seen) in enumerate(zip(found, looks, strict=True)):
+        own = np.searchsorted(everywhere, candidates.pixels)
+        clipped, rows = judge(
+            candidates, n_image[own], n_different[own], region[own], shape[1], params
+        )
         rows["input"] = i
-        epochs.append(EpochMask.of(pixels, absent))
+        epochs.append(EpochMask(shape[1], clipped, Runs.joined([s.seen for s in seen])))
         tables.append(rows)
-    artifacts = np.concatenate(tables)
-    for name, origin in (("x0", matched.box.x0), ("y0", matched.box.y0)):
-        artifacts[name] += origin
-        artifacts[name.replace("0", "1")] += origin
-    return Comparison(epochs, artifacts, ARTIFACT_COLUMNS, template, edges)
+    table = np.concatenate(tables)
+    for name, origin in (("x", matched.box.x0), ("y", matched.box.y0)):
+        table[f"{name}0"] += origin
+        table[f"{name}1"] += origin
+    return Comparison(epochs, table, template, edges)
 
 
-def _matched(direct: Field, params: CoaddParams, run: Run) -> Field:
-    if not params.psf_matched:
+_PLANES = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2"}
+
+
+def _matched(direct: Field, params: CoaddParams, run: Run, partners: Sequence[str]) -> Field:
+    if not partners:
         raise ParameterError(
             "compare-warp needs the PSF-matched warps",
             hint="pass --psf-matched @LIST, in the order of the warps",
         )
-    files = open_warps(params.psf_matched)
+    files = open_warps(read_lists(partners))
     if len(files) != len(direct.warps):
         raise ParameterError(
             f"{len(files)} PSF-matched warps for {len(direct.warps)} warps; expected one for each"
         )
-    field = Field.of(files, params, run, like=direct, role="psf-matched")
+    field = direct.partners(files, params, run)
     for own, other in zip(field.warps, direct.warps, strict=True):
-        if not (own.box & other.box).area:
+        if other.box.area and not (own.box & other.box).area:
             raise FormatError(
                 f"does not overlap {other.file.info.path}, its partner", own.file.info.path
             )
@@ -130,17 +145,6 @@ def _matched(direct: Field, params: CoaddParams, run: Run) -> Field:
     return replace(field, rules=rules)
 
 
-def _require_memory(field: Field, run: Run) -> None:
-    n = len(field.warps)
-    needed = field.box.area * (_FRAME_BYTES + 4 * map_planes(n) + n // 4 + 1)
-    if needed > run.max_memory:
-        raise ParameterError(
-            f"max_memory is {run.max_memory >> 20} MiB; compare-warp of {n} warps of "
-            f"{field.box.nx}x{field.box.ny} pixels needs {needed >> 20} MiB",
-            hint=f"pass --max-memory {(needed >> 20) + 1}MiB",
-        )
-
-
 def _psf_sigma(warp: PlacedWarp) -> float:
     psf = warp.file.info.psf
     if psf is None:
@@ -150,46 +154,105 @@ def _psf_sigma(warp: PlacedWarp) -> float:
     return float(adaptive_moments(psf.at(box.y0 + box.ny / 2, box.x0 + box.nx / 2)).sigma[0])
 
 
-def _template(
-    field: Field, params: CoaddParams, run: Run
-) -> tuple[Template, NDArray[np.int32], NDArray[Any]]:
-    """Template, which epochs are part of it in each pixel, and the INPUTS table of the epochs."""
+def _look_at_all(
+    field: Field, params: CoaddParams, run: Run, template: PlaneStore
+) -> tuple[list[list[Look]], Runs]:
+    """Make the template and compare all epochs with it, slab by slab.
+
+    Returns
+    -------
+    looks : list of list of Look
+        By epoch, from the bottom to the top.
+    edges : Runs
+    """
     table = field.weigh(params)
-    n = len(field.warps)
-    shape = field.box.shape
-    template = Template(*(np.empty(shape, np.float32) for _ in range(3)))
-    used = np.empty((map_planes(n), *shape), np.int32)
-    plan = plan_slabs(field.box, n, run.max_memory, threads=run.jobs, tiles=field.tiled)
-    with run.progress("template", field.box.ny) as advance:
-        for box in plan.slabs():
+    noise = [_noise(field, i) for i in range(len(field.warps))]
+    looks: list[list[Look]] = [[] for _ in field.warps]
+    edges = []
+    plan = plan_slabs(
+        field.box, len(field.warps), run.max_memory - template.n_bytes_in_memory,
+        threads=run.jobs, block=field.block, input_map=True,
+    )  # fmt: skip
+
+    def read(box: Box) -> tuple[Box, list[WarpPart]]:
+        return box, field.parts(box, table)
+
+    with run.progress("compare", field.box.ny) as advance:
+        for box, parts in read_ahead(read, plan.slabs(), run.jobs):
             done = stack(
-                field.parts(box, table), box, field.rules,
-                n_input=n, threads=run.jobs, input_map=True,
+                parts, box, field.rules,
+                n_input=len(field.warps), threads=run.jobs, input_map=True,
             )  # fmt: skip
-            cut = box.slices(field.box)
-            template.image[cut], template.variance[cut] = done.image, done.variance
-            template.weight[cut] = done.weight
-            used[(slice(None), *cut)] = done.input_map
+            n_image, edge = np.zeros(box.shape, np.uint16), np.zeros(box.shape, bool)
+            for part in parts:
+                seen = _look(part, noise[part.index], done, field, params)
+                cut = part.box.slices(box)
+                n_image[cut] += seen.usable
+                edge[cut] |= seen.edge
+                looks[part.index].append(seen)
+            first = (box.y0 - field.box.y0) * field.box.nx
+            edges.append(Runs.of(edge, first))
+            template.append(
+                IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=n_image
+            )
             advance(box.ny)
-    return template, used, table
+            del parts, done  # before the next slab is read
+    return looks, Runs.joined(edges)
 
 
-def _epochs(
-    field: Field,
-) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]]:
-    """Scaled image, variance and mask of each warp on the frame; NaN and 0 where it has none."""
-    for i, warp in enumerate(field.warps):
-        part = warp.part(i, field.box, field)
-        place = part.box.slices(field.box)
-        image = np.full(field.box.shape, np.nan, np.float32)
-        variance = np.full(field.box.shape, np.nan, np.float32)
-        mask = np.zeros(field.box.shape, np.int32)
-        image[place] = part.image * part.scale
-        variance[place] = part.variance * np.square(part.scale)
-        if part.mask is not None:
-            mask[place] = part.mask
-        absent = (mask & field.rules.bad) != 0
-        absent |= ~(variance > 0) | ~np.isfinite(image)
-        image[absent] = np.nan
-        variance[absent] = np.nan
-        yield i, image, variance, mask
+def _look(part: WarpPart, noise: float, done: Stacked, field: Field, params: CoaddParams) -> Look:
+    cut = part.box.slices(done.box)
+    own = Template(done.image[cut], done.variance[cut], done.weight[cut])
+    plane, bit = divmod(part.index, 31)
+    inside = (done.input_map[plane][cut] >> bit & 1).astype(bool)
+    louder = replace(part, variance=part.variance * np.float32(noise))
+    return look(louder, own, inside, field.box, field.rules.planes, params)
+
+
+def _noise(field: Field, i: int) -> float:
+    """Ratio of the real noise of an epoch to its variance plane, from parts of it."""
+    warp = field.warps[i]
+    if not warp.box.area:
+        return 1.0
+    boxes = sample_boxes(warp.box, field.sample_tile(warp))
+    pairs = [scaled(warp.part(i, box, field), field.rules.planes) for box in boxes]
+    return noise_factor(pairs)
+
+
+def _candidates(looks: Sequence[Look], shape: tuple[int, int], sigma: float) -> Candidates:
+    nothing = [np.zeros(0, np.int64)]
+    positive = np.concatenate([look.positive for look in looks] or nothing)
+    negative = np.concatenate([look.negative for look in looks] or nothing)
+    flagged = Runs.joined([look.flagged for look in looks])
+    return find_candidates(positive, negative, flagged, shape, sigma)
+
+
+def _values_at(store: PlaneStore, name: str, pixels: Indices) -> NDArray[Any]:
+    """Values of a plane at ascending flat indices."""
+    out = np.empty(pixels.size, store.dtypes[name])
+    first = 0
+    for block in store.blocks(name):
+        low, high = np.searchsorted(pixels, (first, first + block.size))
+        out[low:high] = block.ravel()[pixels[low:high] - first]
+        first += block.size
+    return out
+
+
+def _regions(
+    template: PlaneStore, pixels: Indices, sigma: float, params: CoaddParams
+) -> NDArray[np.int64]:
+    """Find the number of the bright region at each pixel, 0: none."""
+    height, width = template.shape
+    margin, found = reach(sigma), []
+    for first in range(0, height, _BLOCK):
+        last = min(first + _BLOCK, height)
+        low, high = max(first - margin, 0), min(last + margin, height)
+        image, variance = (template.read(name, low, high) for name in ("IMAGE", "VARIANCE"))
+        inside = bright(image, variance, sigma, params)[first - low : last - low]
+        found.append(np.flatnonzero(inside) + first * width)
+    members = np.concatenate(found)
+    labels, _ = components(members, width)
+    if not members.size:
+        return np.zeros(pixels.size, np.int64)
+    place = np.minimum(np.searchsorted(members, pixels), members.size - 1)
+    return np.where(members[place] == pixels, labels[place] + 1, 0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coblend.core.box import Box
     from coblend.core.coadd.pixelmap import PixelMap
     from coblend.core.exposure import Exposure
+    from coblend.io.coadd.grid import Grid
 
 
 @command(
@@ -37,8 +38,9 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
     autocorrelation of the noise as NOISE_ACF and its outline as POLYGONS. With several exposures
     the output's name holds {name}. For PSF-matched warps run coblend psf-match on the output.
     """
+    from coblend.io.coadd.grid import read_grid
     from coblend.io.exposure.exposures import read_exposure
-    from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
@@ -49,15 +51,15 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
             f"{len(targets)} exposures, but {len(set(targets))} different outputs",
             hint="put {name} into --output",
         )
-    cards, box = _grid(parse_spec(params.like).path)
+    grid = read_grid(params.like)
     rows = []
     with run.progress("warp", len(specs)) as advance:
         for (band, spec), target in zip(specs, targets, strict=True):
             run.add_input("exposure", spec.path)
             exposure = read_exposure(spec, band=band)
-            rows.append(_warp_one(run, params, exposure, spec.path, cards, box, target))
+            rows.append(_warp_one(run, params, exposure, spec.path, grid, target))
             advance(1)
-    run.add_input("grid", parse_spec(params.like).path)
+    run.add_input("grid", grid.path)
     run.report({"n_warp": len(rows)}, rows)
 
 
@@ -66,8 +68,7 @@ def _warp_one(
     params: WarpParams,
     exposure: Exposure,
     path: str,
-    cards: tuple[str, ...],
-    grid: Box,
+    grid: Grid,
     target: str,
 ) -> dict[str, Any]:
     """Warp one exposure and write it; return a row of the summary."""
@@ -83,11 +84,11 @@ def _warp_one(
     from coblend.io.sky.grids import map_positions, outline
     from coblend.io.sky.wcs import shift_cards
 
-    edge = map_positions(exposure.wcs, exposure.box, cards, grid, *outline(exposure.box))
-    box = overlap(edge, grid.grow(params.border))
+    edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
+    box = overlap(edge, grid.box.grow(params.border))
     if not box.area:
         raise WcsMismatchError(f"does not overlap the grid of {params.like}", path)
-    pixel_map = _pixel_map(params, exposure, cards, grid, box)
+    pixel_map = _pixel_map(params, exposure, grid, box)
     row = {"exposure": os.path.basename(path), "x0": box.x0, "y0": box.y0,
            "nx": box.nx, "ny": box.ny}  # fmt: skip
     if run.dry_run:
@@ -110,7 +111,7 @@ def _warp_one(
     fill_no_data(done.image, done.mask, done.variance, planes)
     warped = replace(
         exposure, image=done.image, mask=done.mask, variance=done.variance, box=box, psf=psf,
-        wcs=shift_cards(cards, box.y0 - grid.y0, box.x0 - grid.x0),
+        wcs=shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0),
     )  # fmt: skip
     correlation = noise_correlation(pixel_map, params.kernel)
     with run.create("exposure/1", path=target) as out:
@@ -123,9 +124,7 @@ def _warp_one(
     return row
 
 
-def _pixel_map(
-    params: WarpParams, exposure: Exposure, cards: tuple[str, ...], grid: Box, box: Box
-) -> PixelMap:
+def _pixel_map(params: WarpParams, exposure: Exposure, grid: Grid, box: Box) -> PixelMap:
     """Positions of output pixels in the array of the exposure."""
     import numpy as np
 
@@ -134,23 +133,10 @@ def _pixel_map(
 
     rows, columns = lattice(box, params.interp_length)
     y, x = np.meshgrid(rows, columns, indexing="ij")
-    native: NDArray[np.float64] = map_positions(cards, grid, exposure.wcs, exposure.box, y, x)
+    native: NDArray[np.float64] = map_positions(
+        grid.wcs, grid.box, exposure.wcs, exposure.box, y, x
+    )
     return PixelMap(box, rows, columns, native[0] - exposure.box.y0, native[1] - exposure.box.x0)
-
-
-def _grid(path: str) -> tuple[tuple[str, ...], Box]:
-    """WCS and box of the first image with a celestial WCS in a file."""
-    from coblend.core.box import Box
-    from coblend.io.exposure.frame import frame_origin
-    from coblend.io.fits.reader import open_fits
-    from coblend.io.sky.wcs import wcs_cards
-
-    with open_fits(path) as file:
-        for index, hdu in enumerate(file.hdus):
-            cards = wcs_cards(file.cards(index)) if hdu.kind != "table" else ()
-            if cards and len(hdu.shape) == 2:
-                return cards, Box(*frame_origin(file.header(index), path), *hdu.shape)
-    raise WcsMismatchError("no image with a celestial WCS", path)
 
 
 def _output(template: str, path: str, band: str | None) -> str:

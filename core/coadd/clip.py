@@ -133,8 +133,9 @@ def median_variance(strip: Strip) -> Plane:
     n = strip.n_available.astype(np.float64)
     inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
     for sample in strip.samples:
-        sigma = np.sqrt(sample.variance, dtype=np.float64)
-        inverse[sample.view] += np.divide(1, sigma, out=np.zeros_like(sigma), where=sigma > 0)
+        sigma = np.sqrt(sample.variance)
+        sigma[sigma == 0] = np.inf  # not available
+        inverse[sample.view] += np.divide(np.float32(1), sigma, out=sigma)
         total[sample.view] += sample.variance
     bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,10 +12,54 @@ from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Strip
 
 
-def final_mask(
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the samples of every pixel say, shape (ny, nx).
+
+    Parameters
+    ----------
+    used : array, int32
+        OR of the masks of the used samples.
+    rejected : array, int32, or None
+        OR of the masks of the samples that are not available; None without such a sample.
+    over : sequence of array, int32
+        For each plane with a threshold, its bit where rejected samples outweigh it.
+    empty, clipped : array, bool
+        Where no sample was used, and where one was clipped.
+    """
+
+    used: NDArray[np.int32]
+    rejected: NDArray[np.int32] | None
+    over: Sequence[NDArray[np.int32]]
+    empty: NDArray[np.bool_]
+    clipped: NDArray[np.bool_]
+
+
+def flags_of(
     strip: Strip, used: NDArray[np.bool_], n_used: NDArray[np.uint16], rules: StackRules
-) -> NDArray[np.int32]:
-    """Combine the masks of all samples of a strip.
+) -> Flags:
+    """Collect the flags of a strip.
+
+    Parameters
+    ----------
+    strip : Strip
+    used : array, shape (n_sample, ny, nx), bool
+        Which samples count.
+    n_used : array, shape (ny, nx)
+    rules : StackRules
+    """
+    rejected = _bits_of_rejected(strip)
+    return Flags(
+        used=_bits_of_used(strip, used),
+        rejected=rejected,
+        over=[] if rejected is None else _propagated(strip, rules, rejected),
+        empty=n_used == 0,
+        clipped=n_used < strip.n_available,
+    )
+
+
+def final_mask(flags: Flags, rules: StackRules) -> NDArray[np.int32]:
+    """Mask of the coadd, shape (ny, nx).
 
     1. OR over the used samples.
     2. A plane with a threshold is set where rejected samples that have it carry more than that
@@ -22,18 +69,6 @@ def final_mask(
     5. ``REJECTED`` and ``SENSOR_EDGE`` from the bits of the rejected samples.
     6. ``INEXACT_PSF`` wherever one of the three is set.
 
-    Parameters
-    ----------
-    strip : Strip
-    used : array, shape (n_sample, ny, nx), bool
-        Which samples count.
-    n_used : array, shape (ny, nx)
-    rules : StackRules
-
-    Returns
-    -------
-    array, shape (ny, nx), int32
-
     Notes
     -----
     drp_tasks ``AssembleCoaddTask`` (``setRejectedMaskMapping``, ``maskPropagationThresholds``)
@@ -41,18 +76,15 @@ def final_mask(
     samples set ``SENSOR_EDGE``.
     """
     bit = {name: np.int32(rules.planes.value([name])) for name in _NAMES}
-    mask = _bits_of_used(strip, used)
-    rejected = _bits_of_rejected(strip)
-    if rejected is not None:
-        for plane in _propagated(strip, rules, rejected):
-            mask |= plane
+    mask = flags.used.copy()
+    for plane in flags.over:
+        mask |= plane
     mask &= np.int32(~rules.ignored)
-    empty = n_used == 0
-    if empty.any():
-        mask[empty] = bit["NO_DATA"]
-    mask[n_used < strip.n_available] |= bit["CLIPPED"]
-    if rejected is not None:
-        rejected &= np.int32(~rules.ignored)
+    if flags.empty.any():
+        mask[flags.empty] = bit["NO_DATA"]
+    mask[flags.clipped] |= bit["CLIPPED"]
+    if flags.rejected is not None:
+        rejected = flags.rejected & np.int32(~rules.ignored)
         own = bit["NO_DATA"] | bit["EDGE"] | bit["CLIPPED"]
         for origin, target in (
             (np.int32(rules.bad) & ~own, "REJECTED"),

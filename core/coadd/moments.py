@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,12 @@ from coblend.core.coadd.samples import Sample, Strip, count
 
 Plane = NDArray[np.float64]
 
-
 _NOT_SUMMED = np.array(np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over the used samples of a strip, shape (ny, nx), float64; NaN if not asked for.
+    """Sums over the used samples, shape (ny, nx), float64; NaN if not asked for.
 
     With weights w, values x, variances v and a centre c, d = x - c: ``w = sum w``,
     ``w2 = sum w**2``, ``s1 = sum w d``, ``s2 = sum w d**2``, ``error = sum w**2 v``,
@@ -32,6 +31,59 @@ class Moments:
     s2: Plane
     error: Plane
     mosaic: Plane
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int], *, scatter: bool = False, error: str = "") -> Moments:
+        """Begin with no sample and centre 0; the options are those of `accumulate`."""
+        w, s1 = np.zeros(shape), np.zeros(shape)
+        centre, w2, s2 = (np.zeros(shape) if scatter else _NOT_SUMMED for _ in range(3))
+        return cls(
+            n=np.zeros(shape, np.uint16),
+            centre=centre if scatter else np.zeros(()),
+            w=w,
+            s1=s1,
+            w2=w2,
+            s2=s2,
+            error=np.zeros(shape) if error == "input" else _NOT_SUMMED,
+            mosaic=np.zeros(shape) if error == "mosaic" else _NOT_SUMMED,
+        )
+
+    def cut(self, part: tuple[slice, slice]) -> Moments:
+        """Return views of a part of all planes."""
+        planes = (getattr(self, name) for name in self.__slots__)
+        return Moments(*(plane[part] if plane.ndim else plane for plane in planes))
+
+    def add(
+        self, sample: Sample, values: NDArray[np.float32], use: NDArray[np.bool_], spare: Plane
+    ) -> None:
+        """Add a sample to all sums but ``n``.
+
+        Parameters
+        ----------
+        sample : Sample
+        values : array, shape (ny, nx), float32
+        use : array, shape (ny, nx), bool
+        spare : array, shape (2, ny, nx), float64
+            Room for intermediate values.
+        """
+        g, term = spare
+        np.copyto(g, use)
+        g *= sample.weight
+        self.w[...] += g
+        deviation = values - self.centre if self.centre.ndim else values
+        np.multiply(deviation, g, out=term)
+        self.s1[...] += term
+        if self.s2.ndim:
+            term *= deviation
+            self.s2[...] += term
+        if self.mosaic.ndim:
+            self.mosaic[...] += np.multiply(sample.variance, g, out=term)
+        if self.w2.ndim or self.error.ndim:
+            g *= sample.weight
+        if self.w2.ndim:
+            self.w2[...] += g
+        if self.error.ndim:
+            self.error[...] += np.multiply(sample.variance, g, out=term)
 
     def mean(self) -> Plane:
         """Weighted mean; NaN without a sample."""
@@ -80,38 +132,10 @@ def accumulate(
     error : str
         ``input``: sum ``w**2 v``; ``mosaic``: sum ``w v``; "": neither.
     """
-    w, s1, w2, s2, errors = (np.zeros(strip.shape) for _ in range(5))
-    spare = np.empty(strip.shape)
+    sums = Moments.zeros(strip.shape, scatter=scatter, error=error)
+    sums = replace(sums, n=count(used), centre=np.zeros(()) if centre is None else centre)
+    spare = np.empty((2, *strip.shape))
     for k, sample in enumerate(strip.samples):
-        view, term, use = sample.view, spare[sample.view], used[k][sample.view]
-        values = strip.values[k][view]
-        g = _used_weight(sample, use)
-        w[view] += g
-        deviation = values if centre is None else values - centre[view]
-        np.multiply(deviation, g, out=term)
-        s1[view] += term
-        if scatter:
-            term *= deviation
-            s2[view] += term
-            w2[view] += np.multiply(g, sample.weight, out=term)
-        if error:
-            share = g * sample.weight if error == "input" else g
-            np.multiply(sample.variance, share, out=term)
-            errors[view] += term
-    return Moments(
-        n=count(used),
-        centre=np.zeros(()) if centre is None else centre,
-        w=w,
-        s1=s1,
-        w2=w2 if scatter else _NOT_SUMMED,
-        s2=s2 if scatter else _NOT_SUMMED,
-        error=errors if error == "input" else _NOT_SUMMED,
-        mosaic=errors if error == "mosaic" else _NOT_SUMMED,
-    )
-
-
-def _used_weight(sample: Sample, use: NDArray[np.bool_]) -> Plane | np.float64:
-    """Weight where used, 0 elsewhere; a scalar when all pixels are used."""
-    if isinstance(sample.weight, float) and np.count_nonzero(use) == use.size:
-        return np.float64(sample.weight)
-    return np.multiply(use, sample.weight, dtype=np.float64)
+        view = sample.view
+        sums.cut(view).add(sample, strip.values[k][view], used[k][view], spare[:, *view])
+    return sums

@@ -11,13 +11,13 @@ from coblend.core.errors import ParameterError
 TILE = 256
 """Rows of a compression tile."""
 
-_CACHE_BYTES = 1 << 23  # a slab that has just been read should still be in the cache
+_CACHE_BYTES = 1 << 24  # a slab that has just been read should still be in the cache
 
 _SAMPLE_BYTES = 12
 _OUTPUT_BYTES = 18
 _STRIP_BYTES = 160
 _FILE_BYTES = 100_000
-_PROGRAM_BYTES = 130_000_000
+PROGRAM_BYTES = 130_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def plan_slabs(
     *,
     threads: int = 1,
     input_map: bool = False,
-    tiles: bool = False,
+    block: int = 1,
 ) -> SlabPlan:
     """Choose the height of the slabs.
 
@@ -70,8 +70,9 @@ def plan_slabs(
         Byte.
     threads : int
     input_map : bool
-    tiles : bool
-        Whether the inputs are compressed in tiles, so that slabs should be whole tiles.
+    block : int
+        Rows that cost no more to read than one: 1 for plain files, `TILE` for those compressed
+        in tiles, the height of the coadd for those compressed as a whole.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def plan_slabs(
     """
     strip = strip_rows(n_input, box.nx)
     scaled = n_input * (4 + 4 + 1 + 1 + 4)
-    fixed = _PROGRAM_BYTES + _FILE_BYTES * n_input
+    fixed = PROGRAM_BYTES + _FILE_BYTES * n_input
     fixed += threads * strip * box.nx * (scaled + _STRIP_BYTES)
     buffers = 1 if threads == 1 else 2
     per_row = box.nx * (buffers * _SAMPLE_BYTES * n_input + _OUTPUT_BYTES)
@@ -94,7 +95,7 @@ def plan_slabs(
             f"need at least {needed / 2**20:.0f} MiB",
             hint=f"pass --max-memory {-(-needed // 2**20)}MiB, or use fewer --jobs",
         )
-    best = TILE if tiles else max(_CACHE_BYTES // per_row, strip)
-    best -= 0 if tiles else best % strip
-    rows = min(rows, box.ny, best)
+    if block == 1:
+        block = max(_CACHE_BYTES // per_row // strip, 1) * strip
+    rows = min(rows, box.ny, block)
     return SlabPlan(box, int(rows), int(fixed + rows * per_row))

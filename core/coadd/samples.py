@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,16 @@ class WarpPart:
     variance: NDArray[np.float32]
     weight: float = 1.0
     scale: Scale = 1.0
+
+    def cut(self, box: Box) -> WarpPart:
+        """Return the part inside a smaller box."""
+        part = box.slices(self.box)
+        mask = None if self.mask is None else self.mask[part]
+        scale = self.scale if isinstance(self.scale, float) else self.scale[part]
+        return replace(
+            self, box=box, image=self.image[part], mask=mask, variance=self.variance[part],
+            scale=scale,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,8 @@ def _sample(
         weight = np.divide(1, variance, out=np.zeros(box.shape), where=known)
     n_available = int(np.count_nonzero(available))
     if n_available < available.size:
-        absent = ~available
-        np.copyto(values, ABSENT, where=absent)
-        variance = np.where(absent, np.float32(0), variance)
+        absent = np.divmod(np.flatnonzero(~available), box.nx)
+        values[absent] = ABSENT
+        variance = variance.copy()
+        variance[absent] = 0
     return Sample(warp.index, view, variance, mask, weight, available.size, n_available)

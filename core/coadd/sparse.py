@@ -6,12 +6,55 @@ working on whole images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.detect.components import edge_labels
 
 Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Pixels as runs of flat indices, for the sets that are large and coherent.
+
+    Parameters
+    ----------
+    bounds : array, shape (2 n,), int64
+        First pixel of each run, and the pixel after its last; ascending.
+    """
+
+    bounds: Indices
+
+    @classmethod
+    def of(cls, plane: NDArray[np.bool_], first: int = 0) -> Runs:
+        """Find the runs of a plane whose first pixel has the flat index ``first``."""
+        flat = plane.ravel()
+        if not flat.any():
+            return cls(np.zeros(0, np.int64))
+        ends = [0] * bool(flat[0]), [flat.size] * bool(flat[-1])
+        inner = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        return cls(np.concatenate([*ends[:1], inner, *ends[1:]]).astype(np.int64) + first)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Runs]) -> Runs:
+        """Join the runs of consecutive parts."""
+        return cls(np.concatenate([np.zeros(0, np.int64), *(part.bounds for part in parts)]))
+
+    def contains(self, pixels: Indices) -> NDArray[np.bool_]:
+        """Which pixels are in the set."""
+        return np.asarray(np.searchsorted(self.bounds, pixels, side="right") % 2 == 1)
+
+    def plane(self, first: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Set as a plane whose first pixel has the flat index ``first``."""
+        last = first + shape[0] * shape[1]
+        low, high = np.searchsorted(self.bounds, (first, last), side="right")
+        edges = np.concatenate([[first], self.bounds[low:high], [last]])
+        inside = (np.arange(low, high + 1) % 2).astype(bool)
+        return np.repeat(inside, np.diff(edges)).reshape(shape)
 
 
 def disc(radius: int) -> tuple[Indices, Indices]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.coadd.clip import clip, clip_by_variance
 from coblend.core.coadd.estimators import combine
-from coblend.core.coadd.finalmask import final_mask
+from coblend.core.coadd.finalmask import final_mask, flags_of
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart, gather
 
-STRIP_BYTES = 1 << 20
-"""Size of the cube of samples of a strip: half of a common second-level cache."""
+STRIP_BYTES = 1 << 21
+"""Size of the cube of samples of a strip: that of a common second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _stack_strip(
     out.variance[cut] = variance
     out.n_image[cut] = sums.n
     out.weight[cut] = sums.w
-    out.mask[cut] = final_mask(strip, used, sums.n, rules)
+    out.mask[cut] = final_mask(flags_of(strip, used, sums.n, rules), rules)
     counts = np.zeros_like(out.counts)
     for sample, use in zip(strip.samples, used, strict=True):
         n_used = int(np.count_nonzero(use))

@@ -43,6 +43,12 @@ class CoaddParams(Checked):
         choices=("auto", *STATISTICS),
         shown=True,
     )
+    like: str = option(
+        "",
+        "File whose pixels the coadd gets, or a section of it: FILE[x1:x2,y1:y2]; default: all "
+        "that the warps cover.",
+        shown=True,
+    )
     sigma_clip: float = option(
         3.0,
         "Half width of the clip window in standard deviations.",
@@ -75,8 +81,8 @@ class CoaddParams(Checked):
     weight: str = option(
         "mean-variance",
         "Weight of an input: one over its mean variance, one over the variance of each pixel, "
-        "or equal.",
-        choices=("mean-variance", "pixel", "none"),
+        "equal, or the column weight of a table of inputs (@TABLE).",
+        choices=("mean-variance", "pixel", "none", "column"),
         shown=True,
     )
     bad_planes: tuple[str, ...] = option(

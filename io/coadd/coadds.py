@@ -65,10 +65,10 @@ class PlaneStore:
                     self._files[name] = stack.enter_context(tempfile.TemporaryFile(dir=folder))
             self._stack = stack.pop_all()
 
-    @staticmethod
-    def n_bytes(dtypes: Mapping[str, DTypeLike], shape: tuple[int, int]) -> int:
-        """Size of all planes."""
-        return shape[0] * shape[1] * sum(np.dtype(d).itemsize for d in dtypes.values())
+    @property
+    def n_bytes_in_memory(self) -> int:
+        """Memory that the planes take."""
+        return sum(plane.nbytes for plane in self._arrays.values())
 
     def __enter__(self) -> PlaneStore:
         return self
@@ -86,17 +86,19 @@ class PlaneStore:
             else:
                 block.astype(self.dtypes[name], copy=False).tofile(self._files[name])
 
+    def read(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """Rows ``first`` to ``last`` (exclusive) of a plane."""
+        if name in self._arrays:
+            return self._arrays[name][first:last]
+        file, dtype, width = self._files[name], self.dtypes[name], self.shape[1]
+        file.seek(first * width * dtype.itemsize)
+        return np.fromfile(file, dtype, (last - first) * width).reshape(-1, width)
+
     def blocks(self, name: str, n_rows: int = 256) -> Iterator[NDArray[Any]]:
         """Yield the rows of a plane, ``n_rows`` at a time, in order."""
-        height, width = self.shape
+        height = self.shape[0]
         for row in range(0, height, n_rows):
-            rows = min(n_rows, height - row)
-            if name in self._arrays:
-                yield self._arrays[name][row : row + rows]
-                continue
-            file, dtype = self._files[name], self.dtypes[name]
-            file.seek(row * width * dtype.itemsize)
-            yield np.fromfile(file, dtype, rows * width).reshape(rows, width)
+            yield self.read(name, row, min(row + n_rows, height))
 
 
 INPUT_COLUMNS = (

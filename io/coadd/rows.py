@@ -56,6 +56,11 @@ class RowReader:
         """Whether a few rows cost no more than their bytes."""
         return bool(self.dtype)
 
+    @property
+    def whole(self) -> bool:
+        """Whether any row costs as much as the whole file, which is gzipped."""
+        return not _uncompressed(self.path)
+
     def read(self, rows: slice, columns: slice, file: FitsFile | None = None) -> NDArray[Any]:
         """Pixels of a section in native byte order, shape (n_row, n_column).
 

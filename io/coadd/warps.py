@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
+from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import HeaderValue
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf
+from coblend.io.coadd.grid import Grid, is_framed
+from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.rows import RowReader
 from coblend.io.exposure.dialects import RMS, WEIGHT, Planes, find_planes, only_image
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec
-from coblend.io.psf.psfs import read_psf
+from coblend.io.psf.psfs import parse_psf_spec, read_psf
 from coblend.io.sky.wcs import wcs_cards
 
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZP", "MAGZPT", "PHOTZP", "ZP", "PHOTZPT")
 """Keywords of the AB magnitude of one count, in order of preference."""
 
-_FRACTION = 1e-3  # pixel; larger fractional shifts need resampling
 _NANOJANSKY_ZERO_POINT = 31.4
 
 Pixels = tuple[NDArray[np.float32], NDArray[np.int32] | None, NDArray[np.float32]]
@@ -37,39 +38,50 @@ class Warp:
 
     Parameters
     ----------
-    path : str
-    box : Box
-        Pixels covered, parent coordinates of the file.
+    grid : Grid
+        Pixels covered.
     planes : MaskPlanes
         Without names, any bit means ``BAD``.
     unit, band : str
     zero_point : float or None
-    wcs : tuple of str
-        Celestial WCS, array coordinates.
     psf : Psf or None
         In parent coordinates of the file.
     header : mapping
         Of the image, over that of the primary HDU.
-    framed : bool
-        Whether the file says where its parent coordinates begin.
     polygon : array, shape (2, n), or None
         Outline ``(y, x)`` of the covered part of the box, parent coordinates of the file.
     scales : array, shape (3, n), or None
         Rows of ZPGRID: ``y``, ``x`` (parent coordinates of the file) and the factor on the image.
+    scale, weight : float, optional
+        Factor on the image, and weight, of a table of inputs.
     """
 
-    path: str
-    box: Box
+    grid: Grid
     planes: MaskPlanes
     unit: str
     band: str
     zero_point: float | None
-    wcs: tuple[str, ...]
     psf: Psf | None
     header: Mapping[str, HeaderValue]
-    framed: bool
     polygon: NDArray[np.float64] | None
     scales: NDArray[np.float64] | None
+    scale: float | None = None
+    weight: float | None = None
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self.grid.path
+
+    @property
+    def box(self) -> Box:
+        """Pixels covered, parent coordinates of the file."""
+        return self.grid.box
+
+    @property
+    def wcs(self) -> tuple[str, ...]:
+        """Celestial WCS, array coordinates."""
+        return self.grid.wcs
 
 
 class WarpFile:
@@ -78,6 +90,8 @@ class WarpFile:
     Parameters
     ----------
     info : Warp
+    origin : tuple of int
+        Parent coordinates ``(y, x)`` of the first pixel in the file.
     image, noise : RowReader
     mask : RowReader or None
     noise_kind : str
@@ -87,12 +101,14 @@ class WarpFile:
     def __init__(
         self,
         info: Warp,
+        origin: tuple[int, int],
         image: RowReader,
         noise: RowReader,
         mask: RowReader | None,
         noise_kind: str,
     ) -> None:
         self.info = info
+        self._origin = origin
         self._image, self._noise, self._mask = image, noise, mask
         self._noise_kind = noise_kind
 
@@ -101,6 +117,11 @@ class WarpFile:
         """Whether a few rows cost no more than their bytes: nothing is compressed."""
         planes = (self._image, self._noise, self._mask)
         return all(plane is None or plane.straight for plane in planes)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a few rows cost as much as all: the file is gzipped."""
+        return self._image.whole
 
     def read(self, box: Box, target: MaskPlanes) -> Pixels:
         """Image, mask (None if there is none) and variance of a section.
@@ -112,7 +133,7 @@ class WarpFile:
         target : MaskPlanes
             Where the planes go in the mask; bits without a name are dropped.
         """
-        section = box.slices(self.info.box)
+        section = box.slices(Box(*self._origin, *self._image.shape))
         with ExitStack() as stack:
             file = None if self.straight else stack.enter_context(open_fits(self.info.path))
             other = file if self._noise.path == self.info.path else None
@@ -133,20 +154,20 @@ class WarpFile:
         return mask if found & ~fixed == 0 else own.remap(mask, target)
 
 
-def open_warp(argument: str) -> WarpFile:
+def open_warp(listed: Listed) -> WarpFile:
     """Read everything but the pixels of an input of a coadd.
 
     Parameters
     ----------
-    argument : str
-        ``[BAND=]FILE[HDU]``.
+    listed : Listed
+        ``[BAND=]FILE[HDU][x1:x2,y1:y2]``, and what stands in the place of its header.
 
     Raises
     ------
     CoblendError
         The file cannot be used, with file and HDU.
     """
-    band, spec = parse_band_spec(argument)
+    band, spec = parse_band_spec(listed.file)
     with open_fits(spec.path) as file:
         planes = find_planes(file, spec)
         image = _plane(file, planes.image.hdu, "IMAGE")
@@ -162,7 +183,21 @@ def open_warp(argument: str) -> WarpFile:
             raise ShapeMismatchError(
                 f"{name} has {_size(plane.shape)} pixels, IMAGE {_size(image.shape)}", spec.path
             )
-    return WarpFile(info, image, noise, mask, planes.noise_kind)
+    origin = info.box.y0, info.box.x0
+    if spec.section is not None:
+        info = replace(info, grid=info.grid.cut(spec.section))
+    return WarpFile(_as_listed(info, listed), origin, image, noise, mask, planes.noise_kind)
+
+
+def _as_listed(info: Warp, listed: Listed) -> Warp:
+    """Let a table of inputs overrule the header."""
+    return replace(
+        info,
+        scale=listed.scale,
+        weight=listed.weight,
+        zero_point=info.zero_point if listed.zero_point is None else listed.zero_point,
+        psf=parse_psf_spec(listed.psf) if listed.psf else info.psf,
+    )
 
 
 def require_same_band(warps: Sequence[Warp]) -> None:
@@ -182,35 +217,6 @@ def require_same_band(warps: Sequence[Warp]) -> None:
             )
 
 
-def offset_to(warp: Warp, reference: Warp) -> tuple[int, int]:
-    """Shift ``(dy, dx)`` from the file's parent coordinates to those of the reference.
-
-    Zero when the file says where its parent coordinates begin, else from the reference points
-    (CRPIX) of the two WCS.
-
-    Raises
-    ------
-    WcsMismatchError
-        The shift is not a whole number of pixels.
-    """
-    if warp is reference or (warp.framed and reference.framed) or not warp.wcs:
-        return 0, 0
-    shift = []
-    for key, own, ref in (
-        ("CRPIX2", warp.box.y0, reference.box.y0),
-        ("CRPIX1", warp.box.x0, reference.box.x0),
-    ):
-        shift.append((_number(reference.wcs, key) + ref) - (_number(warp.wcs, key) + own))
-    if any(abs(s - round(s)) > _FRACTION for s in shift):
-        raise WcsMismatchError(
-            f"is shifted by a fraction of a pixel from {reference.path} "
-            f"(dx={shift[1]:.4f}, dy={shift[0]:.4f})",
-            warp.path,
-            hint="resample it first: coblend warp --like REFERENCE",
-        )
-    return round(shift[0]), round(shift[1])
-
-
 def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) -> Warp:
     index = planes.image.hdu
     own = file.header(index)
@@ -224,16 +230,13 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         named = {k[3:]: int(v) for k, v in mask_header.items() if k.startswith("MP_")}
         named = named or dict(planes.mask_bits)
     return Warp(
-        path=spec.path,
-        box=box,
+        grid=Grid(spec.path, box, wcs_cards(file.cards(index)), is_framed(own)),
         planes=MaskPlanes(named),
         unit=unit,
         band=band or str(header.get("BAND", header.get("FILTER", ""))).strip(),
         zero_point=_zero_point(header, unit),
-        wcs=wcs_cards(file.cards(index)),
         psf=read_psf(file, box),
         header=header,
-        framed="LTV1" in own or "CRVAL1A" in own,
         polygon=_polygon(file),
         scales=_columns(file, "ZPGRID", ("y", "x", "scale")),
     )
@@ -285,13 +288,6 @@ def header_float(header: Mapping[str, HeaderValue], *keys: str) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     return float("nan")
-
-
-def _number(cards: Sequence[str], key: str) -> float:
-    for card in cards:
-        if card.startswith(key.ljust(8)):
-            return float(card[10:].split("/")[0])
-    return 0.0
 
 
 def _size(shape: Sequence[int]) -> str:

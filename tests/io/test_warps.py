@@ -5,16 +5,25 @@ from dataclasses import replace
 import fitsio
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from coblend.core.box import Box
-from coblend.core.errors import FormatError, ShapeMismatchError, WcsMismatchError
+from coblend.core.errors import (
+    FormatError,
+    MissingHduError,
+    ParameterError,
+    ShapeMismatchError,
+    WcsMismatchError,
+)
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.io.coadd.warps import offset_to, open_warp, require_same_band
+from coblend.io.coadd.grid import offset_to
+from coblend.io.coadd.inputs import Listed, read_lists
+from coblend.io.coadd.warps import open_warp, require_same_band
 from coblend.io.sky.wcs import shift_cards
 
 
 def opened(path):
-    return open_warp(str(path))
+    return open_warp(Listed(str(path)))
 
 
 @pytest.mark.parametrize("compress", ["auto", "none"])
@@ -36,7 +45,7 @@ def test_what_the_headers_tell(exposure, write_file):
     assert (warp.box, warp.unit, warp.band) == (exposure.box, "nJy", "r")
     assert warp.zero_point == 31.4
     assert warp.wcs == exposure.wcs
-    assert warp.framed
+    assert warp.grid.framed
     np.testing.assert_array_equal(warp.psf.at(0, 0), exposure.psf.at(0, 0))
 
 
@@ -92,25 +101,86 @@ def unframed(path, image, cards):
 
 def test_offsets_from_reference_points(tmp_path, wcs_cards):
     image = np.zeros((10, 12), np.float32)
-    first = opened(unframed(tmp_path / "a.fits", image, wcs_cards)).info
+    first = opened(unframed(tmp_path / "a.fits", image, wcs_cards)).info.grid
     moved = shift_cards(wcs_cards, 3, -2)
-    second = opened(unframed(tmp_path / "b.fits", image, moved)).info
+    second = opened(unframed(tmp_path / "b.fits", image, moved)).info.grid
     assert offset_to(first, first) == (0, 0)
     assert offset_to(second, first) == (3, -2)
     fraction = tuple(c.replace("20.5", "20.8") for c in wcs_cards)
-    third = opened(unframed(tmp_path / "c.fits", image, fraction)).info
+    third = opened(unframed(tmp_path / "c.fits", image, fraction)).info.grid
     with pytest.raises(WcsMismatchError, match=r"c.fits.*a.fits.*dx=-0.3000, dy=0.0000") as error:
         offset_to(third, first)
     assert "coblend warp" in error.value.hint
 
 
 def test_framed_files_need_no_offset(exposure, write_file):
-    first = opened(write_file(exposure, "a.fits")).info
+    first = opened(write_file(exposure, "a.fits")).info.grid
     moved = replace(exposure, box=exposure.box.shift(5, 6))
-    assert offset_to(opened(write_file(moved, "b.fits")).info, first) == (0, 0)
+    assert offset_to(opened(write_file(moved, "b.fits")).info.grid, first) == (0, 0)
+
+
+def test_a_section_is_a_smaller_warp(exposure, write_file):
+    path = write_file(exposure)
+    y0, x0 = exposure.box.y0, exposure.box.x0
+    part = opened(f"{path}[3:20,2:9]")
+    assert part.info.box == Box(y0 + 1, x0 + 2, 8, 18)
+    whole, cut = opened(path), part.info.box
+    for a, b in zip(part.read(cut, STANDARD), whole.read(cut, STANDARD), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert offset_to(part.info.grid, whole.info.grid) == (0, 0)
+    with pytest.raises(ParameterError, match=r"section 1:9999,1:2 of .*which has"):
+        opened(f"{path}[1:9999,1:2]")
+
+
+@pytest.mark.parametrize("kind", ["ecsv", "fits"])
+def test_tables_of_inputs(tmp_path, kind):
+    path = str(tmp_path / f"inputs.{kind}")
+    table = Table({"FILE": ["a.fits", "b.fits"], "Weight": [1.0, 2.5], "ZP": [27, 28],
+                   "PSF": ["gaussian:fwhm=3", ""]})  # fmt: skip
+    table.write(path)
+    first, second, third = read_lists([f"@{path}", "c.fits"])
+    assert first == Listed("a.fits", weight=1, zero_point=27, psf="gaussian:fwhm=3")
+    assert second == Listed("b.fits", weight=2.5, zero_point=28)
+    assert third == Listed("c.fits")
+
+
+def test_a_plain_list(tmp_path):
+    (tmp_path / "list.txt").write_text("a.fits # first\n\nb.fits\n")
+    assert read_lists([f"@{tmp_path}/list.txt"]) == [Listed("a.fits"), Listed("b.fits")]
+
+
+def test_what_a_table_says_overrules_the_header(exposure, write_file):
+    path = str(write_file(replace(exposure, unit="adu", meta={"MAGZERO": 20.0})))
+    listed = Listed(path, weight=3.0, scale=2.0, zero_point=27.5, psf="gaussian:fwhm=4,size=11")
+    info = open_warp(listed).info
+    assert (info.weight, info.scale, info.zero_point, info.psf.side) == (3, 2, 27.5, 11)
 
 
 # bad input
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"name": ["a.fits"]}, "no column file; it has name"),
+        ({"file": ["a.fits"], "weight": [-1.0]}, "row 1: weight is -1 for a.fits"),
+        ({"file": ["a.fits", "b.fits"], "scale": [1.0, 0.0]}, "row 2: scale is 0 for b.fits"),
+        ({"file": ["a.fits"], "zp": [np.nan]}, "row 1: zero_point is nan for a.fits"),
+    ],
+)
+def test_tables_that_say_nonsense(tmp_path, columns, message):
+    Table(columns).write(tmp_path / "t.ecsv")
+    with pytest.raises(FormatError, match=message):
+        read_lists([f"@{tmp_path}/t.ecsv"])
+
+
+def test_a_broken_table(tmp_path):
+    (tmp_path / "t.ecsv").write_text("# %ECSV 1.0\n# ---\n# datatype:\nfile\na b c\n")
+    with pytest.raises(FormatError, match="no ECSV table"):
+        read_lists([f"@{tmp_path}/t.ecsv"])
+    fitsio.write(tmp_path / "t.fits", np.zeros((3, 3)))
+    with pytest.raises(MissingHduError, match="no table of inputs"):
+        read_lists([f"@{tmp_path}/t.fits"])
 
 
 def test_planes_of_different_size(tmp_path):

@@ -1,5 +1,7 @@
 """Compare-warp: limits by hand, and a simulated field with known artifacts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, label
@@ -7,17 +9,18 @@ from scipy.ndimage import gaussian_filter, label
 from coblend.core.box import Box
 from coblend.core.coadd.artifacts import (
     Candidates,
-    Template,
-    difference,
+    EpochMask,
+    bright,
     find_candidates,
     judge,
     max_epochs,
-    noise_factor,
-    protected_regions,
+    reach,
 )
+from coblend.core.coadd.differences import Template, difference, look, noise_factor
 from coblend.core.coadd.rules import StackRules
-from coblend.core.coadd.sparse import components, drop_small, grow
+from coblend.core.coadd.sparse import Runs, components, drop_small, grow
 from coblend.core.coadd.stack import stack
+from coblend.core.mask import PLANES, STANDARD
 from coblend.core.params.coadd import CoaddParams
 
 PARAMS = CoaddParams()
@@ -62,6 +65,50 @@ def test_grow_equals_brute_force(rng, radius):
     )
 
 
+@pytest.mark.parametrize("fill", [0.0, 0.1, 0.9, 1.0])
+def test_runs_are_the_plane(rng, fill):
+    plane = rng.random((9, 11)) < fill
+    parts = [Runs.of(plane[:4]), Runs.of(plane[4:], 44)]
+    runs = Runs.joined(parts)
+    np.testing.assert_array_equal(runs.contains(np.arange(99)), plane.ravel())
+    for y0, y1 in ((0, 9), (0, 4), (3, 7), (8, 9)):
+        np.testing.assert_array_equal(runs.plane(11 * y0, (y1 - y0, 11)), plane[y0:y1])
+    assert not Runs.joined([]).plane(3, (2, 2)).any()
+
+
+def test_bright_regions_by_parts_equal_the_whole(rng):
+    image = np.zeros((200, 90), np.float32)
+    image[rng.integers(0, 200, 12), rng.integers(0, 90, 12)] = 1e5
+    variance = np.full(image.shape, 2, np.float32)
+    whole = bright(image, variance, SIGMA, PARAMS)
+    margin = reach(SIGMA)
+    for first in range(0, 200, 60):
+        last, low = min(first + 60, 200), max(first - margin, 0)
+        part = slice(low, last + margin)
+        found = bright(image[part], variance[part], SIGMA, PARAMS)[first - low : last - low]
+        np.testing.assert_array_equal(found, whole[first:last])
+
+
+def test_what_a_part_of_an_epoch_shows(make_warp):
+    """Flat indices and runs count in the frame, whatever part of it an epoch covers."""
+    frame, box = Box(10, 20, 8, 12), (12, 25)
+    image = np.zeros((3, 6), np.float32)
+    image[1, 2], image[2, 5], image[0, 0] = 100, -100, np.nan
+    mask = np.zeros((3, 6), np.int32)
+    mask[1, 1], mask[1, 3] = 1 << PLANES["BAD"], 1 << PLANES["EDGE"]
+    part = make_warp(0, image, mask=mask, shape=(3, 6), origin=box)
+    nothing, ones = np.zeros((3, 6), np.float32), np.ones((3, 6), np.float32)
+    seen = look(part, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS)
+    assert list(seen.positive) == [3 * 12 + 7]
+    assert list(seen.negative) == [4 * 12 + 10]
+    expected = np.zeros(frame.shape, bool)
+    expected[2:5, 5:11] = np.isfinite(image)
+    np.testing.assert_array_equal(seen.seen.plane(0, frame.shape), expected)
+    assert list(np.flatnonzero(seen.flagged.plane(0, frame.shape))) == [3 * 12 + 6]
+    assert seen.edge.sum() == 1
+    assert seen.usable.sum() == 18 - 2
+
+
 def test_noise_factor_finds_the_noise(rng):
     image = gaussian_filter(rng.normal(size=(300, 300)), 1.5)
     image = (image / image.std() * 3).astype(np.float32)
@@ -69,9 +116,10 @@ def test_noise_factor_finds_the_noise(rng):
     image[:, 200:210] = np.nan
     variance = np.full(image.shape, 4.0, np.float32)
     gradient = np.linspace(0, 50, 300, dtype=np.float32)[:, None]
-    assert noise_factor(image + gradient, variance) == pytest.approx(9 / 4, rel=0.05)
-    assert noise_factor(image * 100, variance) == 1.0
-    assert noise_factor(image[:3, :17], variance[:3, :17]) == 1.0
+    assert noise_factor([(image + gradient, variance)]) == pytest.approx(9 / 4, rel=0.05)
+    assert noise_factor([(image * 100, variance)]) == 1.0
+    assert noise_factor([(image[:3, :17], variance[:3, :17])]) == 1.0
+    assert noise_factor([]) == 1.0
 
 
 def test_difference_leaves_the_epoch_out(rng):
@@ -96,10 +144,15 @@ def test_candidates_known_to_be_faulty_are_dropped():
     significance[10:12, 10:12] = 20
     significance[30:32, 30:32] = -20
     significance[40, 40:43] = 20
+    positive, negative = (np.flatnonzero(s * significance > 7.5) for s in (1, -1))
+
+    def found(flagged):
+        return find_candidates(positive, negative, Runs.of(flagged), (50, 50), SIGMA)
+
     flagged = np.zeros((50, 50), bool)
-    assert len(find_candidates(significance, flagged, SIGMA, PARAMS)) == 2
+    assert len(found(flagged)) == 2
     flagged[:20] = True
-    (left,) = [find_candidates(significance, flagged, SIGMA, PARAMS)]
+    left = found(flagged)
     assert len(left) == 1
     assert set(left.pixels // 50) == {29, 30, 31, 32}
 
@@ -112,7 +165,8 @@ def test_judgement():
     regions[5:8, 5:8] = 3
     pixels = [[0, 1, 20], [300, 301], [105, 106, 126], [107, 108], [199, 219, 239]]
     candidates = Candidates(np.concatenate(pixels), np.cumsum([0, *map(len, pixels)]))
-    clipped, table = judge(candidates, n_image, n_different, regions, PARAMS)
+    planes = (plane.ravel()[candidates.pixels] for plane in (n_image, n_different, regions))
+    clipped, table = judge(candidates, *planes, 20, PARAMS)
     decisions = ["CLIPPED", "PERSISTENT", "PROTECTED", "CLIPPED", "PERSISTENT"]
     assert list(table["decision"]) == decisions
     np.testing.assert_array_equal(clipped, sorted([0, 1, 20, 107, 108]))
@@ -161,20 +215,23 @@ def reject(make_warp, simulation):
     rules = StackRules(statistic="meanclip", sigma_clip=2.5, clip_iter=3)
     done = stack(warps, box, rules, input_map=True)
     template = Template(done.image, done.variance, done.weight)
-    n_image, n_different = np.full(shape, n, np.uint16), np.zeros(shape, np.uint16)
-    nothing, found = np.zeros(shape, bool), []
-    for i, image in enumerate(simulation.images):
+    n_different, found = np.zeros(box.area, int), []
+    for i, warp in enumerate(warps):
         inside = (done.input_map[0] >> i & 1).astype(bool)
-        variance = np.full(shape, noise_factor(image, np.ones(shape, np.float32)), np.float32)
-        significance = difference(image, variance, template, 1.0, inside)
-        found.append(find_candidates(significance, nothing, SIGMA, PARAMS))
-        n_different.ravel()[found[-1].pixels] += 1
-    regions = protected_regions(template, SIGMA, PARAMS)
+        noise = noise_factor([(warp.image, warp.variance)])
+        seen = look(replace(warp, variance=warp.variance * np.float32(noise)), template, inside,
+                    box, STANDARD, PARAMS)  # fmt: skip
+        assert seen.usable.all()
+        found.append(find_candidates(seen.positive, seen.negative, seen.flagged, shape, SIGMA))
+        n_different[found[-1].pixels] += 1
+    regions, _ = label(bright(done.image, done.variance, SIGMA, PARAMS), np.ones((3, 3)))
     clipped = []
     for candidates in found:
-        mask = np.zeros(shape, bool)
-        mask.ravel()[judge(candidates, n_image, n_different, regions, PARAMS)[0]] = True
-        clipped.append(mask)
+        n_image = np.full(candidates.pixels.size, n, np.uint16)
+        places = n_different[candidates.pixels], regions.ravel()[candidates.pixels]
+        pixels, _ = judge(candidates, n_image, *places, shape[1], PARAMS)
+        clipped.append(EpochMask(shape[1], pixels, seen.seen).apply(
+            None, slice(0, shape[0]), slice(0, shape[1]), STANDARD, 0) != 0)  # fmt: skip
     return clipped, regions
 
 

@@ -26,7 +26,7 @@ def test_slabs_tile_the_coadd_below_the_limit(n_input, shape, limit, threads):
 
 def test_compressed_inputs_are_read_by_tiles():
     box = Box(0, 0, 2000, 2000)
-    assert plan_slabs(box, 20, 4096 * MIB, tiles=True).rows == TILE
+    assert plan_slabs(box, 20, 4096 * MIB, block=TILE).rows == TILE
     assert plan_slabs(box, 20, 4096 * MIB).rows < TILE
 
 

@@ -1,0 +1,129 @@
+"""From the pixels of the warps to the planes of the coadd, slab by slab or input by input."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.cli.coadd_inputs import Field, read_ahead
+from coblend.cli.run import Run
+from coblend.core.box import Box
+from coblend.core.coadd.plan import PROGRAM_BYTES, SlabPlan, plan_slabs
+from coblend.core.coadd.running import RunningMean
+from coblend.core.coadd.samples import WarpPart
+from coblend.core.coadd.stack import Stacked, stack
+from coblend.core.params.coadd import CoaddParams
+from coblend.io.coadd.coadds import PlaneStore, input_map_names
+
+Mark = tuple[int, Callable[[Box], NDArray[np.bool_]]]
+
+log = logging.getLogger("coblend")
+
+_SAMPLE = 1 << 20
+_COUNTS = ("good_pixels", "clipped_pixels", "rejected_pixels")
+
+
+def keep_freed_pages() -> None:
+    """Let the C library reuse the memory of freed arrays instead of giving it back each time.
+
+    Freeing an array of 30 MB, which is never touched, raises glibc's thresholds; fresh pages for
+    every slab would cost as much as combining it.
+    """
+    np.empty(30 << 20, np.uint8)
+
+
+def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tuple[SlabPlan, bool]:
+    """Slabs of the coadd, and whether every file is read once instead.
+
+    Files that are gzipped as a whole would be unpacked for each slab.
+    """
+    plan = plan_slabs(
+        field.box, len(field.warps), run.max_memory - n_bytes,
+        threads=run.jobs, block=field.block, input_map=params.input_map,
+    )  # fmt: skip
+    plan = replace(plan, n_bytes=plan.n_bytes + n_bytes)
+    if field.rules.statistic != "mean" or field.block < field.box.ny or len(plan.slabs()) == 1:
+        return plan, False
+    needed = PROGRAM_BYTES + n_bytes + RunningMean.n_bytes(
+        field.box, field.rules, len(field.warps), input_map=params.input_map
+    )  # fmt: skip
+    if needed > run.max_memory:
+        log.warning(
+            "gzipped files are unpacked %d times; with --max-memory %dMiB, once",
+            len(plan.slabs()), -(-needed // 2**20),
+        )  # fmt: skip
+        return plan, False
+    return replace(plan, n_bytes=needed), True
+
+
+def fill(
+    store: PlaneStore, parts: Iterable[Stacked], table: NDArray[Any], marks: Sequence[Mark]
+) -> float:
+    """Store slab after slab; fills the counts of the table; returns a typical value."""
+    sampled = []
+    every, row = -(-store.shape[0] * store.shape[1] // _SAMPLE), 0
+    for done in parts:
+        for bits, where in marks:
+            done.mask[where(done.box)] |= bits
+        store.append(
+            IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=done.n_image,
+            WEIGHT=done.weight,
+            **dict(zip(input_map_names(len(done.input_map)), done.input_map, strict=True)),
+        )  # fmt: skip
+        rows = done.image[-row % every :: every]
+        sampled.append(rows[np.isfinite(rows)])
+        row += done.box.ny
+    values = np.concatenate(sampled)
+    return float(np.median(values)) if values.size else 0.0
+
+
+def by_slabs(
+    field: Field, plan: SlabPlan, table: NDArray[Any], params: CoaddParams, run: Run
+) -> Iterator[Stacked]:
+    """Combine slab after slab."""
+
+    def read(box: Box) -> tuple[Box, list[WarpPart]]:
+        return box, field.parts(box, table)
+
+    with run.progress("coadd", field.box.ny) as advance:
+        for box, parts in read_ahead(read, plan.slabs(), run.jobs):
+            done = stack(
+                parts, box, field.rules,
+                n_input=len(field.warps), threads=run.jobs, input_map=params.input_map,
+            )  # fmt: skip
+            _count(table, done)
+            yield done
+            advance(box.ny)
+            del parts, done  # before the next slab is read
+
+
+def by_inputs(
+    field: Field, plan: SlabPlan, table: NDArray[Any], params: CoaddParams, run: Run
+) -> Iterator[Stacked]:
+    """Read every file once, weigh it and add it to the mean; then yield slab after slab."""
+    mean = RunningMean(
+        field.box, field.rules, len(field.warps), input_map=params.input_map
+    )  # fmt: skip
+    with run.progress("coadd", len(field.warps)) as advance:
+        for i, warp in enumerate(field.warps):
+            if warp.box.area:
+                part = warp.part(i, warp.box, field)
+                field.weigh_one(table[i], warp, params, part.cut)
+            if table["used"][i]:
+                mean.add(replace(part, weight=float(table["weight"][i])))
+            advance(1)
+    field.require_some(table)
+    for box in plan.slabs():
+        done = mean.result(box)
+        yield done
+    _count(table, done)
+
+
+def _count(table: NDArray[Any], done: Stacked) -> None:
+    for column, count in zip(_COUNTS, done.counts.T, strict=True):
+        table[column] += count

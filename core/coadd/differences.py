@@ -1,0 +1,184 @@
+"""Differences between an epoch and the template of all epochs, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.coadd.samples import WarpPart
+from coblend.core.coadd.sparse import Indices, Runs
+from coblend.core.mask import MaskPlanes
+from coblend.core.params.coadd import CoaddParams
+
+IQR_TO_SIGMA = 0.74
+_LAG = 16  # pixels; further apart than noise is correlated
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Clipped mean of the PSF-matched epochs.
+
+    Parameters
+    ----------
+    image, variance, weight : array, shape (ny, nx), float32
+        NaN (weight 0) where no epoch has data.
+    """
+
+    image: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a comparison of a part of an epoch shows; flat indices count in the whole frame.
+
+    Parameters
+    ----------
+    positive, negative : array, int64
+        Pixels above the threshold, ascending.
+    seen, flagged : Runs
+        Where the epoch has data, and is known to be faulty.
+    edge, usable : array, shape (ny, nx), bool
+        Where the epoch is near the end of a sensor, and where the difference counts, in the box
+        of the part.
+    """
+
+    positive: Indices
+    negative: Indices
+    seen: Runs
+    flagged: Runs
+    edge: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
+
+
+def look(
+    part: WarpPart,
+    template: Template,
+    in_template: NDArray[np.bool_],
+    frame: Box,
+    planes: MaskPlanes,
+    params: CoaddParams,
+) -> Look:
+    """Compare a part of an epoch with the template there.
+
+    Parameters
+    ----------
+    part : WarpPart
+        Its variance is that of the real noise.
+    template : Template
+        In the box of the part.
+    in_template : array, shape (ny, nx), bool
+        Where the epoch is part of the template.
+    frame : Box
+    planes : MaskPlanes
+    params : CoaddParams
+    """
+    image, variance = scaled(part, planes)
+    significance = difference(image, variance, template, part.weight, in_template)
+    mask = np.zeros(image.shape, np.int32) if part.mask is None else part.mask
+    first = (part.box.y0 - frame.y0) * frame.nx
+    left = part.box.x0 - frame.x0
+
+    def flat(where: NDArray[np.bool_]) -> Indices:
+        y, x = np.divmod(np.flatnonzero(where), part.box.nx)
+        return first + y * frame.nx + left + x
+
+    def runs(where: NDArray[np.bool_]) -> Runs:
+        if part.box.nx < frame.nx:
+            where = np.pad(where, ((0, 0), (left, frame.nx - left - part.box.nx)))
+        return Runs.of(where, first)
+
+    def has(*names: str) -> NDArray[np.bool_]:
+        return np.asarray((mask & np.int32(planes.value(names))) != 0)
+
+    with np.errstate(invalid="ignore"):
+        return Look(
+            positive=flat(significance >= params.artifact_threshold),
+            negative=flat(significance <= -params.artifact_threshold),
+            seen=runs(~np.isnan(image)),
+            flagged=runs(has("NO_DATA", "BAD", "SUSPECT")),
+            edge=has("EDGE"),
+            usable=np.isfinite(significance) & ~has("NO_DATA", "BAD", "SAT"),
+        )
+
+
+def scaled(part: WarpPart, planes: MaskPlanes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scaled image and variance of a part, NaN where it has no data."""
+    image = np.multiply(part.image, part.scale, dtype=np.float32)
+    variance = np.multiply(part.variance, np.square(part.scale), dtype=np.float32)
+    absent = ~(variance > 0)
+    absent |= ~np.isfinite(image)
+    if part.mask is not None:
+        absent |= (part.mask & np.int32(planes.value(["NO_DATA"]))) != 0
+    image[absent] = np.nan
+    variance[absent] = np.nan
+    return image, variance
+
+
+def noise_factor(parts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> float:
+    """Ratio of the real noise to the variance plane, from pixels 16 columns apart.
+
+    Differences need no background; the quartiles of ``(a - b)**2 / (v_a + v_b)`` ignore sources.
+
+    Parameters
+    ----------
+    parts : sequence of (image, variance)
+        Arrays of shape (ny, nx), float32, NaN where not usable.
+
+    Returns
+    -------
+    float
+        1 when there are fewer than 100 pairs, or for a factor above 10, which no noise explains.
+    """
+    left, right = slice(None, -_LAG), slice(_LAG, None)
+    ratios = [np.zeros(0, np.float32)]
+    for image, variance in parts:
+        with np.errstate(invalid="ignore"):
+            ratio = image[:, left] - image[:, right]
+            ratio /= np.sqrt(variance[:, left] + variance[:, right])
+        ratios.append(ratio[np.isfinite(ratio)])
+    ratio = np.concatenate(ratios)
+    if ratio.size < 100:
+        return 1.0
+    lower, upper = np.quantile(ratio, (0.25, 0.75))
+    factor = float((IQR_TO_SIGMA * (upper - lower)) ** 2)
+    return factor if 0 < factor <= 10 else 1.0
+
+
+def difference(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    template: Template,
+    weight: float,
+    in_template: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Significance of an epoch minus the template of the other epochs.
+
+    With T the template of all epochs and W its weight, the epoch's own share w / W is taken out:
+    ``(I - T) / (1 - w/W)``, variance ``v + v_T W / (W - w)``.
+
+    Parameters
+    ----------
+    image, variance : array, shape (ny, nx), float32
+        Epoch on the frame of the template, NaN outside.
+    template : Template
+    weight : float
+        Weight of the epoch in the template.
+    in_template : array, shape (ny, nx), bool
+        Where the epoch is part of the template.
+
+    Returns
+    -------
+    array, shape (ny, nx), float32
+        In standard deviations; NaN where either is missing.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.where(in_template, 1 - weight / template.weight, 1.0)
+        rest[rest < 1e-6] = np.nan
+        total = variance + template.variance / rest
+        return np.asarray((image - template.image) / (rest * np.sqrt(total)), np.float32)
