@@ -37,8 +37,9 @@ def test_kernel_times_model_is_the_psf(fwhm: float) -> None:
         assert np.abs(fftconvolve(kernel, model, "same") - psf).sum() < limit
 
 
-def test_regularisation_tames_the_noise_of_the_psf(rng: np.random.Generator) -> None:
-    psf = moffat(3.5) + 1e-5 * rng.normal(size=(41, 41))
+@pytest.mark.parametrize("fwhm", [3.0, 3.5, 4.2, 5.0, 6.0])
+def test_regularisation_tames_the_noise_of_the_psf(rng: np.random.Generator, fwhm: float) -> None:
+    psf = moffat(fwhm) + 1e-5 * rng.normal(size=(41, 41))
     ringing = [np.abs(difference_kernel(psf, model_psf(), reg)).sum() - 1 for reg in (0, 0.01)]
     assert ringing[1] < 0.3 < ringing[0]
 

@@ -297,6 +297,7 @@ class _Live:
         kept_blends, kept_rows = np.flatnonzero(~finished), np.flatnonzero(~gone)
         number, position = np.cumsum(~finished) - 1, np.cumsum(~gone) - 1
         self.stacks = _take(self.stacks, ~gone, position, number, self.centres)
+        self.safe = _take(self.safe, ~gone, position, number, self.centres)
         self.correlated = [
             array[~finished[frames.blends]]
             for frames, array in zip(self.observation.frames, self.correlated, strict=True)
@@ -306,7 +307,6 @@ class _Live:
         self.centres = self.centres.select(kept_rows).with_blend(number[blend[kept_rows]])
         self.members = members_of(self.centres, len(kept_blends))
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
-        self.safe = _take(self.safe, ~gone, position, number, self.centres)
         self.safe_spectra = self.safe_spectra[kept_rows]
         self.steps = self.steps and self.steps.select(kept_rows)
         for name in (

@@ -40,6 +40,20 @@ class Scene:
     truth: np.ndarray
     flux: np.ndarray
 
+    def again(self, n: int, seed: int) -> Scene:
+        """Return the same sources n times in one batch, with new noise each time."""
+        one = self.batch
+        rng = np.random.default_rng(seed)
+        clean = self.truth.sum(0) / one.sigma[:, None, None]
+        data = (clean + rng.normal(size=(n, *clean.shape))).astype(np.float32)
+        whole = np.ones((n, *clean.shape[1:]), bool)
+        cut = CutOuts(np.arange(n), data, np.ones_like(data), whole)
+        batch = Batch(
+            np.arange(n), one.boxes * n, (cut,), one.psfs, np.zeros(n, np.int64),
+            np.repeat(np.arange(n), len(one.y)), np.tile(one.y, n), np.tile(one.x, n), one.sigma,
+        )  # fmt: skip
+        return Scene(batch, self.truth, self.flux)
+
     def redistributed(self, result: BlendResult) -> np.ndarray:
         """Light of the image shared in proportion to the models behind non-negative kernels.
 
@@ -59,7 +73,8 @@ class Scene:
             for b, kernel in enumerate(kernels):
                 shares[k, b] += spectrum[b] * np.maximum(fftconvolve(plane, kernel, "same"), 0)
         shares /= np.maximum(shares.sum(0), 1e-30)
-        return shares * batch.cuts[0].data[0][:, : shares.shape[2], : shares.shape[3]]
+        image = batch.cuts[0].data[result.parent if len(batch) > 1 else 0]
+        return shares * image[:, : shares.shape[2], : shares.shape[3]]
 
 
 Scenery = Callable[..., Scene]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coblend.core.deblend.fitting.monotonic import nearer_neighbours, plan, pool_gradient, project
-from coblend.core.deblend.fitting.operators import constrain
+from coblend.core.deblend.fitting.monotonic import (
+    nearer_neighbours,
+    plan,
+    pool_gradient,
+    project,
+    project_about_brightest,
+)
 
 
 def plain_projection(image: np.ndarray, cy: int, cx: int) -> np.ndarray:
-    """The definition: pixels by increasing distance, each capped by its nearer neighbours."""
-    image = image.copy()
+    """The definition: pixels by increasing distance, each capped by its nearer neighbours.
+
+    Those outside the image count as 0.
+    """
     ny, nx = image.shape
+    image = np.pad(image, ((0, 1), (0, 1)))  # index -1 is there, too
     pixels = [(y - cy, x - cx) for y in range(ny) for x in range(nx)]
     for y, x in sorted(pixels, key=lambda p: p[0] ** 2 + p[1] ** 2)[1:]:
         near = [
@@ -30,16 +38,75 @@ def plain_projection(image: np.ndarray, cy: int, cx: int) -> np.ndarray:
         cap = sum(w * image[v + cy, u + cx] for w, (v, u) in zip(weights, near, strict=True))
         cap /= sum(weights)
         image[y + cy, x + cx] = min(image[y + cy, x + cx], cap)
-    return image
+    return image[:ny, :nx]
 
 
-@pytest.mark.parametrize("radius", [1, 2, 7, 12])
+def stamp_about(image: np.ndarray, cy: int, cx: int) -> tuple[np.ndarray, np.ndarray]:
+    """The stamp about a pixel that holds the image, and which of its pixels lie outside."""
+    ny, nx = image.shape
+    radius = max(cy, cx, ny - 1 - cy, nx - 1 - cx)
+    stamp = np.full((2 * radius + 1,) * 2, np.nan, image.dtype)
+    outside = np.ones(stamp.shape, bool)
+    part = slice(radius - cy, radius - cy + ny), slice(radius - cx, radius - cx + nx)
+    stamp[part], outside[part] = image, False
+    return stamp[None], outside[None]
+
+
+# shapes and centres: in the middle, off it, in corners, on borders, of even and odd sides
+PLACES = [((41, 41), (3, 35)), ((64, 40), (63, 0)), ((101, 101), (0, 50)), ((20, 33), (10, 16)),
+          ((9, 1), (4, 0)), ((1, 9), (0, 0)), ((30, 31), (29, 30))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "centre"), PLACES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 2e-15), (np.float32, 1e-6)])
+def test_dark_surroundings_cap_their_neighbours(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    centre: tuple[int, int],
+    dtype: type,
+    tolerance: float,
+) -> None:
+    """As the definition has it, with pixels of either sign, about the brightest pixel nearby."""
+    image = rng.normal(size=shape).astype(dtype)
+    y0, x0 = np.maximum(np.array(centre) - 1, 0)
+    core = image[y0 : centre[0] + 2, x0 : centre[1] + 2]
+    dy, dx = np.unravel_index(core.argmax(), core.shape)
+    expected = plain_projection(image.astype(float), int(y0 + dy), int(x0 + dx))
+    stamp, outside = stamp_about(image, *centre)
+    result = project_about_brightest(stamp, outside)
+    assert result.dtype == dtype
+    assert np.abs(result[~outside] - expected.ravel()).max() <= tolerance * np.abs(image).max()
+    assert not result[outside].any()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("shape", "centre"), PLACES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 2e-15), (np.float32, 1e-6)])
+def test_dark_surroundings_are_the_peers(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    centre: tuple[int, int],
+    dtype: type,
+    tolerance: float,
+) -> None:
+    operators = pytest.importorskip("lsst.scarlet.lite.operators", reason="no scarlet lite")
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    smooth = np.exp(-np.hypot(y - centre[0] - 0.4, x - centre[1] + 0.7) / 5)
+    monotonic = operators.Monotonicity((101, 101))
+    for image in (rng.normal(size=shape), smooth + 0.05 * rng.normal(size=shape)):
+        stamp, outside = stamp_about(image.astype(dtype), *centre)
+        result = project_about_brightest(stamp, outside)[~outside].reshape(shape)
+        expected = monotonic(image.astype(dtype), centre)
+        assert np.abs(result - expected).max() <= tolerance * np.abs(image).max()
+
+
+@pytest.mark.parametrize("radius", [1, 2, 7, 20, 50])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 2e-15), (np.float32, 1e-6)])
 def test_equals_the_definition(
     rng: np.random.Generator, radius: int, dtype: type, tolerance: float
 ) -> None:
     side = 2 * radius + 1
-    for image in (rng.normal(size=(side, side)), rng.uniform(size=(side, side))):
+    for image in (rng.normal(size=(side, side)), rng.uniform(size=(side, side)))[: 60 // radius]:
         expected = plain_projection(image, radius, radius)
         result = project(image[None].astype(dtype))[0]
         assert result.dtype == dtype
@@ -57,11 +124,12 @@ def test_equals_the_peer(rng: np.random.Generator, radius: int) -> None:
 
 
 def test_idempotent_never_larger_centre_unchanged(rng: np.random.Generator) -> None:
-    stamps = rng.uniform(size=(3, 31, 31)).astype(np.float32)
-    once = project(stamps)
-    assert np.array_equal(project(once), once)
-    assert (once <= stamps).all()
-    assert np.array_equal(once[:, 15, 15], stamps[:, 15, 15])
+    for dtype in (np.float32, np.float64):
+        stamps = rng.normal(size=(3, 31, 31)).astype(dtype)
+        once = project(stamps)
+        assert np.array_equal(project(once), once)
+        assert (once <= stamps).all()
+        assert np.array_equal(once[:, 15, 15], stamps[:, 15, 15])
 
 
 def test_a_stack_gives_the_bits_of_single_stamps(rng: np.random.Generator) -> None:
@@ -69,6 +137,14 @@ def test_a_stack_gives_the_bits_of_single_stamps(rng: np.random.Generator) -> No
     together = project(stamps)
     alone = np.concatenate([project(stamps[i : i + 1]) for i in range(32)])
     assert np.array_equal(together, alone)
+    outside = rng.uniform(size=stamps.shape) < 0.1
+    outside[:, 10, 10] = False
+    for operator in (project, project_about_brightest):
+        together = operator(stamps, outside)
+        alone = np.concatenate(
+            [operator(stamps[i : i + 1], outside[i : i + 1]) for i in range(32)]
+        )
+        assert np.array_equal(together, alone)
 
 
 @pytest.mark.parametrize("clipped", [(0, 0), (0, 9), (4, 20), (15, 15)])
@@ -121,29 +197,11 @@ def test_pooled_gradient_leaves_free_pixels_alone(rng: np.random.Generator) -> N
     assert np.array_equal(pool_gradient(flat, np.abs(gradient)), np.abs(gradient))
 
 
-def test_constrained_stamps_have_maximum_one_and_no_faint_pixels(
-    rng: np.random.Generator,
-) -> None:
-    stamps = rng.normal(size=(5, 15, 15)).astype(np.float32)
-    result, scale = constrain(stamps, None, np.full(5, 0.1, np.float32))
-    assert np.allclose(result.max((1, 2)), 1)
-    assert (result >= 0).all()
-    lit = result * scale[:, None, None]
-    centre = np.zeros((15, 15), bool)
-    centre[7, 7] = True  # kept alive, however faint
-    assert ((lit == 0) | (lit >= 0.1 - 1e-6) | centre).all()
-
-
-def test_a_negative_stamp_becomes_its_centre() -> None:
-    result, scale = constrain(-np.ones((1, 7, 7), np.float32), None)
-    assert result.sum() == 1
-    assert result[0, 3, 3] == 1
-    assert scale[0] == np.float32(1e-20)
-
-
 # bad input
 
 
 def test_a_radius_of_zero_is_a_single_pixel() -> None:
     assert plan(0).order.tolist() == [0]
     assert project(np.full((2, 1, 1), 3.0)).tolist() == [[[3.0]], [[3.0]]]
+    dark = project_about_brightest(np.full((1, 3, 3), 3.0), np.arange(9).reshape(1, 3, 3) != 4)
+    assert dark.sum() == dark[0, 1, 1] == 3
