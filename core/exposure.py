@@ -13,7 +13,8 @@ from coblend.core.errors import ShapeMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf
 
-_ROWS = 256
+_BLOCK = 1 << 21
+"""Pixels looked at together where whole images would need large temporaries."""
 
 HeaderValue = int | float | str | bool
 
@@ -114,8 +115,9 @@ def fill_no_data(
     """
     no_data = np.int32(planes.value(["NO_DATA"]))
     n_new = 0
-    for first in range(0, len(image), _ROWS):  # temporaries of a few rows instead of the image
-        rows = slice(first, first + _ROWS)
+    step = max(1, _BLOCK // max(1, image.shape[1]))
+    for first in range(0, len(image), step):  # temporaries of a few rows instead of the image
+        rows = slice(first, first + step)
         unusable = ~(np.isfinite(image[rows]) & np.isfinite(variance[rows]) & (variance[rows] > 0))
         n_new += int(np.count_nonzero(unusable & ((mask[rows] & no_data) == 0)))
         image[rows][unusable] = 0.0

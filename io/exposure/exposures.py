@@ -98,7 +98,7 @@ def read_exposure(
         n_filled = fill_no_data(image, mask, variance, names)
         if n_filled:
             log.info("%s: %d pixels without data", file.path, n_filled)
-        if not allow_empty and not np.isfinite(variance).any():
+        if not allow_empty and not variance.min(initial=np.inf) < np.inf:
             raise FormatError(
                 f"no usable pixel: all {image.size} have a NaN image or a variance that is not "
                 "positive",
@@ -221,34 +221,35 @@ def write_exposure(
     compress : str
         ``auto`` (lossless) or ``none``.
     """
-    empty = ~np.isfinite(exposure.variance)
-    image = np.where(empty, np.float32(np.nan), exposure.image)
-    variance = np.where(empty, np.float32(np.nan), exposure.variance)
     planes = exposure.planes.union(STANDARD)
-    mask = exposure.planes.remap(exposure.mask, planes)
     cards = exposure.wcs
     frame = frame_header(exposure.box)
     unit = exposure.unit
     named = {"BAND": exposure.band} if exposure.band else {}
     science = {"EXTTYPE": "IMAGE", "INHERIT": True, **_unit(unit), **named, **frame}
     out.image(
-        "IMAGE", image, header={**science, **exposure.meta, **(header or {})}, wcs=cards,
-        compress=compress,
+        "IMAGE", _blanked(exposure, exposure.image), wcs=cards, compress=compress,
+        header={**science, **exposure.meta, **(header or {})},
     )  # fmt: skip
     bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
     out.image(
-        "MASK", mask, header={"EXTTYPE": "MASK", "INHERIT": True, **bits, **frame}, wcs=cards,
-        compress=compress,
+        "MASK", exposure.planes.remap(exposure.mask, planes), wcs=cards, compress=compress,
+        header={"EXTTYPE": "MASK", "INHERIT": True, **bits, **frame},
     )  # fmt: skip
     squared = _unit(f"{unit}**2" if unit else "")
     out.image(
-        "VARIANCE", variance, header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
-        wcs=cards, compress=compress,
+        "VARIANCE", _blanked(exposure, exposure.variance), wcs=cards, compress=compress,
+        header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
     )  # fmt: skip
     if exposure.psf is not None:
         write_psf(out, exposure.psf)
     for name, data in (extra or {}).items():
         out.image(name, data, header=frame, wcs=cards, compress=compress)
+
+
+def _blanked(exposure: Exposure, plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Copy of a plane with NaN where there is no data."""
+    return np.where(np.isfinite(exposure.variance), plane, np.float32(np.nan))
 
 
 def _merged_header(file: FitsFile, index: int) -> dict[str, HeaderValue]:
