@@ -48,7 +48,7 @@ _MARGIN = 4
     ["rgb", "detections", "scene", "sources", "coadd", "psf", "report"]))  # fmt: skip
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 def show(run: Run, params: ShowParams, kind: str, files: tuple[str, ...]) -> None:
-    r"""Draw a picture of FILES: .png, .pdf or .svg.
+    """Draw a picture of FILES: .png, .pdf or .svg.
 
     \b
     KIND is one of
@@ -62,7 +62,7 @@ def show(run: Run, params: ShowParams, kind: str, files: tuple[str, ...]) -> Non
 
     scene shows one blend with --blend or --at, else everything; sources shows the blend with
     most objects unless told which. Needs matplotlib (pip install 'coblend[plot]').
-    """
+    """  # noqa: D301 - click's mark of a paragraph that is not to be wrapped
     suffix = _format(run.output)
     try:
         from coblend.cli.pictures.canvas import house_style, save
@@ -111,15 +111,16 @@ def _scene(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
 
 
 def _sources(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
-    from coblend.cli.pictures.blends import draw_sources
+    from coblend.cli.pictures.blends import brightest, draw_sources
     from coblend.core.show.scene import source_images
 
     models, cube = _models(run, params, files, one=True)
+    rows = brightest(models, cube.bands, params.max_sources)
     images = [
-        source_images(models, models.bands.index(band), cube.exposure(i))
+        source_images(models, models.bands.index(band), cube.exposure(i), rows)
         for i, band in enumerate(cube.bands)
     ]
-    return draw_sources(models, cube, images, params, _scale(cube.wcs))
+    return draw_sources(models, rows, cube, images, params, _scale(cube.wcs))
 
 
 def _coadd(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -247,6 +248,8 @@ def _cube(
     from coblend.io.exposure.exposures import read_cube
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
+    if params.stretch == 0:
+        raise ParameterError("stretch is 0; it must be positive")
     section = section or params.section
     names = expand_lists(arguments)
     for name in names:

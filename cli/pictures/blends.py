@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -91,46 +91,64 @@ def draw_scene(
 
 def draw_sources(
     models: ModelSet,
+    rows: NDArray[np.integer[Any]],
     cube: Cube,
     images: Sequence[SourceImages],
     params: ShowParams,
     scale: float | None,
 ) -> Figure:
-    """One row per object of one parent: model, light, spectrum; brightest first."""
+    """Observed, model, light and spectrum of some objects of one parent.
+
+    Parameters
+    ----------
+    models : ModelSet
+        The parent.
+    rows : array, shape (n,)
+        Rows of OBJECTS in the order to be shown.
+    cube : Cube
+    images : sequence of SourceImages
+        Of ``rows``, for each band of the cube.
+    params : ShowParams
+    scale : float, optional
+        Arcseconds per pixel.
+    """
     palette = Palette.of(cube, params)
     box = cube.box
+    objects = models.objects[rows]
     model = np.stack([found.model for found in images], axis=1)
     light = np.stack([found.light for found in images], axis=1)
-    flux, error = (_columns(models, name, cube.bands) for name in ("model_flux", "model_flux_err"))
-    order = np.argsort(-np.nan_to_num(flux.sum(axis=1)), kind="stable")
-    rows = order[: params.max_sources]
-    y, x = models.objects["iy"][rows] - box.y0, models.objects["ix"][rows] - box.x0
-    half = max(_SMALLEST, stamp_half_size(model[rows].sum(axis=1), y, x))
+    flux, error = (
+        _columns(objects, name, cube.bands) for name in ("model_flux", "model_flux_err")
+    )
+    y, x = objects["iy"] - box.y0, objects["ix"] - box.x0
+    half = max(_SMALLEST, stamp_half_size(model.sum(axis=1), y, x))
     blue_first = palette.rows[::-1]
     n_line = -(-len(rows) // _COLUMNS) if len(rows) > _LINES else len(rows)
     n_column = -(-len(rows) // n_line)
     figure = new_figure(4.9 * n_column, 1.15 * n_line + 0.6)
-    figure.suptitle(
-        f"blend {models.parents['id'][0]}: {_count(len(rows), len(order))}; {palette.name}",
-        x=0.01, ha="left", fontsize=9,
-    )  # fmt: skip
+    number = _count(len(rows), len(models.objects))
+    title = f"blend {models.parents['id'][0]}: {number}; {palette.name}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     grid = figure.subplots(
         n_line, 4 * n_column, squeeze=False, width_ratios=[1, 1, 1, 1.2] * n_column
     )
     cells = grid.reshape(n_line, n_column, 4).swapaxes(0, 1).reshape(-1, 4)
-    for cell, row in zip(cells, rows, strict=False):
-        place = models.objects[row]
-        for axes, pixels in zip(cell, (cube.images, model[row], light[row]), strict=False):
+    for i, (cell, place) in enumerate(zip(cells, objects, strict=False)):
+        around = Box(int(place["iy"]), int(place["ix"]), 1, 1).grow(half)
+        for axes, pixels in zip(cell, (cube.images, model[i], light[i]), strict=False):
             sky_panel(axes, "", box, palette(pixels))
             axes.set_facecolor("0.9")
-            limits(axes, Box(int(place["iy"]), int(place["ix"]), 1, 1).grow(half))
+            limits(axes, around)
         bare(cell[:3])
         peaks(cell[0], place["x"], place["y"])
-        _caption(cell[0], row + 1, place["id"])
+        _caption(cell[0], rows[i] + 1, place["id"])
         _spectrum(
-            cell[3], [cube.bands[i] for i in blue_first], flux[row, blue_first],
-            error[row, blue_first], light[row, blue_first].sum(axis=(1, 2)),
+            cell[3], [cube.bands[b] for b in blue_first], flux[i, blue_first],
+            error[i, blue_first], light[i, blue_first].sum(axis=(1, 2)),
         )  # fmt: skip
+        if not i:
+            cell[3].legend(loc="best")
+            scale_bar(cell[0], around, scale)
     for cell in cells[len(rows) :]:
         for axes in cell:
             axes.set_axis_off()
@@ -139,9 +157,6 @@ def draw_sources(
         grid[0], ("observed", "model", "its light", f"flux{unit}") * n_column, strict=True
     ):
         axes.set_title(title)
-    cells[0, 3].legend(loc="best")
-    scale_bar(cells[0, 0], Box(int(models.objects["iy"][rows[0]]),
-              int(models.objects["ix"][rows[0]]), 1, 1).grow(half), scale)  # fmt: skip
     return figure
 
 
@@ -185,9 +200,15 @@ def _spectrum(
     axes.yaxis.tick_right()
 
 
-def _columns(models: ModelSet, name: str, bands: Sequence[str]) -> NDArray[np.float64]:
+def _columns(objects: NDArray[Any], name: str, bands: Sequence[str]) -> NDArray[np.float64]:
     names = [f"{name}_{column_suffix(band)}" for band in bands]
-    return np.stack([models.objects[n].astype(np.float64) for n in names], axis=1)
+    return np.stack([objects[n].astype(np.float64) for n in names], axis=1)
+
+
+def brightest(models: ModelSet, bands: Sequence[str], most: int) -> NDArray[np.int64]:
+    """Rows of the objects of most flux in all bands together, brightest first."""
+    flux = _columns(models.objects, "model_flux", bands).sum(axis=1)
+    return np.argsort(-np.nan_to_num(flux), kind="stable")[:most]
 
 
 def _count(shown: int, total: int) -> str:

@@ -56,10 +56,12 @@ def mixed(images: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray
 
 
 def mixed_noise(variances: NDArray[np.floating], weights: NDArray[np.float64]) -> float:
-    """Median noise of the mean of the three channels; NaN where no pixel has data everywhere."""
-    total = np.einsum("b,byx->yx", weights.mean(axis=0) ** 2, variances, dtype=np.float64)
-    good = np.isfinite(total)
-    return float(np.sqrt(np.median(total[good]))) if good.any() else float("nan")
+    """Noise of the mean of the three channels, from the median variance of every band."""
+    total = 0.0
+    for variance, weight in zip(variances, weights.mean(axis=0), strict=True):
+        good = variance[np.isfinite(variance)]
+        total += weight**2 * float(np.median(good)) if len(good) else 0.0
+    return float(np.sqrt(total))
 
 
 def significance(

@@ -20,7 +20,7 @@ from coblend.core.reconstruct.stamps import Stamps, modelled_objects
 
 @dataclass(frozen=True, slots=True)
 class SourceImages:
-    """One parent's objects in one band, all arrays of shape (n_object, ny, nx), float32.
+    """Some objects of one parent in one band, all arrays of shape (n, ny, nx), float32.
 
     Parameters
     ----------
@@ -45,8 +45,10 @@ def model_images(
     return images
 
 
-def source_images(models: ModelSet, band: int, exposure: Exposure) -> SourceImages:
-    """Model and light of every object of one parent over the exposure.
+def source_images(
+    models: ModelSet, band: int, exposure: Exposure, rows: NDArray[np.integer]
+) -> SourceImages:
+    """Model and light of some objects of one parent over the exposure.
 
     Parameters
     ----------
@@ -55,14 +57,22 @@ def source_images(models: ModelSet, band: int, exposure: Exposure) -> SourceImag
     band : int
     exposure : Exposure
         That band; must cover the parent's box.
+    rows : array, shape (n,)
+        Rows of OBJECTS.
     """
-    frames = cut_frames(models, exposure)
-    found = reconstruct_band(models, frames, band, ReconstructParams())
-    model = np.zeros((len(models.objects), *exposure.box.shape), np.float32)
-    for i, row in enumerate(modelled_objects(models)):
-        one = Stamps(found.rendered.boxes[i : i + 1], found.rendered.stamp(i).ravel())
-        add_stamps(model[row], exposure.box, one)
-    return SourceImages(model, light_images(found.footprints, found.light, exposure.box))
+    found = reconstruct_band(models, cut_frames(models, exposure), band, ReconstructParams())
+    stamp_of = {int(row): i for i, row in enumerate(modelled_objects(models))}
+    ends = np.concatenate([[0], np.cumsum(found.footprints.areas)])
+    model = np.zeros((len(rows), *exposure.box.shape), np.float32)
+    light = np.zeros_like(model)
+    for i, row in enumerate(rows.tolist()):
+        if row in stamp_of:
+            k = stamp_of[row]
+            one = Stamps(found.rendered.boxes[k : k + 1], found.rendered.stamp(k).ravel())
+            add_stamps(model[i], exposure.box, one)
+        own = found.footprints.select(np.array([row]))
+        light[i] = light_images(own, found.light[ends[row] : ends[row + 1]], exposure.box)[0]
+    return SourceImages(model, light)
 
 
 def stamp_half_size(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,14 @@ def folder(patch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_help_lists_the_kinds_line_by_line(cli: Callable[..., Any]) -> None:
+    text = cli("show", "--help").out
+    for kind in KINDS:
+        assert any(line.split()[:1] == [kind] for line in text.splitlines())
+    assert "\\b" not in text
+    assert "\b" not in text
 
 
 def pixels(path: str) -> np.ndarray:
@@ -206,6 +215,7 @@ def test_wrong_arguments(folder: Path, cli: Callable[..., Any]) -> None:
         (["rgbb", *COADDS, "-o", "a.png"], 2, "'rgbb' is not one of"),
         (["rgb", *COADDS, "--bands", "z", "-o", "a.png"], 2, "no exposure is of band 'z'"),
         (["rgb", *COADDS, "--set", "weights=1", "-o", "a.png"], 2, "1 weights for 2 bands"),
+        (["rgb", *COADDS, "--stretch", "0", "-o", "a.png"], 2, "must be positive"),
         (["scene", "deblended.fits", "-o", "a.png"], 2, "then the exposures"),
         (["coadd", *COADDS, "-o", "a.png"], 2, "2 are given"),
         (["sources", *KINDS["sources"], "--blend", "7", "-o", "a.png"], 2, "has id 7"),
@@ -255,3 +265,32 @@ def test_empty_detections_and_blank_images_have_pictures(
     flat = replace(exposure, image=np.zeros_like(exposure.image))
     path = write_file(flat, "flat.fits")
     assert cli("show", "coadd", path, "-o", "b.png").code == 0
+
+
+def test_colours_do_not_depend_on_the_unit(folder: Path, rng: np.random.Generator) -> None:
+    """Image and noise a trillion times smaller: the same picture."""
+    from coblend.cli.pictures.canvas import Palette
+    from coblend.core.exposure import Cube
+    from coblend.core.params.show import ShowParams
+
+    cube = Cube.from_exposures([read_exposure(name) for name in COADDS])
+    tiny = replace(cube, images=cube.images * 1e-12, variances=cube.variances * 1e-24)
+    first, second = (Palette.of(c, ShowParams())(c.images).astype(int) for c in (cube, tiny))
+    assert np.abs(first - second).max() <= 1
+    assert first.std() > 3
+
+
+def test_models_of_isolated_objects_only(
+    in_folder: Path, scenes: ModuleType, rng: np.random.Generator, cli: Callable[..., Any],
+    write_file: Callable[..., Path],
+) -> None:  # fmt: skip
+    from coblend.io.deblend.models import write_models
+    from coblend.io.fits.writer import create
+
+    models = scenes.make_models(rng, n_parent=1)
+    assert not len(models.blends)
+    with create("lone.fits", "deblended/1") as out:
+        write_models(out, models)
+    image = write_file(scenes.make_exposure(models, "g", rng), "g.fits")
+    for kind, more in (("report", []), ("scene", [image]), ("sources", [image])):
+        assert cli("show", kind, "lone.fits", *more, "-o", f"{kind}.png", *FEW).code == 0

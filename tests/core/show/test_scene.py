@@ -34,8 +34,9 @@ def test_objects_add_up_to_the_scene(scenes: ModuleType, rng: np.random.Generato
     """Models sum to the model image, light to the image inside the footprint."""
     models = scenes.make_models(rng, n_parent=4, kinds=True)
     exposure = scenes.make_exposure(models, "g", rng, noise=0.01)
-    found = source_images(models, 0, exposure)
-    assert found.model.shape == found.light.shape == (len(models.objects), *exposure.box.shape)
+    every = np.arange(len(models.objects))
+    found = source_images(models, 0, exposure, every)
+    assert found.model.shape == found.light.shape == (len(every), *exposure.box.shape)
     seen = model_images(models, 0, exposure.box)[1]
     np.testing.assert_allclose(found.model.sum(axis=0), seen, atol=1e-4 * seen.max())
     without = models.objects["n_component"] == 0
@@ -43,6 +44,9 @@ def test_objects_add_up_to_the_scene(scenes: ModuleType, rng: np.random.Generato
     assert not found.model[without].any()
     reached = found.light.sum(axis=0)[found.light.any(axis=0)]
     np.testing.assert_allclose(reached, exposure.image[found.light.any(axis=0)], rtol=1e-4)
+    some = source_images(models, 0, exposure, every[5:2:-1])
+    np.testing.assert_array_equal(some.model, found.model[5:2:-1])
+    np.testing.assert_array_equal(some.light, found.light[5:2:-1])
 
 
 def test_modelled_parents(scenes: ModuleType, rng: np.random.Generator) -> None:
