@@ -63,6 +63,8 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     NOISE_ACF. With several exposures the output's name holds {band} or {name}; --reference auto
     then finds one reference for all.
     """
+    from coblend.core.psfmatch.apply import BYTES_PER_PIXEL
+    from coblend.io.exposure.exposures import count_pixels
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     if bool(params.reference) == bool(params.apply_kernel):
@@ -78,6 +80,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     science: Exposure | None = None
     jobs: list[tuple[Prepared, dict[str, str]]] = []
     for band, spec in specs:  # all kernels first: nothing is written when one is refused
+        run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         science = _read(spec, band, params)
         run.add_input("image", spec.path)
         names = _names(run, params, science, spec, [n["output"] for _, n in jobs])

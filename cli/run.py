@@ -95,6 +95,20 @@ class Run:
         """Memory to stay below (byte)."""
         return parse_size(self._common.max_memory)
 
+    def require_memory(self, n_bytes: int, path: str) -> None:
+        """Refuse before anything is read what would need more than ``--max-memory``.
+
+        Raises
+        ------
+        ResourceError
+        """
+        if n_bytes > self.max_memory:
+            raise ResourceError(
+                f"needs about {n_bytes / 1e6:.0f} MB, --max-memory is {self._common.max_memory}",
+                path,
+                hint="raise --max-memory, or work on parts with --section",
+            )
+
     def add_input(self, role: str, path: str) -> None:
         """Record an input for the PROVENANCE table.
 

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 NOTICEABLE = 0.01
 """Fraction of the kernel on missing pixels from which on a pixel is flagged."""
+BYTES_PER_PIXEL = 36
+"""Memory of a match per pixel of the exposure, before and after (docs/performance.md)."""
 FILL_SIGMA = 1.5
 """First width of the fill, pixel; about that of a well sampled PSF."""
 

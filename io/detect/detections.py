@@ -148,6 +148,7 @@ def read_detections(path: str) -> Detections:
         Tables that contradict each other; the message gives the first rows concerned.
     """
     with open_fits(path) as file:
+        file.require_headers()
         require_detections(file)
         header = file.header("PARENTS")
         try:
@@ -188,7 +189,7 @@ def require_detections(file: FitsFile) -> None:
     """
     kind, major = file.schema
     if kind not in KINDS:
-        what = f"a {kind} file" if kind else f"HDUs {file.describe()}"
+        what = f"schema {kind}" if kind else f"HDUs {file.describe()}"
         raise SchemaError(
             f"{what}, expected detections (det/1 or merged/1)",
             file.path,

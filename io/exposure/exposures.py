@@ -159,6 +159,21 @@ def with_psf(exposure: Exposure, psfs: Mapping[str, Psf]) -> Exposure:
     return exposure if psf is None else replace(exposure, psf=psf)
 
 
+def count_pixels(spec: FileSpec) -> int:
+    """Count the pixels of an exposure, or of its section, without reading them.
+
+    Raises
+    ------
+    CoblendError
+        The file cannot be read.
+    """
+    if spec.section is not None:
+        return spec.section.area
+    with open_fits(spec.path) as file:
+        ny, nx = file.info(find_planes(file, spec).image.hdu).shape[-2:]
+        return ny * nx
+
+
 def read_cube(
     arguments: Sequence[str], *, need_psf: bool = True, psfs: Mapping[str, Psf] | None = None
 ) -> Cube:

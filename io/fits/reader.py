@@ -85,22 +85,31 @@ class FitsFile:
         SchemaError
             It is another kind, or newer than ``major``.
         """
-        for index, hdu in enumerate(self.hdus):
-            if not self.path.endswith(".gz") and not header_intact(self._raw, hdu):
-                raise CorruptFileError(
-                    "its header is damaged: its CHECKSUM does not match",
-                    self.path, hdu.name or str(index), _STALE,
-                )  # fmt: skip
+        self.require_headers()
         found, version = self.schema
         if found != kind:
-            what = f"a {found} file" if found else f"HDUs {self.describe()}"
-            raise SchemaError(f"{what}, expected a {kind} file", self.path)
+            what = f"schema {found}" if found else f"HDUs {self.describe()}"
+            raise SchemaError(f"{what}, expected schema {kind}", self.path)
         if version > major:
             raise SchemaError(
                 f"schema {kind}/{version} is newer than this program knows ({kind}/{major})",
                 self.path,
                 hint="upgrade coblend",
             )
+
+    def require_headers(self) -> None:
+        """Check the headers of all HDUs against their checksums, where they have any.
+
+        Raises
+        ------
+        CorruptFileError
+        """
+        for index, hdu in enumerate(self.hdus):
+            if not self.path.endswith(".gz") and not header_intact(self._raw, hdu):
+                raise CorruptFileError(
+                    "its header is damaged: its CHECKSUM does not match",
+                    self.path, hdu.name or str(index), _STALE,
+                )  # fmt: skip
 
     def has(self, name: str) -> bool:
         """Whether an HDU of that EXTNAME exists."""

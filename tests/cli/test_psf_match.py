@@ -266,10 +266,11 @@ def test_a_refused_deconvolution_writes_nothing(in_folder, science, write_file, 
         (("--reference", "gaussian:fwhm=0"), 2, "must be positive"),
         (("--reference", REFERENCE, "--kernel-size", "20"), 2, "19 and 21"),
         (("--reference", REFERENCE, "--kernel-size", "95"), 2, "61"),
-        (("--apply-kernel", "in.fits"), 65, "a exposure file, expected a kernel file"),
+        (("--apply-kernel", "in.fits"), 65, "schema exposure, expected schema kernel"),
         (("--reference", REFERENCE, "--save-kernel", "in.fits"), 73, "in.fits: exists"),
         (("--reference", REFERENCE, "--set", "region_map=in.fits"), 65, "one cell per region"),
         (("--reference", REFERENCE, "--set", "bad_planes=BADD"), 2, "no mask plane BADD"),
+        (("--reference", REFERENCE, "--max-memory", "100kB"), 75, "in.fits: needs about"),
     ],
 )
 def test_bad_arguments(in_folder, science, write_file, cli, arguments, code, message):

@@ -250,7 +250,7 @@ def test_contradictions_are_refused_with_their_rows(found, tmp_path, name, match
 def test_bad_input(found, tmp_path):
     with pytest.raises(InputMissingError):
         read_detections(str(tmp_path / "none.fits"))
-    with pytest.raises(SchemaError, match="a models file, expected detections"):
+    with pytest.raises(SchemaError, match="schema models, expected detections"):
         read_detections(write(tmp_path / "m.fits", found, "models/1"))
     with pytest.raises(SchemaError, match="newer than this program"):
         read_detections(write(tmp_path / "m.fits", found, "det/2"))

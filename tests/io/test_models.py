@@ -364,7 +364,7 @@ def test_other_files(tmp_path: Path, models: ModelSet, write: Write) -> None:
     path = str(tmp_path / "other.fits")
     with create(path, "exposure/1") as out:
         out.image("IMAGE", np.zeros((3, 3), np.float32))
-    with pytest.raises(SchemaError, match="exposure file, expected a deblended file"):
+    with pytest.raises(SchemaError, match="schema exposure, expected schema deblended"):
         read_models(path)
     with create(path, "deblended/2", overwrite=True) as out:
         write_models(out, models)
