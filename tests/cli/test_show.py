@@ -222,7 +222,7 @@ def test_wrong_arguments(folder: Path, cli: Callable[..., Any]) -> None:
         (["sources", *KINDS["sources"], "--at", "7", "-o", "a.png"], 2, "expected x,y"),
         (["sources", *KINDS["sources"], "--at", "500,500", "-o", "a.png"], 2, "no parent holds"),
         (["rgb", *COADDS, "--section", "1:900,1:9", "-o", "a.png"], 65, "outside the 110x110"),
-        (["scene", "merged.fits", *COADDS, "-o", "a.png"], 65, "expected a deblended file"),
+        (["scene", "merged.fits", *COADDS, "-o", "a.png"], 65, "schema merged, expected schema deblended"),
         (["detections", "coadd_g.fits", *COADDS, "-o", "a.png"], 65, "coadd_g.fits"),
         (["rgb", "none.fits", "-o", "a.png"], 66, "none.fits: no such file"),
     ):
