@@ -306,28 +306,29 @@ def _templates(task: tuple[ModelSet, int, float | None]) -> Stamps:
 
 
 def _with_columns(table: NDArray[Any], columns: Sequence[Any]) -> NDArray[Any]:
-    """Table with further columns, which replace those of the same name."""
+    """Table with further columns; those that it has keep place and values until measured."""
     import numpy as np
 
     from coblend.core.catalog import empty_table
 
     more = empty_table(columns, len(table))
-    kept = [n for n in table.dtype.names or () if n not in (more.dtype.names or ())]
-    out = np.zeros(
-        len(table),
-        [(n, table.dtype[n]) for n in kept] + [(n, more.dtype[n]) for n in more.dtype.names or ()],
-    )
-    for source, names in ((table, kept), (more, more.dtype.names or ())):
-        for name in names:
-            out[name] = source[name]
+    names = table.dtype.names or ()
+    types = {n: table.dtype[n] for n in names} | {n: more.dtype[n] for n in more.dtype.names or ()}
+    out = np.zeros(len(table), list(types.items()))
+    for name in types:
+        out[name] = table[name] if name in names else more[name]
     return out
 
 
 def _fill(table: NDArray[Any], values: NDArray[Any], band: str) -> None:
+    """Put what was measured in one band into the table; what was not stays as it is."""
+    import numpy as np
+
     from coblend.core.catalog import column_suffix
 
     for name in values.dtype.names or ():
-        table[f"{name}_{column_suffix(band)}"] = values[name]
+        np.copyto(table[f"{name}_{column_suffix(band)}"], values[name],
+                  where=values[name] == values[name])  # fmt: skip
 
 
 def _summary(

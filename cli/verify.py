@@ -8,11 +8,12 @@ import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
-from coblend.core.errors import CorruptFileError
+from coblend.core.errors import CoblendError, CorruptFileError
 from coblend.core.params.field import Checked
 
 _MOST = 6
 """Damaged parts named per file."""
+_REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +32,31 @@ class VerifyParams(Checked):
 def verify(run: Run, params: VerifyParams, files: tuple[str, ...]) -> None:
     """Check that FILES are whole: structure, checksums, and every stored blend.
 
-    Prints one row per file; exit code 65 if any is damaged.
+    Prints one row per file, then the first error; its exit code is 65 for a damaged file, 66 for
+    a missing one.
     """
     from coblend.io.deblend.models import verify_blends
     from coblend.io.fits.specs import expand_lists
     from coblend.io.fits.structure import scan
     from coblend.io.fits.summary import verify as check
 
-    rows = []
+    rows, errors = [], []
     for path in expand_lists(files):
-        damaged = check(path)
-        if (scan(path)[0].value("SCHEMA") or "").startswith("deblended/"):
-            damaged += verify_blends(path)
-        rows.append({"file": path, "status": "damaged" if damaged else "ok",
-                     "damaged": ", ".join(damaged[:_MOST])})  # fmt: skip
-    run.report({"n_file": len(rows)}, rows)
-    bad = [r for r in rows if r["status"] != "ok"]
-    if bad:
-        run.finish()
-        raise CorruptFileError(
-            f"checksum mismatch in {bad[0]['damaged']}"
-            + (f" ({len(bad)} of {len(rows)} files are damaged)" if len(bad) > 1 else ""),
-            bad[0]["file"],
-            hint="re-copy the file, or make it again (coblend info FILE --command)",
-        )
+        try:
+            damaged = check(path)
+            if (scan(path)[0].value("SCHEMA") or "").startswith("deblended/"):
+                damaged += verify_blends(path)
+            if damaged:
+                errors.append(CorruptFileError(
+                    f"checksum mismatch in {', '.join(damaged[:_MOST])}", path, hint=_REMEDY
+                ))  # fmt: skip
+            text = ", ".join(damaged[:_MOST])
+        except CoblendError as error:
+            errors.append(error)
+            text = error.message
+        rows.append({"file": path, "status": "damaged" if text else "ok", "damaged": text})
+    run.report({"n_file": len(rows), "n_damaged": len(errors)}, rows)
+    if errors:
+        if not run.json:
+            run.finish()
+        raise errors[0]

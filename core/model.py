@@ -49,12 +49,15 @@ FLAGS: dict[str, int] = {
 }
 """Values of the flags shared by PARENTS, BLENDS and OBJECTS."""
 
-_BOX = (
-    Column("y0", "i4", "First row of the box, parent coordinates", "pixel"),
-    Column("x0", "i4", "First column of the box, parent coordinates", "pixel"),
-    Column("ny", "i4", "Rows of the box", "pixel"),
-    Column("nx", "i4", "Columns of the box", "pixel"),
-)
+BOX_COLUMNS = (
+    Column("y0", "i4", "First row of the box, parent coordinates", "pixel",
+           "pos.cartesian.y;instr.det"),
+    Column("x0", "i4", "First column of the box, parent coordinates", "pixel",
+           "pos.cartesian.x;instr.det"),
+    Column("ny", "i4", "Rows of the box", "pixel", "meta.number;instr.pixel"),
+    Column("nx", "i4", "Columns of the box", "pixel", "meta.number;instr.pixel"),
+)  # fmt: skip
+"""Where a box is, in all tables that hold boxes."""
 _FLAG_WORD = Column("flags", "i4", "All flags as bits", "", "meta.code")
 _FLAG_TEXT = {
     "isolated": "Single peak, not modelled (deblend_skipped_isolatedParent)",
@@ -88,13 +91,13 @@ def parent_columns() -> tuple[Column, ...]:
     """Columns of PARENTS."""
     return (
         Column("id", "i8", "Identifier (id)", "", "meta.id;meta.main"),
-        *_BOX,
+        *BOX_COLUMNS,
         Column("area", "i4", "Pixels of the footprint", "pixel**2", "phys.angArea;instr.pixel"),
         Column("n_peak", "i4", "Peaks before deblending (deblend_nPeaks)", "", "meta.number"),
         Column("n_child", "i4", "Objects produced (deblend_nChild)", "", "meta.number"),
         Column("n_component", "i4", "Components of its objects (deblend_nComponents)", "",
                "meta.number"),
-        Column("blend0", "i4", "First row in BLENDS (0-based)"),
+        Column("blend0", "i4", "First row in BLENDS (0-based)", "", "meta.record"),
         Column("n_blend", "i4", "Rows in BLENDS", "", "meta.number"),
         Column("n_pass", "i2", "Coupling passes over its parts", "", "meta.number"),
         Column("n_iter", "i4", "Iterations of all its blends (deblend_iterations)", "",
@@ -105,8 +108,10 @@ def parent_columns() -> tuple[Column, ...]:
                "stat.likelihood"),
         Column("log_likelihood_init", "f8", "The same before the first iteration", "",
                "stat.likelihood"),
-        Column("memory", "f4", "Memory that a fit was estimated to need", "Mbyte"),
-        Column("error", "U25", "Reason of a failure, empty if none (deblend_error)"),
+        Column("memory", "f4", "Memory that a fit was estimated to need", "Mbyte",
+               "meta.number"),
+        Column("error", "U25", "Reason of a failure, empty if none (deblend_error)", "",
+               "meta.note"),
         _FLAG_WORD,
         *FLAG_COLUMNS,
     )  # fmt: skip
@@ -116,20 +121,20 @@ def blend_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     """Columns of BLENDS, one row per separately fitted blend."""
     return (
         Column("id", "i8", "Identifier", "", "meta.id;meta.main"),
-        Column("parent", "i4", "Row in PARENTS (0-based)"),
-        *_BOX,
-        Column("object0", "i4", "First row in OBJECTS (0-based)"),
+        Column("parent", "i4", "Row in PARENTS (0-based)", "", "meta.record"),
+        *BOX_COLUMNS,
+        Column("object0", "i4", "First row in OBJECTS (0-based)", "", "meta.record"),
         Column("n_object", "i4", "Rows in OBJECTS", "", "meta.number"),
-        Column("component0", "i4", "First row in COMPONENTS (0-based)"),
+        Column("component0", "i4", "First row in COMPONENTS (0-based)", "", "meta.record"),
         Column("n_component", "i4", "Rows in COMPONENTS", "", "meta.number"),
-        Column("psf_cell", "i4", "Row in PSF_CELLS (0-based)"),
+        Column("psf_cell", "i4", "Row in PSF_CELLS (0-based)", "", "meta.record"),
         Column("n_iter", "i4", "Iterations of the fit (deblend_iterations)", "", "meta.number"),
         Column("chi2", "f4", "Reduced chi-square", "", "stat.fit.chi2"),
         Column("log_likelihood", "f8", "Minus half the weighted sum of squared residuals",
                "", "stat.likelihood"),
         Column("log_likelihood_init", "f8", "The same before the first iteration", "",
                "stat.likelihood"),
-        *per_band((Column("sigma", "f4", "Pixel noise", "flux"),), bands, unit),
+        *per_band((Column("sigma", "f4", "Pixel noise", "flux", "instr.det.noise"),), bands, unit),
         _FLAG_WORD,
     )  # fmt: skip
 
@@ -142,12 +147,13 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         Column("model_flux_err", "f4", "Error of model_flux at fixed morphologies", "flux",
                "stat.error;phot.flux"),
         Column("max_overlap", "f4", "Largest neighbour flux in a pixel (deblend_maxOverlap)",
-               "flux"),
+               "flux", "phot.flux"),
         Column("flux_overlap", "f4", "Neighbour flux in the model (deblend_fluxOverlap)",
-               "flux"),
+               "flux", "phot.flux"),
         Column("flux_overlap_frac", "f4",
-               "flux_overlap over model_flux (deblend_fluxOverlapFraction)"),
-        Column("blendedness", "f4", "1 - purity of the model (deblend_blendedness)"),
+               "flux_overlap over model_flux (deblend_fluxOverlapFraction)", "", "arith.ratio"),
+        Column("blendedness", "f4", "1 - purity of the model (deblend_blendedness)", "",
+               "arith.ratio"),
     )  # fmt: skip
     return (
         Column("id", "i8", "Identifier (id)", "", "meta.id;meta.main"),
@@ -171,7 +177,7 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
                "pos.cartesian.x;instr.det"),
         Column("iy", "i4", "Row of the peak pixel (deblend_peak_center_y)", "pixel",
                "pos.cartesian.y;instr.det"),
-        Column("component0", "i4", "First row in COMPONENTS (0-based)"),
+        Column("component0", "i4", "First row in COMPONENTS (0-based)", "", "meta.record"),
         Column("n_component", "i4", "Rows in COMPONENTS (deblend_nComponents)", "",
                "meta.number"),
         Column("n_iter", "i4", "Iterations of the fit (deblend_iterations)", "", "meta.number"),
@@ -188,13 +194,15 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
 def component_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     """Columns of COMPONENTS."""
     return (
-        Column("object", "i4", "Row in OBJECTS (0-based)"),
+        Column("object", "i4", "Row in OBJECTS (0-based)", "", "meta.record"),
         Column("kind", "i2", "0 factorised, 1 cube, 2 point source", "", "meta.code"),
-        *_BOX,
-        Column("peak_y", "i4", "Row of the centre, parent coordinates", "pixel"),
-        Column("peak_x", "i4", "Column of the centre, parent coordinates", "pixel"),
-        *per_band((Column("spectrum", "f4", "Amplitude of the morphology", "flux"),), bands,
-                  unit),
+        *BOX_COLUMNS,
+        Column("peak_y", "i4", "Row of the centre, parent coordinates", "pixel",
+               "pos.cartesian.y;instr.det"),
+        Column("peak_x", "i4", "Column of the centre, parent coordinates", "pixel",
+               "pos.cartesian.x;instr.det"),
+        *per_band((Column("spectrum", "f4", "Amplitude of the morphology", "flux", "phot.flux"),),
+                  bands, unit),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
 from coblend.core.exposure import HeaderValue
 from coblend.core.footprint import FootprintSet
+from coblend.core.model import BOX_COLUMNS
 from coblend.io.deblend.encoding import (
     decode_runs,
     encode_runs,
@@ -39,28 +40,43 @@ def heavy_columns(unit: str = "") -> tuple[Column, ...]:
     return (
         Column("id", "i8", "Identifier of the object", "", "meta.id;meta.main"),
         Column("parent", "i8", "Identifier of its parent", "", "meta.id.parent"),
-        Column("y0", "i4", "First row of the box, parent coordinates", "pixel"),
-        Column("x0", "i4", "First column of the box, parent coordinates", "pixel"),
-        Column("ny", "i4", "Rows of the box", "pixel"),
-        Column("nx", "i4", "Columns of the box", "pixel"),
-        Column("run0", "i8", "First run in RUNS (0-based)"),
+        *BOX_COLUMNS,
+        Column("run0", "i8", "First run in RUNS (0-based)", "", "meta.record"),
         Column("n_run", "i4", "Runs in RUNS", "", "meta.number"),
-        Column("pix0", "i8", "First pixel in FLUX (0-based)"),
+        Column("pix0", "i8", "First pixel in FLUX (0-based)", "", "meta.record"),
         Column("n_pix", "i4", "Pixels in FLUX", "", "meta.number"),
-        Column("peak_y", "i4", "Row of the peak pixel, parent coordinates", "pixel"),
-        Column("peak_x", "i4", "Column of the peak pixel, parent coordinates", "pixel"),
+        Column(
+            "peak_y",
+            "i4",
+            "Row of the peak pixel, parent coordinates",
+            "pixel",
+            "pos.cartesian.y;instr.det",
+        ),
+        Column(
+            "peak_x",
+            "i4",
+            "Column of the peak pixel, parent coordinates",
+            "pixel",
+            "pos.cartesian.x;instr.det",
+        ),
         Column("peak_flux", "f4", "Light in the peak pixel", unit, "phot.flux"),
         Column("flux", "f8", "Light in the footprint", unit, "phot.flux"),
         Column("flags", "i4", "All flags of the object as bits", "", "meta.code"),
-        Column("crc32", "i8", "CRC-32 of this row up to here, its pixels and its runs"),
+        Column(
+            "crc32",
+            "i8",
+            "CRC-32 of this row up to here, its pixels and its runs",
+            "",
+            "meta.checksum",
+        ),
     )
 
 
 _SPAN_COLUMNS = (
     Column("id", "i8", "Identifier of the object", "", "meta.id"),
-    Column("y", "i4", "Row, parent coordinates", "pixel"),
-    Column("x0", "i4", "First column", "pixel"),
-    Column("x1", "i4", "Last column, inclusive", "pixel"),
+    Column("y", "i4", "Row, parent coordinates", "pixel", "pos.cartesian.y;instr.det"),
+    Column("x0", "i4", "First column", "pixel", "pos.cartesian.x;instr.det"),
+    Column("x1", "i4", "Last column, inclusive", "pixel", "pos.cartesian.x;instr.det"),
 )
 
 

@@ -12,28 +12,52 @@ from coblend.core.errors import FormatError, MissingHduError
 from coblend.io.deblend.encoding import row_checksums
 
 PARENT_STORE = (
-    Column("run0", "i8", "First run of the footprint in RUNS (0-based)"),
+    Column("run0", "i8", "First run of the footprint in RUNS (0-based)", "", "meta.record"),
     Column("n_run", "i4", "Runs of the footprint", "", "meta.number"),
-    Column("object0", "i4", "First row in OBJECTS (0-based)"),
+    Column("object0", "i4", "First row in OBJECTS (0-based)", "", "meta.record"),
     Column("n_object", "i4", "Rows in OBJECTS", "", "meta.number"),
-    Column("crc32", "i8", "CRC-32 of this row up to here, its objects and its runs"),
+    Column(
+        "crc32",
+        "i8",
+        "CRC-32 of this row up to here, its objects and its runs",
+        "",
+        "meta.checksum",
+    ),
 )
 BLEND_STORE = (
-    Column("pix0", "i8", "First value in MORPH (0-based)"),
+    Column("pix0", "i8", "First value in MORPH (0-based)", "", "meta.record"),
     Column("n_pix", "i4", "Values in MORPH", "", "meta.number"),
-    Column("run0", "i8", "First run in RUNS (0-based)"),
+    Column("run0", "i8", "First run in RUNS (0-based)", "", "meta.record"),
     Column("n_run", "i4", "Runs in RUNS", "", "meta.number"),
-    Column("crc32", "i8", "CRC-32 of this row up to here, its components, values and runs"),
+    Column(
+        "crc32",
+        "i8",
+        "CRC-32 of this row up to here, its components, values and runs",
+        "",
+        "meta.checksum",
+    ),
 )
 COMPONENT_STORE = (
-    Column("scale", "f4", "Morphology per unit of MORPH"),
+    Column("scale", "f4", "Morphology per unit of MORPH", "", "arith.factor"),
     Column("n_pix", "i4", "Values in MORPH", "", "meta.number"),
     Column("n_run", "i4", "Runs in RUNS", "", "meta.number"),
 )
 CELL_COLUMNS = (
-    Column("y", "f8", "Where the PSFs were evaluated, parent coordinates", "pixel"),
-    Column("x", "f8", "Where the PSFs were evaluated, parent coordinates", "pixel"),
-    Column("crc32", "i8", "CRC-32 of y, x and the stamps as stored"),
+    Column(
+        "y",
+        "f8",
+        "Where the PSFs were evaluated, parent coordinates",
+        "pixel",
+        "pos.cartesian.y;instr.det",
+    ),
+    Column(
+        "x",
+        "f8",
+        "Where the PSFs were evaluated, parent coordinates",
+        "pixel",
+        "pos.cartesian.x;instr.det",
+    ),
+    Column("crc32", "i8", "CRC-32 of y, x and the stamps as stored", "", "meta.checksum"),
 )
 _BOX = ("y0", "x0", "ny", "nx")
 _NEEDED = {

@@ -89,14 +89,16 @@ class Provenance:
 _INPUT_COLUMNS = (
     Column("role", "U", "Role of the input, with its band", "", "meta.code"),
     Column("name", "U", "Base name of the file", "", "meta.file"),
-    Column("size", "i8", "Size of the file", "byte"),
+    Column("size", "i8", "Size of the file", "byte", "meta.file;phys.size"),
     Column("hash", "U", "Hash of its content", "", "meta.checksum"),
-    Column("algorithm", "U", "sha256: of the bytes, datasum: of the HDUs' DATASUM"),
+    Column(
+        "algorithm", "U", "sha256: of the bytes, datasum: of the HDUs' DATASUM", "", "meta.code"
+    ),
 )
 _CONFIG_COLUMNS = (
-    Column("key", "U", "Option"),
-    Column("value", "U", "Effective value"),
-    Column("source", "U", "Where it comes from"),
+    Column("key", "U", "Option", "", "meta.id"),
+    Column("value", "U", "Effective value", "", "meta.note"),
+    Column("source", "U", "Where it comes from", "", "meta.note"),
 )
 
 

@@ -133,6 +133,14 @@ def test_verify_finds_the_damaged_file(
     assert outcome.code == 65
     assert "bad.fits: checksum mismatch in PSF" in outcome.err
     assert "damaged" in outcome.out
+    cut, missing = bad.with_name("cut.fits"), bad.with_name("missing.fits")
+    cut.write_bytes(data[:-2880])
+    outcome = cli("verify", cut, missing, good, bad)
+    assert outcome.code == 65
+    assert "cut.fits: truncated" in outcome.err
+    rows = [line.split()[:2] for line in outcome.out.splitlines() if ".fits" in line]
+    assert [row[1] for row in rows] == ["damaged", "damaged", "ok", "damaged"]
+    assert cli("verify", missing, bad).code == 66
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import write_models
 from coblend.io.exposure.exposures import read_exposure, write_exposure
 from coblend.io.fits.reader import open_fits
+from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
 
 Cli = Callable[..., Any]
@@ -225,6 +226,41 @@ def test_partial_exposures(folder: Path, cli: Cli, exposures: dict[str, Exposure
     assert np.all(table["flux_g"][outside] == 0)
     covered = (table["iy"] < box.y1 - 40) & ~table["zero_flux_g"]
     assert np.all(table["coverage_g"][covered] > 0.99)
+
+
+def test_fluxes_of_objects_without_a_model_are_kept(
+    folder: Path, cli: Cli, models: ModelSet
+) -> None:
+    """The deblender's flux of an isolated object, beside its error."""
+    lone = models.objects["flag_isolated"]
+    models.objects["model_flux_g"][lone] = 12.5
+    models.objects["model_flux_err_g"][lone] = 0.5
+    with create("deblended.fits", "deblended/1", overwrite=True) as out:
+        write_models(out, models, storage_steps(models, 0.005))
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits")
+    assert done.code == 0, done.err
+    table = Table.read("a.fits", hdu="OBJECTS")
+    assert np.all(table["model_flux_g"][lone] == 12.5)
+    assert np.all(np.isfinite(table["model_flux_g"][table["n_component"] > 0]))
+    names = table.colnames
+    between = names[names.index("model_flux_g") : names.index("model_flux_err_r") + 1]
+    assert between == ["model_flux_g", "model_flux_r", "model_flux_err_g", "model_flux_err_r"]
+
+
+def test_every_column_is_described(folder: Path, cli: Cli) -> None:
+    """TCOMM and TUCD of all tables, read and written."""
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits",
+               "--heavy", "h.fits", "--set", "spans=true")  # fmt: skip
+    assert done.code == 0, done.err
+    n_column = 0
+    for name in ("deblended.fits", "a.fits", "h.fits"):
+        for hdu in scan(name):
+            for i in range(1, 1 + int(hdu.value("TFIELDS") or 0) * (hdu.kind == "table")):
+                column = f"{name}[{hdu.name}] {hdu.value(f'TTYPE{i}')}"
+                assert hdu.value(f"TCOMM{i}"), column
+                assert hdu.value(f"TUCD{i}"), column
+                n_column += 1
+    assert n_column > 200
 
 
 # Bad input
