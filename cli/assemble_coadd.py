@@ -78,6 +78,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         marks = _marks(run, params, field, comparison)
         combine = by_inputs if once else by_slabs
         typical = fill(store, combine(field, plan, table, params, run), table, marks)
+        _warn_of_loss(field, _clip_loss(table))
         edits = _interpolation(field, typical) if interpolate else {}
         psf = _write(run, params, field, table, store, edits, comparison)
         if comparison is not None and params.template:
@@ -87,11 +88,22 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
 
 def _warn_of_few(field: Field) -> None:
     n, rules = len(field.warps), field.rules
-    if n < 4 and rules.clips and rules.sigma_clip > 2.7:
+    if n < 4 and rules.clips and rules.clip_scale == "scatter" and rules.sigma_clip > 2.7:
         log.warning(
-            "%d inputs: no outlier can be clipped at %g sigma with fewer than 4",
-            n, rules.sigma_clip,
+            "%d inputs: by their scatter no outlier can be clipped at %g sigma with fewer than 4; "
+            "--set clip_scale=input works from 2 on", n, rules.sigma_clip,
         )  # fmt: skip
+
+
+def _warn_of_loss(field: Field, loss: float) -> None:
+    if loss > _MUCH and field.rules.clip_scale == "input":
+        log.warning(
+            "%.0f %% of the samples were clipped: if the variances (or weight maps) of the inputs "
+            "are not those of their noise, pass --set clip_scale=scatter", 100 * loss,
+        )  # fmt: skip
+
+
+_MUCH = 0.05
 
 
 def _compare(

@@ -94,7 +94,7 @@ def _warp_one(
     if run.dry_run:
         return row
     planes = exposure.planes
-    empty = ~np.isfinite(exposure.variance)
+    empty = ~exposure.good(params.bad_planes, filled=True)
     done = resample(
         np.where(empty, np.float32(np.nan), exposure.image),
         exposure.mask,

@@ -109,17 +109,25 @@ def clip_by_variance(
     Gruen, Seitz & Bernstein 2014, PASP 126, 158 (SWarp's CLIPPED).
     """
     (median,) = quantiles(sort_samples(strip.values), strip.n_available, (0.5,))
-    of_median = median_variance(strip)
-    margin = amplitude * np.abs(median)
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre = median.astype(np.float32)
+        of_median = median_variance(strip).astype(np.float32)
+        margin = np.float32(amplitude) * np.abs(centre)
     used = np.zeros_like(strip.available)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         for k, sample in enumerate(strip.samples):
             view = sample.view
-            width = sigma_clip * np.sqrt(sample.variance + of_median[view]) + margin[view]
-            used[k][view] = np.abs(strip.values[k][view] - median[view]) <= width
+            width = sample.variance + of_median[view]
+            np.sqrt(width, out=width)
+            width *= np.float32(sigma_clip)
+            if amplitude:
+                width += margin[view]
+            distance = strip.values[k][view] - centre[view]
+            np.less_equal(np.abs(distance, out=distance), width, out=used[k][view])
     used &= strip.available
     lonely = (count(used) < 2) & (strip.n_available > 1)
-    used |= lonely & strip.available
+    if lonely.any():
+        used |= lonely & strip.available
     return used, median
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from coblend.core.errors import ParameterError
 from coblend.core.params.field import Checked, option
@@ -60,9 +62,9 @@ class CoaddParams(Checked):
         2, "Iterations of the clip window.", minimum=1, maximum=100, shown=True, alias="clipIter"
     )
     clip_scale: str = option(
-        "scatter",
-        "Width of the clip window: from the scatter of the samples, or from their own variances, "
-        "which works from two inputs on.",
+        "input",
+        "Width of the clip window: from the variances of the samples, or from their scatter, "
+        "which needs no true variance but cuts the cores of stars when the seeing varies.",
         choices=("scatter", "input"),
     )
     clip_amplitude: float = option(
@@ -171,6 +173,8 @@ class CoaddParams(Checked):
     compress: str = option(
         "auto", "Lossless compression of the pixels, or none.", choices=("auto", "none")
     )
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"reference": {"clip_scale": "scatter"}}
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

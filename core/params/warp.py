@@ -27,6 +27,11 @@ class WarpParams(Checked):
         maximum=10000,
         shown=True,
     )
+    bad_planes: tuple[str, ...] = option(
+        ("NO_DATA", "BAD"),
+        "Mask planes whose pixels count as missing unless they were interpolated (INTRP); others "
+        "are only flagged.",
+    )
     interp_length: int = option(
         10,
         "Spacing of the positions that are computed exactly.",

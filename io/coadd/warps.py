@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from coblend.core.psf.base import Psf
 from coblend.io.coadd.grid import Grid, is_framed
 from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.rows import RowReader
+from coblend.io.exposure.checks import require_scale
 from coblend.io.exposure.dialects import RMS, WEIGHT, Planes, find_planes, only_image
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.fits.reader import FitsFile, open_fits
@@ -28,6 +30,7 @@ ZERO_POINT_KEYS = ("MAGZERO", "MAGZP", "MAGZPT", "PHOTZP", "ZP", "PHOTZPT")
 """Keywords of the AB magnitude of one count, in order of preference."""
 
 _NANOJANSKY_ZERO_POINT = 31.4
+_N_ROWS = 4  # of a section that are looked at
 
 Pixels = tuple[NDArray[np.float32], NDArray[np.int32] | None, NDArray[np.float32]]
 
@@ -111,6 +114,7 @@ class WarpFile:
         self._origin = origin
         self._image, self._noise, self._mask = image, noise, mask
         self._noise_kind = noise_kind
+        self._checked = False
 
     @property
     def straight(self) -> bool:
@@ -138,12 +142,20 @@ class WarpFile:
             file = None if self.straight else stack.enter_context(open_fits(self.info.path))
             other = file if self._noise.path == self.info.path else None
             image = self._image.read(*section, file).astype(np.float32, copy=False)
-            noise = self._noise.read(*section, other).astype(np.float32, copy=False)
+            noise = self._noise.read(*section, other)
             mask = None
             if self._mask is not None:
                 words = self._mask.read(*section, file).astype(np.int32, copy=False)
                 mask = self._remap(words, target)
-        return image, mask, _variance(noise, self._noise_kind)
+        self._require_scale(noise)
+        return image, mask, _variance(noise.astype(np.float32, copy=False), self._noise_kind)
+
+    def _require_scale(self, noise: NDArray[Any]) -> None:
+        """Check the first rows read, before they are rounded to 32 bits."""
+        if not self._checked:
+            some = noise[:: max(len(noise) // _N_ROWS, 1)].astype(np.float64)
+            require_scale(_variance(some, self._noise_kind), self._noise.path, "VARIANCE")
+            self._checked = True
 
     def _remap(self, mask: NDArray[np.int32], target: MaskPlanes) -> NDArray[np.int32]:
         own = self.info.planes
@@ -271,9 +283,9 @@ def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _variance(noise: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+def _variance(noise: NDArray[Any], kind: str) -> NDArray[Any]:
     """Variance from a noise plane; not finite or not positive where nothing is known."""
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         if kind == WEIGHT:
             return np.divide(np.float32(1), noise)
         if kind == RMS:

@@ -203,3 +203,13 @@ def test_different_bands(exposure, write_file):
     require_same_band([first, replace(second, band="")])
     with pytest.raises(FormatError, match=r"b.fits: band i, but .*a.fits has r"):
         require_same_band([first, second])
+
+
+@pytest.mark.parametrize(("suffix", "factor"), [("weight", 1e40), ("rms", 1e-20)])
+def test_a_unit_too_small_for_32_bits(tmp_path, suffix, factor):
+    fitsio.write(tmp_path / "a.fits", np.full((9, 9), 1e-20))
+    fitsio.write(tmp_path / f"a.{suffix}.fits", np.full((9, 9), factor))
+    warp = opened(tmp_path / "a.fits")
+    with pytest.raises(FormatError, match=r"the variance is about 1.0e-40") as error:
+        warp.read(Box(0, 0, 9, 9), STANDARD)
+    assert "multiply the image by 1e20" in error.value.hint

@@ -14,7 +14,7 @@ from coblend.core.params.coadd import STATISTICS, CoaddParams
 
 PIXEL = Box(0, 0, 1, 1)
 BIT = {name: 1 << bit for name, bit in PLANES.items()}
-DEFAULT = StackRules.of(CoaddParams())
+DEFAULT = StackRules.of(CoaddParams(clip_scale="scatter"))
 
 
 def one_pixel(warps, **rules):
