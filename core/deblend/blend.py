@@ -11,6 +11,7 @@ from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.fitting.reference import reference_components
 from coblend.core.deblend.report import BlendResult, report
+from coblend.core.deblend.wings import find_wings, with_wings, without
 from coblend.core.errors import FormatError
 from coblend.core.kernels import difference_kernel, model_psf
 from coblend.core.params.deblend import DeblendParams
@@ -33,17 +34,21 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         np.array([b.ny for b in batch.boxes])[batch.blend],
         np.array([b.nx for b in batch.boxes])[batch.blend],
     )  # fmt: skip
+    wings = find_wings(observation, centres, params)
+    lit = observation if wings is None else without(observation, wings)
     psfs, psf, unit = batch.psfs[batch.cell], model_psf(params.model_psf_sigma), None
     if params.start == "reference":
         unit = batch.sigma
-        start = reference_components(observation, psfs, centres, unit, psf, params)
+        start = reference_components(lit, psfs, centres, unit, psf, params)
     else:
         start = initial_components(
-            observation, psfs, centres, threshold=params.initial_background_thresh,
+            lit, psfs, centres, threshold=params.initial_background_thresh,
             min_snr=params.min_snr, psf_morph=psf,
         )  # fmt: skip
     own, stacks, point = start
-    result = fit(observation, own, stacks, params, unit)
+    result = fit(lit, own, stacks, params, unit)
+    if wings is not None:
+        result, point = with_wings(result, point, wings)
     return report(batch, observation, result, point, params)
 
 

@@ -24,8 +24,9 @@ from coblend.core.deblend.fitting.observation import Frames
 from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.memory import fit_memory
 from coblend.core.deblend.metrics import Patch, merge, overlap
-from coblend.core.deblend.refitting.refit import Warm, refit
+from coblend.core.deblend.refitting.refit import refit
 from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.warm import Warm
 from coblend.core.errors import FormatError
 from coblend.core.params.deblend import DeblendParams
 

@@ -12,7 +12,7 @@ _LIBRARY: Mapping[str, Any] = {
     "start": "reference", "optimizer": "adaprox", "edge": "zero", "noise_stat": "mean",
     "stats_mask": (), "spectrum_step": 1.0, "gradient_floor": 0.0, "rescale_spectra": False,
     "min_iter": 15, "resize_every": 10, "patience": 1, "final_spectra": False, "kernel_reg": 0.0,
-    "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False,
+    "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False, "wing_radius": 0,
 }  # fmt: skip
 """The reference system's library at its own defaults, faults included."""
 
@@ -105,6 +105,9 @@ class DeblendParams(Checked):
     use_weights: bool = option(True, "Weight pixels by their inverse variance; otherwise by the "
                                "noise of the band", alias="useWeights")
     final_spectra: bool = option(True, "Solve for the spectra after the last iteration")
+    wing_radius: int = option(50, "Beyond this distance the wings of bright stars are round "
+                              "profiles, not free morphologies; 0: never", unit="pixel",
+                              minimum=0)
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
     optimizer: str = option("accelerated", "Steps of the fit; the others are the reference "

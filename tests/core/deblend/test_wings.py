@@ -1,0 +1,127 @@
+"""Wings of bright stars: fitted as round profiles, in small stamps, and kept off other sources."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coblend.core.box import Box
+from coblend.core.deblend.batch import Batch
+from coblend.core.deblend.blend import observe
+from coblend.core.deblend.collect import collect
+from coblend.core.deblend.fitting.components import Centres
+from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.wings import find_wings
+from coblend.core.deblend.work import deblend_work
+from coblend.core.exposure import Cube
+from coblend.core.model import ModelSet
+from coblend.core.params.deblend import DeblendParams
+from coblend.core.psf.stamp import StampPsf
+
+SIZE = 320
+FREE = DeblendParams(wing_radius=0, max_iter=20)
+ROUND = replace(FREE, wing_radius=50)
+
+
+def star(y: float, x: float, side: tuple[int, int], fwhm: float = 4.0) -> np.ndarray:
+    """A Moffat core with an aureole of 4 % that falls like ``r^-2.6``."""
+    r2 = (np.arange(side[0])[:, None] - y) ** 2 + (np.arange(side[1]) - x) ** 2
+    scale = (fwhm / 2) ** 2 / (2 ** (1 / 3) - 1)
+    core = 2 / (np.pi * scale) * (1 + r2 / scale) ** -3.0
+    return 0.96 * core + 0.04 * 0.3 / (np.pi * 64) * (1 + r2 / 64) ** -1.3
+
+
+def scene(fields, bright: float, seed: int = 4):
+    """One star of flux ``bright`` in the middle of 20 of flux 3000."""
+    rng = np.random.default_rng(seed)
+    stars = [(SIZE / 2 + 0.2, SIZE / 2 - 0.3, bright)]
+    while len(stars) < 21:
+        place = rng.uniform(25, SIZE - 25, 2)
+        if all(np.hypot(*(place - other[:2])) > 28 for other in stars):
+            stars.append((*place, 3000.0))
+    colour = np.array([0.7, 1.0])
+    sky = sum(flux * star(y, x, (SIZE, SIZE)) for y, x, flux in stars)
+    truth = colour[:, None, None] * sky
+    variance = 1 + truth / 300
+    image = truth + np.sqrt(variance) * rng.normal(size=truth.shape)
+    stamp = star(20, 20, (41, 41))
+    cube = Cube(
+        image.astype("f4"), variance.astype("f4"), np.zeros(image.shape, np.int32), ("g", "r"),
+        (StampPsf(stamp),) * 2, Box(50, 80, SIZE, SIZE), units=("nJy",) * 2,
+    )  # fmt: skip
+    return cube, fields.detections_of([stars], cube, SIZE)
+
+
+def run(cube, detections, params) -> tuple[ModelSet, float]:
+    work = plan(detections, cube, params)
+    tracemalloc.start()
+    results = [r for b in batches(detections, cube, work, params) for r in deblend_work(b, params)]
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return collect(detections, cube, work, results, params), peak
+
+
+def centres_of(batch: Batch) -> Centres:
+    n = len(batch.y)
+    return Centres(batch.blend, np.arange(n), batch.y, batch.x, np.full(n, SIZE), np.full(n, SIZE))
+
+
+@pytest.fixture(scope="module")
+def bright(fields):
+    return scene(fields, 3e6)
+
+
+def test_wings_need_no_large_stamps(bright) -> None:
+    """One wide component, fitted by rings: a better fit in less memory, neighbours unharmed."""
+    cube, detections = bright
+    (free, much), (rings, little) = (run(cube, detections, params) for params in (FREE, ROUND))
+    assert much > 3 * little
+    assert rings.parents["log_likelihood"][0] > free.parents["log_likelihood"][0]
+    wide = rings.components["ny"] > 131
+    assert rings.components["object"][wide].tolist() == [0]
+    errors = [
+        np.median(np.abs(models.objects["model_flux_r"][1:] / 3000 - 1))
+        for models in (free, rings)
+    ]
+    assert errors[1] < 0.03 < errors[0]
+    assert abs(rings.objects["model_flux_r"][0] / 3e6 - 1) < 0.02
+
+
+def test_the_profile_is_that_of_the_star(bright) -> None:
+    cube, detections = bright
+    work = plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, work, ROUND)
+    wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
+    assert wings is not None
+    assert wings.centres.source.tolist() == [0]
+    (stack,) = wings.stacks
+    morph = stack.morph[0] * wings.spectra[0][1]
+    truth = 3e6 * star(SIZE / 2 + 0.2, SIZE / 2 - 0.3, (SIZE, SIZE))[SIZE // 2, SIZE // 2 :]
+    for distance in (55, 65, 75):
+        own = morph[stack.radius, stack.radius + distance]
+        assert abs(own / truth[distance] - 1) < 0.15
+    np.testing.assert_allclose(wings.spectra[0][0] / wings.spectra[0][1], 0.7, rtol=0.05)
+
+
+def test_fields_without_bright_stars_have_no_wings(fields) -> None:
+    """Neither faint stars nor one side of a bright ring is taken for a wing."""
+    cube, detections = scene(fields, 3e4)
+    work = plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, work, ROUND)
+    assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
+    images = cube.images.copy()
+    images[:, :, : SIZE // 2] += 20
+    (batch,) = batches(detections, replace(cube, images=images), work, ROUND)
+    wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
+    assert wings is None or 0 not in wings.centres.source
+
+
+def test_unseen_surroundings_give_no_wing(bright) -> None:
+    cube, detections = bright
+    weights = plan(detections, cube, ROUND)
+    hidden = replace(weights, weights=weights.weights * 0)
+    (batch,) = batches(detections, cube, hidden, ROUND)
+    assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
