@@ -25,6 +25,7 @@ from coblend.cli.pictures.canvas import (
 )
 from coblend.core.box import Box
 from coblend.core.catalog import column_suffix
+from coblend.core.model import FLAGS
 from coblend.core.show.channels import significance
 from coblend.core.show.scene import modelled_footprints, stamp_half_size
 
@@ -83,7 +84,8 @@ def draw_scene(
         residual.set_xlabel("grey: not modelled")
     outline(observed, modelled, box, alpha=0.8)
     outline(residual, modelled, box, colors="0.35", linewidths=0.4)
-    peaks(observed, models.objects["x"], models.objects["y"])
+    real = models.objects["flags"] & FLAGS["skipped_pseudo"] == 0
+    peaks(observed, models.objects["x"][real], models.objects["y"][real])
     _number(observed, models)
     scale_bar(observed, box, scale)
     return figure
@@ -135,8 +137,9 @@ def draw_sources(
     cells = grid.reshape(n_line, n_column, 4).swapaxes(0, 1).reshape(-1, 4)
     for i, (cell, place) in enumerate(zip(cells, objects, strict=False)):
         around = Box(int(place["iy"]), int(place["ix"]), 1, 1).grow(half)
+        view = around & box
         for axes, pixels in zip(cell, (cube.images, model[i], light[i]), strict=False):
-            sky_panel(axes, "", box, palette(pixels))
+            sky_panel(axes, "", view, palette(pixels[:, *view.slices(box)]))
             axes.set_facecolor("0.9")
             limits(axes, around)
         bare(cell[:3])

@@ -42,7 +42,7 @@ STYLE: Mapping[str, Any] = {
     "legend.fontsize": 7.5,
     "lines.linewidth": 1.2,
     "image.origin": "lower",
-    "image.interpolation": "nearest",
+    "image.interpolation": "antialiased",
     "image.cmap": "viridis",
     "svg.hashsalt": "coblend",
     "pdf.fonttype": 42,
@@ -61,10 +61,10 @@ ACCENT = "#ffd166"
 QUIET = "#8ecae6"
 _COLOUR_STRETCH, _GREY_STRETCH = 12.0, 5.0
 """Where brightness turns logarithmic, in units of the noise: grey noise disturbs less."""
-RIM = [withStroke(linewidth=1.8, foreground="black")]
+RIM = [withStroke(linewidth=1.6, foreground="black")]
 """What makes marks and letters legible on any colour."""
-_NUMEROUS = 40
-"""More marks than this are drawn small."""
+_MARK, _NUMEROUS = 26.0, 40
+"""Size of marks (point**2), and how many may have it; more are smaller."""
 _METADATA: Mapping[str, Mapping[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},

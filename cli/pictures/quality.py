@@ -89,7 +89,7 @@ def _inputs(axes: Axes, box: Any, n_image: NDArray[Any]) -> None:
         return
     steps = np.arange(most + 2) - 0.5
     norm = BoundaryNorm(list(steps), 256)
-    shown = sky_panel(axes, "inputs", box, n_image, norm=norm)
+    shown = sky_panel(axes, "inputs", box, n_image, norm=norm, interpolation="nearest")
     colour_bar(axes, shown, "", ticks=np.arange(most + 1))
 
 
@@ -105,7 +105,7 @@ def _planes(axes: Axes, exposure: Exposure) -> None:
         colours.append(colour)
         axes.plot([], [], "s", color=colour, label=f"{name} {100 * share:.2g}%")
     options = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": len(colours) - 0.5}
-    sky_panel(axes, "mask", exposure.box, image, **options)
+    sky_panel(axes, "mask", exposure.box, image, interpolation="nearest", **options)
     limits(axes, exposure.box)
     axes.legend(
         loc="upper left", bbox_to_anchor=(0, -0.08), ncols=3, handletextpad=0.1, columnspacing=0.8

@@ -56,8 +56,9 @@ def draw_detections(
     axes = figure.subplots()
     sky_panel(axes, palette.name, cube.box, palette(cube.images))
     parents, found = detections.parents, detections.peaks
-    blended = parents["npeak"] > 1
-    for rows, colour, what in ((blended, ACCENT, "blend"), (~blended, QUIET, "single source")):
+    blended, sky = parents["npeak"] > 1, parents["merge_footprint_sky"]
+    single = ~blended & ~sky
+    for rows, colour, what in ((blended, ACCENT, "blend"), (single, QUIET, "single source")):
         style = {"colors": colour, "label": _count(rows, what)}
         outline(axes, detections.footprints.select(np.flatnonzero(rows)), cube.box, **style)
     for band, colour in zip(detections.bands, cycle(MARKS), strict=False):
