@@ -177,9 +177,10 @@ def flux_error(
     """
     half, taps = template.half, template.taps_at(pixels.shape, y, x) ** 2
     order = np.argsort(y, kind="stable")
+    ascending = y[order]
     den = np.zeros(len(y))
     for rows in strips(pixels.shape[0], ROWS):
-        first, stop = np.searchsorted(y[order], [rows.start, rows.stop])
+        first, stop = np.searchsorted(ascending, [rows.start, rows.stop])
         here = order[first:stop]
         if not len(here):
             continue
@@ -218,7 +219,9 @@ def _padded_weight(
     inside, target = _padded_rows(rows, template.half, pixels.shape[0])
     out = np.zeros(good.shape, np.float32)
     if template.matched:
-        np.divide(1.0, pixels.variance(inside), out=out[target], where=good[target])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.reciprocal(pixels.variance(inside), out=out[target])
+        out[~good] = 0
     else:
         np.copyto(out[target], pixels.variance(inside), where=good[target])
     return out
@@ -260,12 +263,13 @@ class _Filter:
     ) -> None:
         """Write the significance of the block's rows to ``out``, 0 where it is unknown."""
         n = len(out)
-        den = self._power(weight)
-        known = den > 0
+        den = self._power(weight)[:n]
+        unknown = ~(den > 0)
         if self._complete:
-            known &= self._count(good.astype(np.float32)) > self._complete
-        np.sqrt(den, out=den, where=known)
-        np.divide(self._numerator(value)[:n], den[:n], out=out, where=known[:n])
+            unknown |= self._count(good.astype(np.float32))[:n] < self._complete
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.divide(self._numerator(value)[:n], np.sqrt(den), out=out)
+        out[unknown] = 0
 
 
 class _Separable:

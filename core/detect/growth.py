@@ -101,7 +101,8 @@ def grow_spans(
 
 def span_range(span_rows: NDArray[np.int32], rows: slice, halo: int = 0) -> slice:
     """Which spans, of rows ``span_rows`` (ascending, contiguous), lie in ``rows`` and a halo."""
-    first, stop = np.searchsorted(span_rows, [rows.start - halo, rows.stop + halo])
+    ends = np.array([rows.start - halo, rows.stop + halo], np.int32)  # no cast of all span_rows
+    first, stop = np.searchsorted(span_rows, ends)
     return slice(int(first), int(stop))
 
 

@@ -23,7 +23,7 @@ from coblend.core.errors import FormatError
 TILE = 512
 """Side of the tiles of which the noise is reported, pixel."""
 TILE_FRACTION = 0.1
-"""Tiles with fewer of their pixels outside detections have no noise of their own."""
+"""Tiles with a smaller fraction of the pixels that the emptiest one has are left out."""
 MIN_PIXELS = 1000
 """Fewest pixels outside detections that a calibration is based on."""
 ENOUGH_PIXELS = 500_000
@@ -114,20 +114,20 @@ def measure_noise(
     ny, nx = snr.shape
     step = max(1, min(round(1.5 * sigma), isqrt(ny * nx // ENOUGH_PIXELS)))
     unknown = np.full((-(-ny // TILE), -(-nx // TILE)), np.nan)
-    everything = sample = _sample(pixels, snr, step)
-    for _ in range(2):
+    skip = max(1, isqrt(ny * nx // (8 * ENOUGH_PIXELS)))
+    keep = None
+    for coarser in (4, 4, 1):  # a rough scatter suffices for what is left out
+        every = skip * coarser if ny * nx > 8 * ENOUGH_PIXELS else 1
+        sample = _sample(pixels, snr, step, every, keep)
         if sample.shape[1] < MIN_PIXELS:
             return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1], unknown)
-        scatter, _ = _lower_scatter(sample[0])
+        thinned = sample[:, :: 1 + sample.shape[1] // ENOUGH_PIXELS]  # neighbours are correlated
+        scatter, median = _lower_scatter(thinned[0])
         keep = outside_detections(snr, level * scatter, half_widths)
-        sample = _sample(pixels, snr, step, keep)
-    if sample.shape[1] < MIN_PIXELS:
-        return Noise(np.nan, np.nan, np.nan, np.nan, sample.shape[1], unknown)
-    scatter, median = _lower_scatter(sample[0])
-    tiles = _tile_scatter(sample, everything[3], unknown)
-    image, variance = sample[1:3].astype(np.float64)
+    tiles = _tile_scatter(sample, unknown)
+    image, variance = thinned[1:3]
     by_pixel = _scatter(image / np.sqrt(variance)) ** 2
-    by_image = _scatter(image) ** 2 / float(np.median(variance))
+    by_image = _scatter(image[::2]) ** 2 / float(np.median(variance[::2]))
     return Noise(by_pixel, by_image, scatter, median, sample.shape[1], tiles)
 
 
@@ -154,13 +154,16 @@ def _sample(
     pixels: Pixels,
     snr: NDArray[np.float32],
     step: int,
-    keep: Callable[[slice], NDArray[np.bool_]] | None = None,
+    every: int,
+    keep: Callable[[slice], NDArray[np.bool_]] | None,
 ) -> NDArray[np.float32]:
-    """Significance, image, variance and tile of usable pixels on a lattice, shape (4, n)."""
+    """Significance, image, variance and tile of usable pixels, shape (4, n).
+
+    On a lattice of ``step`` pixels in every ``every``-th strip.
+    """
     parts = []
     tiles = (np.arange(snr.shape[1]) // TILE).astype(np.float32)
-    skip = max(1, isqrt(snr.size // (8 * ENOUGH_PIXELS)))
-    for strip in islice(strips(len(snr), 64), 0, None, skip):
+    for strip in islice(strips(len(snr), 64), 0, None, every):
         rows = slice(strip.start, strip.stop, step)
         usable = pixels.usable(rows) & (snr[rows] != 0)
         if keep is not None:
@@ -172,15 +175,14 @@ def _sample(
 
 
 def _tile_scatter(
-    sample: NDArray[np.float32], everything: NDArray[np.float32], unknown: NDArray[np.float64]
+    sample: NDArray[np.float32], unknown: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Scatter of the map in each tile, of a sample outside detections and the tiles of all."""
+    """Scatter of the map in each tile."""
     out = unknown.copy()
     order = np.argsort(sample[3], kind="stable")
-    names = np.arange(out.size + 1)
-    bounds = np.searchsorted(sample[3][order], names)
-    total = np.bincount(everything.astype(np.int64), minlength=out.size)
-    for tile in np.flatnonzero(np.diff(bounds) >= np.maximum(TILE_FRACTION * total, 100)):
+    bounds = np.searchsorted(sample[3][order], np.arange(out.size + 1))
+    counts = np.diff(bounds)
+    for tile in np.flatnonzero(counts >= max(TILE_FRACTION * counts.max(), 100)):
         out.flat[tile], _ = _lower_scatter(sample[0][order[bounds[tile] : bounds[tile + 1]]])
     return out
 
@@ -190,6 +192,6 @@ def _lower_scatter(values: NDArray[np.float32]) -> tuple[float, float]:
     return float(median - low), float(median)
 
 
-def _scatter(values: NDArray[np.float64]) -> float:
+def _scatter(values: NDArray[np.float32]) -> float:
     low, high = np.percentile(values, [25.0, 75.0])
     return float(IQR_TO_SIGMA * (high - low))

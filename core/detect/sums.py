@@ -1,8 +1,9 @@
-"""Sums of the image and counts of mask bits over footprints, by running sums along rows."""
+"""Sums of the image and mask bits over footprints."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,14 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
         if here.start == here.stop:
             continue
         line = (spans[here, 0] - rows.start) * nx
-        ends = (line + spans[here, 1], line + spans[here, 2] + 1)
-        good = pixels.usable(rows)
-        flux[here] = _between(np.where(good, pixels.image(rows), 0), ends)
-        masked[here] = _between(~good, ends) > 0
+        bounds = np.stack([line + spans[here, 1], line + spans[here, 2] + 1], axis=1).ravel()
+        image, good = pixels.image(rows), pixels.usable(rows)
+        if not good.all():
+            masked[here] = ~_over(np.logical_and, good, bounds)
+            image = np.where(good, image, 0)
+        flux[here] = _over(np.add, image, bounds, np.float64)
         if sat:
-            saturated[here] = _between((mask[rows] & sat) != 0, ends) > 0
+            saturated[here] = (_over(np.bitwise_or, mask[rows], bounds) & sat) != 0
     owner, n = footprints.owner[order], len(footprints)
     return FootprintSums(
         np.bincount(owner, weights=flux, minlength=n).astype(np.float64),
@@ -58,13 +61,9 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
     )
 
 
-def _between(
-    plane: NDArray[np.float32] | NDArray[np.bool_],
-    ends: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> NDArray[np.float64]:
-    """Sum the flattened plane over index ranges."""
-    if plane.dtype == bool and not plane.any():
-        return np.zeros(len(ends[0]))
-    running = np.zeros(plane.size + 1)
-    np.cumsum(plane, dtype=np.float64, out=running[1:])
-    return np.asarray(running[ends[1]] - running[ends[0]])
+def _over(
+    function: np.ufunc, plane: NDArray[Any], bounds: NDArray[np.int64], kind: Any = None
+) -> NDArray[Any]:
+    """Reduce the flattened plane over index ranges, given as start, stop, start, stop, ..."""
+    inside = bounds[: len(bounds) - (bounds[-1] == plane.size)]
+    return np.asarray(function.reduceat(plane.ravel(), inside, dtype=kind)[::2])
