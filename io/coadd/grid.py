@@ -63,7 +63,7 @@ def read_grid(argument: str) -> Grid:
     spec = parse_spec(argument)
     with open_fits(spec.path) as file:
         for index, hdu in enumerate(file.hdus):
-            cards = wcs_cards(file.cards(index)) if hdu.kind != "table" else ()
+            cards = wcs_cards(file.cards(index), spec.path) if hdu.kind != "table" else ()
             if cards and len(hdu.shape) == 2:
                 header = file.header(index)
                 box = Box(*frame_origin(header, spec.path), *hdu.shape)

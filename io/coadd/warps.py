@@ -242,7 +242,7 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         named = {k[3:]: int(v) for k, v in mask_header.items() if k.startswith("MP_")}
         named = named or dict(planes.mask_bits)
     return Warp(
-        grid=Grid(spec.path, box, wcs_cards(file.cards(index)), is_framed(own)),
+        grid=Grid(spec.path, box, wcs_cards(file.cards(index), spec.path), is_framed(own)),
         planes=MaskPlanes(named),
         unit=unit,
         band=band or str(header.get("BAND", header.get("FILTER", ""))).strip(),

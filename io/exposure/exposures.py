@@ -29,7 +29,7 @@ from coblend.io.exposure.checks import (
     require_scale,
 )
 from coblend.io.exposure.dialects import RMS, WEIGHT, Plane, Planes, find_planes, only_image
-from coblend.io.exposure.frame import frame_header, frame_origin
+from coblend.io.exposure.frame import frame_header, frame_origin, header_number
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec
 from coblend.io.fits.writer import FitsWriter
@@ -305,7 +305,9 @@ def _mask(
         np.int32, copy=False
     )
     header = file.header(planes.mask.hdu)
-    named = {k[3:]: int(v) for k, v in header.items() if k.startswith("MP_")}
+    named = {
+        k[3:]: int(header_number(header, k, file.path)) for k in header if k.startswith("MP_")
+    }
     named = named or dict(planes.mask_bits)
     if not named:
         if mask.any():
@@ -355,7 +357,7 @@ def _box(file: FitsFile, plane: Plane, shape: tuple[int, ...], section: Box | No
 
 
 def _shifted_wcs(file: FitsFile, index: int, section: Box | None) -> tuple[str, ...]:
-    cards = wcs_cards(file.cards(index))
+    cards = wcs_cards(file.cards(index), file.path)
     return cards if section is None else shift_cards(cards, section.y0, section.x0)
 
 

@@ -8,6 +8,8 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
 
+_FARTHEST = 1e9
+
 
 def frame_header(box: Box) -> dict[str, HeaderValue]:
     """Keywords that carry the origin of parent coordinates: LTV and the alternate WCS A."""
@@ -32,21 +34,37 @@ def frame_origin(header: Mapping[str, HeaderValue], path: str) -> tuple[int, int
     """
     origin = []
     for axis in (2, 1):
-        from_a = header.get(f"CRVAL{axis}A")
-        from_ltv = header.get(f"LTV{axis}")
-        if from_a is not None:
-            value = float(from_a) + 1 - float(header.get(f"CRPIX{axis}A", 1))
-            if from_ltv is not None and abs(value + float(from_ltv)) > 0.5:
+        from_ltv = -header_number(header, f"LTV{axis}", path)
+        value = from_ltv
+        if f"CRVAL{axis}A" in header:
+            value = header_number(header, f"CRVAL{axis}A", path) + 1
+            value -= header_number(header, f"CRPIX{axis}A", path, 1.0)
+            if f"LTV{axis}" in header and abs(value - from_ltv) > 0.5:
                 raise FormatError(
-                    f"CRVAL{axis}A puts the first pixel at {value:g}, "
-                    f"LTV{axis} at {-float(from_ltv):g}",
+                    f"CRVAL{axis}A puts the first pixel at {value:g}, LTV{axis} at {from_ltv:g}",
                     path,
                 )
-        else:
-            value = -float(from_ltv or 0)
-        if abs(value - round(value)) > 1e-3:
+        if abs(value) > _FARTHEST or abs(value - round(value)) > 1e-3:
             raise FormatError(
-                f"the first pixel is at {value:g} on axis {axis}, expected a whole number", path
+                f"the first pixel is at {value:g} on axis {axis}, expected a whole number of at "
+                f"most {_FARTHEST:g}",
+                path,
             )
         origin.append(round(value))
     return origin[0], origin[1]
+
+
+def header_number(
+    header: Mapping[str, HeaderValue], key: str, path: str, default: float = 0.0
+) -> float:
+    """Read the number that a keyword holds, ``default`` where it is absent.
+
+    Raises
+    ------
+    FormatError
+        It holds something else.
+    """
+    value = header.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FormatError(f"keyword {key} is {value!r}, expected a number", path)
+    return float(value)

@@ -18,6 +18,15 @@ _WCS_KEY = re.compile(
     r"PC0*[12]_0*[12]|PV[12]_\d+|PS[12]_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|"
     r"(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+)|WAT[012]_\d+)\s*$"
 )
+_TEXT_KEY = re.compile(r"CTYPE|CUNIT|RADESYS|RADECSYS|WAT|PS\d")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
+_FRAMES = ("", "ICRS", "FK5", "FK4", "FK4-NO-E")
+_KNOWN_VALUES = {
+    "RADESYS": _FRAMES,
+    "RADECSYS": _FRAMES,
+    "CUNIT": ("", "DEG", "DEGREE", "DEGREES", "ARCMIN", "ARCSEC", "MAS", "RAD"),
+}
+"""What astropy places on the sky."""
 
 
 def is_wcs_key(key: str) -> bool:
@@ -25,11 +34,37 @@ def is_wcs_key(key: str) -> bool:
     return _WCS_KEY.match(key) is not None
 
 
-def wcs_cards(cards: Sequence[str]) -> tuple[str, ...]:
-    """Cards of the celestial WCS among ``cards``; empty unless both axes are celestial."""
+def wcs_cards(cards: Sequence[str], path: str | None = None) -> tuple[str, ...]:
+    """Cards of the celestial WCS among ``cards``; empty unless both axes are celestial.
+
+    Raises
+    ------
+    FormatError
+        A value is of the wrong type, or a frame or unit unknown; names ``path`` and keyword.
+    """
     found = tuple(c for c in cards if _WCS_KEY.match(c[:8]))
     types = [c for c in found if c.startswith("CTYPE") and "'" in c]
-    return found if len(types) == 2 and all("-" in c.split("'")[1] for c in types) else ()
+    if len(types) != 2 or not all("-" in c.split("'")[1] for c in types):
+        return ()
+    for card in found:
+        _check_card(card, path)
+    return found
+
+
+def _check_card(card: str, path: str | None) -> None:
+    key = card[:8].strip()
+    text = card[10:].strip()
+    value = text[1:].split("'")[0].strip() if text.startswith("'") else text.split("/")[0].strip()
+    if _TEXT_KEY.match(key):
+        known = _KNOWN_VALUES.get(key.rstrip("12"))
+        if known is None or value.upper() in known:
+            return
+        wanted = f"one of {', '.join(filter(None, known))}"
+    elif not text.startswith("'") and _NUMBER.fullmatch(value):
+        return
+    else:
+        wanted = "a number"
+    raise FormatError(f"keyword {key} of its WCS is {value!r}, expected {wanted}", path)
 
 
 def shift_cards(cards: Sequence[str], dy: int, dx: int) -> tuple[str, ...]:
@@ -61,7 +96,7 @@ def celestial(cards: Sequence[str]) -> Any | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             return WCS(Header.fromstring("".join(cards)), naxis=2)
-    except (ValueError, KeyError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, MemoryError) as error:
         raise FormatError(f"invalid WCS: {str(error).splitlines()[0]}") from error
 
 

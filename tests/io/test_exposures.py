@@ -164,6 +164,27 @@ def test_a_unit_whose_variance_32_bit_floats_do_not_hold(tmp_path: Path, factor:
     assert f"multiply the image by 1e{power}," in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("hdu", "key", "value"),
+    [
+        ("IMAGE", "LTV1", "abc"), ("IMAGE", "LTV1", 1e300), ("IMAGE", "CRVAL1A", ""),
+        ("IMAGE", "RADESYS", "abc"), ("IMAGE", "CUNIT1", "abc"), ("IMAGE", "CRPIX2", "abc"),
+        ("IMAGE", "A_ORDER", "abc"), ("MASK", "MP_SAT", "x"),
+    ],
+)  # fmt: skip
+def test_keywords_of_the_wrong_kind(
+    exposure: Exposure, write_file: Writer, hdu: str, key: str, value: str | float
+) -> None:
+    path = write_file(exposure)
+    with fits.open(path, mode="update") as hdus:
+        hdus[hdu].header[key] = value
+        for card in ("CHECKSUM", "DATASUM"):
+            hdus[hdu].header.remove(card, ignore_missing=True)
+    with pytest.raises(FormatError, match=key) as caught:
+        read_exposure(str(path))
+    assert caught.value.path == str(path)
+
+
 def test_a_section_is_a_cut_of_the_whole(exposure: Exposure, write_file: Writer) -> None:
     path = write_file(exposure)
     whole = read_exposure(str(path))
