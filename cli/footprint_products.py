@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,8 @@ from coblend.core.reconstruct.images import (
 from coblend.io.deblend.footprints import (
     HEAVY_SCHEMA,
     HeavyFootprints,
+    HeavySpool,
     heavy_columns,
-    write_heavy,
 )
 from coblend.io.exposure.exposures import write_exposure
 from coblend.io.exposure.frame import frame_header
@@ -47,6 +48,7 @@ class BandPixels:
     box: Box
     exposure: Exposure | None
     model: NDArray[np.float32] | None
+    heavy: HeavySpool | None
     parents: list[FootprintSet] = field(default_factory=list)
     footprints: list[FootprintSet] = field(default_factory=list)
     light: list[NDArray[np.float32]] = field(default_factory=list)
@@ -72,11 +74,6 @@ class Products:
     def wants_models(self) -> bool:
         """Whether rendered models are needed as images."""
         return bool(self.params.residual or self.params.model_image or self.params.cutout)
-
-    @property
-    def wants_light(self) -> bool:
-        """Whether the pixels of footprints are needed."""
-        return bool(self.params.heavy or self.params.cutout)
 
     def check(self, bands: Sequence[str], n_parent: int) -> None:
         """Refuse at once what could not be written at the end.
@@ -109,36 +106,42 @@ class Products:
         """Begin a band."""
         box = box if exposure is None else exposure.box
         model = np.zeros(box.shape, np.float32) if self.wants_models else None
-        return BandPixels(band, box, exposure, model)
+        heavy = None
+        if self.params.heavy:
+            folder = os.path.dirname(os.path.abspath(_named(self.params.heavy, band)))
+            noise = np.nan if exposure is None else median_noise(exposure)
+            heavy = HeavySpool(rounding_step(self.params.flux_error, noise), folder)
+        return BandPixels(band, box, exposure, model, heavy)
 
-    def add(self, pixels: BandPixels, light: BandLight) -> None:
-        """Take what a chunk of parents gave."""
+    def add(self, pixels: BandPixels, light: BandLight, objects: NDArray[Any]) -> None:
+        """Take what a chunk of parents gave; ``objects`` are its rows of the catalogue."""
         if pixels.model is not None:
             add_stamps(pixels.model, pixels.box, light.rendered)
-        if self.wants_light:
+        if pixels.heavy is not None:
+            pixels.heavy.add(_heavy(objects, light, pixels.band))
+        if self.params.cutout:
             pixels.footprints.append(light.footprints)
             pixels.light.append(light.light.astype(np.float32))
 
-    def write(self, pixels: BandPixels, objects: NDArray[Any]) -> None:
+    def write(self, pixels: BandPixels) -> None:
         """Write the side products of a band whose parents have all been added."""
         exposure = pixels.exposure
         parents = FootprintSet.concatenate(pixels.parents)
         if pixels.model is not None and exposure is not None:
-            residual = residual_exposure(exposure, pixels.model)
-            if self.params.residual:
-                values = residual_statistics(residual, parents)
-                header = {"RESMED": values.median, "RESMAD": values.mad, "CHI2PIX": values.chi2}
-                self._exposure(self.params.residual, "residual", residual, header)
             if self.params.model_image:
                 model = model_exposure(exposure, pixels.model)
                 self._exposure(self.params.model_image, "model", model, {})
-        if self.wants_light:
+            if self.params.residual:
+                residual = residual_exposure(exposure, pixels.model)
+                values = residual_statistics(residual, parents)
+                header = {"RESMED": values.median, "RESMAD": values.mad, "CHI2PIX": values.chi2}
+                self._exposure(self.params.residual, "residual", residual, header)
+        if pixels.heavy is not None:
+            self._write_heavy(pixels, pixels.heavy)
+        if self.params.cutout:
             footprints = FootprintSet.concatenate(pixels.footprints)
             light = np.concatenate([np.zeros(0, np.float32), *pixels.light])
-            if self.params.heavy:
-                self._heavy(pixels, objects, footprints, light)
-            if self.params.cutout:
-                self.cutouts.append(_cutout(pixels, parents.box(0), footprints, light))
+            self.cutouts.append(_cutout(pixels, parents.box(0), footprints, light))
 
     def write_cutout(self, objects: NDArray[Any], bands: Sequence[str], box: Box) -> None:
         """Write IMAGE, MODEL, RESIDUAL and one SRC_<id> per object over the box of their parent.
@@ -161,30 +164,26 @@ class Products:
         with self.run.create("exposure/1", path=path, header={"PRODUCT": product}) as out:
             write_exposure(out, exposure, header=header)
 
-    def _heavy(
-        self,
-        pixels: BandPixels,
-        objects: NDArray[Any],
-        footprints: FootprintSet,
-        light: NDArray[np.float32],
-    ) -> None:
-        suffix = column_suffix(pixels.band)
-        filled = np.flatnonzero(footprints.areas)
-        table = np.zeros(len(filled), table_dtype(heavy_columns()))
-        rows = objects[filled]
-        for name in ("id", "parent", "flags"):
-            table[name] = rows[name]
-        table["peak_y"], table["peak_x"] = rows["iy"], rows["ix"]
-        table["peak_flux"], table["flux"] = rows[f"peak_flux_{suffix}"], rows[f"flux_{suffix}"]
-        noise = np.nan if pixels.exposure is None else median_noise(pixels.exposure)
-        step = rounding_step(self.params.flux_error, noise)
-        unit = "" if pixels.exposure is None else pixels.exposure.unit
-        heavy = HeavyFootprints(table, footprints.select(filled), light, pixels.band, unit)
+    def _write_heavy(self, pixels: BandPixels, heavy: HeavySpool) -> None:
         header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,
-                  "FLUXERR": self.params.flux_error if step else 0.0}  # fmt: skip
+                  "FLUXERR": self.params.flux_error if heavy.step else 0.0}  # fmt: skip
         path = _named(self.params.heavy, pixels.band)
-        with self.run.create(HEAVY_SCHEMA, path=path) as out:
-            write_heavy(out, heavy, step, header=header, spans=self.params.spans)
+        unit = "" if pixels.exposure is None else pixels.exposure.unit
+        with heavy, self.run.create(HEAVY_SCHEMA, path=path) as out:
+            heavy.write(out, pixels.band, unit, header=header, spans=self.params.spans)
+
+
+def _heavy(objects: NDArray[Any], light: BandLight, band: str) -> HeavyFootprints:
+    """Footprints with light of the objects that have any."""
+    filled = np.flatnonzero(light.footprints.areas)
+    rows = objects[filled]
+    table = np.zeros(len(filled), table_dtype(heavy_columns()))
+    for name in ("id", "parent", "flags"):
+        table[name] = rows[name]
+    table["peak_y"], table["peak_x"] = rows["iy"], rows["ix"]
+    for name in ("peak_flux", "flux"):
+        table[name] = rows[f"{name}_{column_suffix(band)}"]
+    return HeavyFootprints(table, light.footprints.select(filled), light.light)
 
 
 def _cutout(

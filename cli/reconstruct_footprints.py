@@ -236,11 +236,12 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
         for light in job.run.map(_share, _tasks(job, pixels, chunks)):
             parents, objects = len(light.parents), len(light.objects)
             _fill(job.parents[n_parent : n_parent + parents], light.parents, band)
-            _fill(job.objects[n_object : n_object + objects], light.objects, band)
+            rows = job.objects[n_object : n_object + objects]
+            _fill(rows, light.objects, band)
             n_parent, n_object = n_parent + parents, n_object + objects
-            products.add(pixels, light)
+            products.add(pixels, light, rows)
             advance(parents)
-    products.write(pixels, job.objects)
+    products.write(pixels)
 
 
 def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iterator[_Task]:

@@ -40,7 +40,8 @@ def verify(run: Run, params: VerifyParams, files: tuple[str, ...]) -> None:
     from coblend.io.fits.structure import scan
     from coblend.io.fits.summary import verify as check
 
-    rows, errors = [], []
+    rows: list[dict[str, str]] = []
+    errors: list[CoblendError] = []
     for path in expand_lists(files):
         try:
             damaged = check(path)

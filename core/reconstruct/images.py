@@ -13,6 +13,9 @@ from coblend.core.footprint import FootprintSet, spans_to_labels
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.stamps import Stamps, common_pixels
 
+_SAMPLE = 1 << 22
+"""Pixels that a median is taken of."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResidualStatistics:
@@ -61,14 +64,14 @@ def cut_image(image: NDArray[np.floating], box: Box, frames: Frames) -> NDArray[
 
 def residual_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
     """Subtract ``model`` from an exposure; 0 where there is no data."""
-    left = (exposure.image - model).astype(np.float32)
+    left = np.subtract(exposure.image, model, dtype=np.float32)
     left[~exposure.good()] = 0.0
     return replace(exposure, image=left)
 
 
 def model_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
     """Put ``model`` in place of the image of an exposure."""
-    return replace(exposure, image=model.astype(np.float32))
+    return replace(exposure, image=model.astype(np.float32, copy=False))
 
 
 def residual_statistics(residual: Exposure, footprints: FootprintSet) -> ResidualStatistics:
@@ -76,16 +79,21 @@ def residual_statistics(residual: Exposure, footprints: FootprintSet) -> Residua
     inside = (spans_to_labels(footprints.spans, residual.box) > 0) & residual.good()
     if not inside.any():
         return ResidualStatistics(np.nan, np.nan, np.nan)
-    ratio = residual.image[inside] / np.sqrt(residual.variance[inside], dtype=np.float64)
+    ratio = residual.image[inside] / np.sqrt(residual.variance[inside])
+    chi2 = float(np.mean(np.square(ratio), dtype=np.float64))
     middle = float(np.median(ratio))
-    mad = 1.4826 * float(np.median(np.abs(ratio - middle)))
-    return ResidualStatistics(middle, mad, float(np.mean(ratio**2)))
+    ratio -= np.float32(middle)
+    return ResidualStatistics(middle, 1.4826 * float(np.median(np.abs(ratio))), chi2)
 
 
 def median_noise(exposure: Exposure) -> float:
-    """Median pixel noise of an exposure (its unit); NaN without data."""
-    good = exposure.good()
-    return float(np.sqrt(np.median(exposure.variance[good]))) if good.any() else float("nan")
+    """Median pixel noise of an exposure (its unit); NaN without data.
+
+    Of large exposures every n-th pixel is looked at.
+    """
+    variance = exposure.variance.ravel()[:: 1 + exposure.variance.size // _SAMPLE]
+    variance = variance[np.isfinite(variance) & (variance > 0)]
+    return float(np.sqrt(np.median(variance))) if len(variance) else float("nan")
 
 
 def rounding_step(flux_error: float, noise: float) -> float:

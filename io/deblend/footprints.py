@@ -6,6 +6,7 @@ band: a table, one integer image of all pixels laid end to end, and one of run l
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,104 @@ class HeavyFootprints:
         return self.footprints.of(int(row[0])), self.light[ends[row[0]] : ends[row[0] + 1]]
 
 
+class HeavySpool:
+    """Heavy footprints of one band, added part by part; their pixels wait in a nameless file.
+
+    Parameters
+    ----------
+    step : float
+        Rounding step of a pixel; the flux of a footprint is exact to half a step. 0: lossless
+        float32.
+    folder : str, optional
+        Where the file is; default: the system's folder for temporary files.
+    """
+
+    def __init__(self, step: float, folder: str | None = None) -> None:
+        self.step = step
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self._tables = [np.zeros(0, table_dtype(heavy_columns()))]
+        self._runs = [np.zeros(0, np.int16)]
+        self._spans = [np.zeros(0, table_dtype(_SPAN_COLUMNS))]
+        self._n_pix = self._n_run = 0
+
+    def __enter__(self) -> HeavySpool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, heavy: HeavyFootprints) -> None:
+        """Encode further footprints.
+
+        Raises
+        ------
+        FormatError
+            Light that is not finite.
+        """
+        footprints, light = heavy.footprints, np.asarray(heavy.light)
+        if not np.all(np.isfinite(light)):
+            raise FormatError(f"{np.count_nonzero(~np.isfinite(light))} pixels are not finite")
+        boxes = footprints.boxes().astype(np.int64)
+        offsets = box_offsets(boxes)
+        runs, n_run = encode_runs(*footprint_intervals(footprints, boxes, offsets), offsets)
+        n_pix = footprints.areas
+        if self.step:
+            steps = np.full(len(n_pix), self.step)
+            values: NDArray[Any] = to_codes(light.astype(np.float64), n_pix, steps)
+        else:
+            values = light.astype(np.float32)
+        table = np.zeros(len(n_pix), table_dtype(heavy_columns()))
+        for name in heavy.table.dtype.names or ():
+            table[name] = heavy.table[name]
+        for name, column in zip(("y0", "x0", "ny", "nx"), boxes.T, strict=True):
+            table[name] = column
+        table["n_run"], table["run0"] = n_run, self._n_run + np.cumsum(n_run) - n_run
+        table["n_pix"], table["pix0"] = n_pix, self._n_pix + np.cumsum(n_pix) - n_pix
+        table["crc32"] = _checksums(table, values, runs, self._n_pix, self._n_run)
+        self._file.write(values.tobytes())
+        self._tables.append(table)
+        self._runs.append(runs)
+        self._spans.append(_span_rows(table["id"], footprints))
+        self._n_pix, self._n_run = self._n_pix + len(values), self._n_run + len(runs)
+
+    def write(
+        self,
+        out: FitsWriter,
+        band: str,
+        unit: str,
+        *,
+        header: Mapping[str, HeaderValue] | None = None,
+        spans: bool = False,
+    ) -> None:
+        """Append FOOTPRINTS, FLUX and RUNS to a file of schema `HEAVY_SCHEMA`.
+
+        Parameters
+        ----------
+        out : FitsWriter
+        band, unit : str
+        header : mapping, optional
+            Further keywords of FOOTPRINTS.
+        spans : bool
+            Whether to add a table SPANS of explicit spans.
+        """
+        dtype, codec = (np.int32, "RICE_1") if self.step else (np.float32, "GZIP_2")
+        values: NDArray[Any] = np.zeros(1, dtype)
+        if self._n_pix:
+            self._file.flush()
+            values = np.memmap(self._file, dtype, "r", shape=(self._n_pix,))
+        runs = np.concatenate(self._runs)
+        units: dict[str, HeaderValue] = {"BUNIT": unit} if unit else {}
+        cards = {"BAND": band, **(header or {}), **units, "NPIX": self._n_pix, "NRUN": len(runs)}
+        out.table("FOOTPRINTS", np.concatenate(self._tables), columns=heavy_columns(unit),
+                  header=cards)  # fmt: skip
+        scale = {"BSCALE": self.step} if self.step else {}
+        out.image("FLUX", values, header={**units, **scale}, compress=codec, tile=(_TILE,))
+        out.image("RUNS", runs if len(runs) else np.zeros(1, np.int16), compress="GZIP_2",
+                  tile=(_TILE,))  # fmt: skip
+        if spans:
+            out.table("SPANS", np.concatenate(self._spans), columns=_SPAN_COLUMNS)
+
+
 def write_heavy(
     out: FitsWriter,
     heavy: HeavyFootprints,
@@ -124,58 +223,17 @@ def write_heavy(
     header: Mapping[str, HeaderValue] | None = None,
     spans: bool = False,
 ) -> None:
-    """Append FOOTPRINTS, FLUX and RUNS to a file of schema `HEAVY_SCHEMA`.
+    """Append FOOTPRINTS, FLUX and RUNS; arguments as of `HeavySpool`."""
+    with HeavySpool(step) as spool:
+        spool.add(heavy)
+        spool.write(out, heavy.band, heavy.unit, header=header, spans=spans)
 
-    Parameters
-    ----------
-    out : FitsWriter
-    heavy : HeavyFootprints
-    step : float
-        Rounding step of a pixel; the flux of a footprint is exact to half a step. 0: lossless
-        float32.
-    header : mapping, optional
-        Further keywords of FOOTPRINTS.
-    spans : bool
-        Whether to add a table SPANS of explicit spans.
-    """
-    boxes = heavy.footprints.boxes().astype(np.int64)
-    offsets = box_offsets(boxes)
-    runs, n_run = encode_runs(*footprint_intervals(heavy.footprints, boxes, offsets), offsets)
-    n_pix = heavy.footprints.areas
-    table = np.zeros(len(heavy.table), table_dtype(heavy_columns()))
-    for name in heavy.table.dtype.names or ():
-        table[name] = heavy.table[name]
-    for name, values in zip(("y0", "x0", "ny", "nx"), boxes.T, strict=True):
-        table[name] = values
-    table["n_run"], table["run0"] = n_run, np.cumsum(n_run) - n_run
-    table["n_pix"], table["pix0"] = n_pix, np.cumsum(n_pix) - n_pix
-    light = np.asarray(heavy.light)
-    if not np.all(np.isfinite(light)):
-        raise FormatError(f"{np.count_nonzero(~np.isfinite(light))} pixels are not finite")
-    if step:
-        steps = np.full(len(table), step)
-        light, codec, scale = to_codes(light.astype(np.float64), n_pix, steps), "RICE_1", step
-    else:
-        light, codec, scale = light.astype(np.float32), "GZIP_2", None
-    table["crc32"] = _checksums(table, light, runs)
-    cards: dict[str, HeaderValue] = {"BAND": heavy.band, **(header or {})}
-    if heavy.unit:
-        cards["BUNIT"] = heavy.unit
-    cards |= {"NPIX": len(light), "NRUN": len(runs)}
-    out.table("FOOTPRINTS", table, columns=heavy_columns(heavy.unit), header=cards)
-    flux_header: dict[str, HeaderValue] = {"BUNIT": heavy.unit} if heavy.unit else {}
-    if scale:
-        flux_header["BSCALE"] = scale
-    dummy = np.zeros(1, light.dtype)
-    out.image("FLUX", light if len(light) else dummy, header=flux_header, compress=codec,
-              tile=(_TILE,))  # fmt: skip
-    out.image("RUNS", runs if len(runs) else np.zeros(1, np.int16), compress="GZIP_2",
-              tile=(_TILE,))  # fmt: skip
-    if spans:
-        rows = np.zeros(len(heavy.footprints.spans), table_dtype(_SPAN_COLUMNS))
-        rows["id"] = table["id"][heavy.footprints.owner]
-        rows["y"], rows["x0"], rows["x1"] = heavy.footprints.spans.T
-        out.table("SPANS", rows, columns=_SPAN_COLUMNS)
+
+def _span_rows(ids: NDArray[np.int64], footprints: FootprintSet) -> NDArray[Any]:
+    rows = np.zeros(len(footprints.spans), table_dtype(_SPAN_COLUMNS))
+    rows["id"] = ids[footprints.owner]
+    rows["y"], rows["x0"], rows["x1"] = footprints.spans.T
+    return rows
 
 
 def read_heavy(path: str, identifier: int | None = None) -> HeavyFootprints:
