@@ -107,6 +107,8 @@ def test_noise_and_weights(rng: np.random.Generator) -> None:
     assert weight[0, 0, :3].tolist() == [0, 0, 0]
     assert np.allclose(weight[1], 1)
     variance[1, 4:] = 36.0
+    assert noise_rms(cube(variance), (), statistic="mean")[0][1] == pytest.approx(4.5)
+    assert noise_rms(cube(variance), ())[0][1] == pytest.approx(np.sqrt(22.5))
     assert set(np.unique(noise_rms(cube(variance), (), use_weights=False)[1])) == {0, 1}
 
 
