@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     require_weights(listed, params)
     field = Field.of(open_warps(listed), params, run)
     interpolate = _interpolates(run, params, field)
+    if params.artifact_masks:
+        _mask_files(params, field)
     _warn_of_few(field)
     with ExitStack() as resources:
         store = resources.enter_context(room_for(run, _dtypes(params, field), field.box.shape))
@@ -81,8 +84,8 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         _warn_of_loss(field, _clip_loss(table))
         edits = _interpolation(field, typical) if interpolate else {}
         psf = _write(run, params, field, table, store, edits, comparison)
-        if comparison is not None and params.template:
-            _write_template(run, params, field, comparison)
+        if comparison is not None:
+            _write_on_request(run, params, field, comparison)
     run.report(_result_summary(field, table, psf, comparison), _input_rows(table))
 
 
@@ -111,6 +114,8 @@ def _compare(
 ) -> Comparison | None:
     """Look for artifacts, if asked to; the partners are those of a table of inputs."""
     if params.reject == "none":
+        if params.psf_matched:
+            raise ParameterError("PSF-matched warps are for --reject compare-warp")
         return None
     from coblend.cli.compare_warp import compare_warps
 
@@ -218,16 +223,35 @@ def _write(
     return psf
 
 
-def _write_template(run: Run, params: CoaddParams, field: Field, comparison: Comparison) -> None:
-    from coblend.io.coadd.coadds import write_planes
+def _write_on_request(run: Run, params: CoaddParams, field: Field, comparison: Comparison) -> None:
+    """Write the template and the artifact mask of each warp, those asked for."""
+    from coblend.io.coadd.coadds import write_mask, write_planes
 
-    header = {"BUNIT": field.calibration.unit, "BAND": field.warps[0].file.info.band}
-    with run.create("exposure/1", path=params.template) as out:
-        write_planes(
-            out, comparison.template, field.box, field.rules.planes, wcs=field.wcs,
-            header={key: value for key, value in header.items() if value},
-            compress=params.compress,
-        )  # fmt: skip
+    planes = field.rules.planes
+    if params.template:
+        header = {"BUNIT": field.calibration.unit, "BAND": field.warps[0].file.info.band}
+        with run.create("exposure/1", path=params.template) as out:
+            write_planes(
+                out, comparison.template, field.box, planes, wcs=field.wcs,
+                header={key: value for key, value in header.items() if value},
+                compress=params.compress,
+            )  # fmt: skip
+    if params.artifact_masks:
+        for warp, path in zip(field.warps, _mask_files(params, field), strict=True):
+            with run.create("exposure/1", path=path) as out:
+                write_mask(out, warp.artifacts(field), field.box, planes, field.wcs)
+
+
+def _mask_files(params: CoaddParams, field: Field) -> list[str]:
+    """Names of the artifact masks."""
+    stems = [os.path.basename(warp.file.info.path).split(".fit")[0] for warp in field.warps]
+    names = [params.artifact_masks.replace("{name}", stem) for stem in stems]
+    if len(set(names)) < len(names):
+        raise ParameterError(
+            f"artifact masks of {len(names)} warps would be written to {len(set(names))} files",
+            hint="put {name} into artifact_masks",
+        )
+    return names
 
 
 def _header(field: Field, table: NDArray[Any], has_psf: bool) -> dict[str, HeaderValue]:

@@ -47,7 +47,7 @@ def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tup
         threads=run.jobs, block=field.block, input_map=params.input_map,
     )  # fmt: skip
     plan = replace(plan, n_bytes=plan.n_bytes + n_bytes)
-    if field.rules.statistic != "mean" or field.block < field.box.ny or len(plan.slabs()) == 1:
+    if field.rules.statistic != "mean" or not field.gzipped:
         return plan, False
     needed = PROGRAM_BYTES + n_bytes + RunningMean.n_bytes(
         field.box, field.rules, len(field.warps), input_map=params.input_map

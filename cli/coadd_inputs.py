@@ -66,6 +66,14 @@ class PlacedWarp:
             scale = self.variation.at(common) * np.float32(self.scale)
         return WarpPart(index, common, image, mask, variance, weight, scale)
 
+    def artifacts(self, field: Field) -> Iterator[NDArray[np.int32]]:
+        """Mask of what the comparison found, on the pixels of the coadd, some rows at a time."""
+        rows, columns = (slice(0, n) for n in field.box.shape)
+        for first in range(0, rows.stop, TILE):
+            block = slice(first, min(first + TILE, rows.stop))
+            if self.epoch is not None:
+                yield self.epoch.apply(None, block, columns, field.rules.planes, 0)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -118,9 +126,14 @@ class Field:
         return Field(warps, self.grid, StackRules.of(params, planes), calibration)
 
     @property
+    def gzipped(self) -> bool:
+        """Whether a few rows of some warp cost as much as all."""
+        return any(warp.file.whole for warp in self.warps)
+
+    @property
     def block(self) -> int:
         """Rows that cost no more to read than one."""
-        if any(warp.file.whole for warp in self.warps):
+        if self.gzipped:
             return self.box.ny
         return 1 if all(warp.file.straight for warp in self.warps) else TILE
 

@@ -36,8 +36,10 @@ from coblend.core.coadd.weights import sample_boxes
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.moments import adaptive_moments
+from coblend.core.psf.resample import resized
 from coblend.io.coadd.coadds import PlaneStore
 from coblend.io.coadd.inputs import read_lists
+from coblend.io.coadd.warps import header_float
 
 log = logging.getLogger("coblend")
 
@@ -90,7 +92,7 @@ def compare_warps(
     matched = _matched(direct, params, run, partners)
     if len(direct.warps) < 3:
         log.warning("%d inputs: no artifact can be told from a source", len(direct.warps))
-    sigma = _psf_sigma(matched.warps[0])
+    sigma = float(adaptive_moments(_stamp(matched.warps[0])).sigma[0])
     template = resources.enter_context(room_for(run, _PLANES, matched.box.shape))
     looks, edges = _look_at_all(matched, params, run, template)
     shape = matched.box.shape
@@ -131,10 +133,8 @@ def _matched(direct: Field, params: CoaddParams, run: Run, partners: Sequence[st
         )
     field = direct.partners(files, params, run)
     for own, other in zip(field.warps, direct.warps, strict=True):
-        if other.box.area and not (own.box & other.box).area:
-            raise FormatError(
-                f"does not overlap {other.file.info.path}, its partner", own.file.info.path
-            )
+        _require_partners(own, other)
+    _require_one_psf(field)
     rules = StackRules(
         statistic="meanclip",
         sigma_clip=2.5,
@@ -145,13 +145,47 @@ def _matched(direct: Field, params: CoaddParams, run: Run, partners: Sequence[st
     return replace(field, rules=rules)
 
 
-def _psf_sigma(warp: PlacedWarp) -> float:
-    psf = warp.file.info.psf
+def _require_partners(own: PlacedWarp, other: PlacedWarp) -> None:
+    """Refuse a PSF-matched warp that cannot be made of the warp in its place."""
+    path, partner = own.file.info.path, other.file.info.path
+    if other.box.area and not (own.box & other.box).area:
+        raise FormatError(f"does not overlap {partner}, its partner", path)
+    for keys in (("MJD-AVG", "MJD-OBS", "MJD"), ("EXPTIME",)):
+        a, b = (header_float(warp.file.info.header, *keys) for warp in (own, other))
+        if abs(a - b) > _SAME * abs(b):
+            raise FormatError(
+                f"{keys[0]} is {a:.10g}, but {partner}, its partner, has {b:.10g}",
+                path,
+                hint="list the PSF-matched warps in the order of the warps",
+            )
+
+
+def _require_one_psf(field: Field) -> None:
+    """Refuse PSF-matched warps whose PSFs differ."""
+    first = _stamp(field.warps[0])
+    for warp in field.warps[1:]:
+        stamp = _stamp(warp)
+        side = max(first.shape[0], stamp.shape[0])
+        difference = np.abs(resized(stamp, side) - resized(first, side)).max() / first.max()
+        if difference > _ONE_PSF:
+            raise FormatError(
+                f"its PSF and that of {field.warps[0].file.info.path} differ by "
+                f"{100 * difference:.0f} % of the peak: not matched to one PSF",
+                warp.file.info.path,
+                hint="coblend psf-match WARP... --reference gaussian:fwhm=F, wider than all",
+            )
+
+
+def _stamp(warp: PlacedWarp) -> NDArray[np.float64]:
+    psf, box = warp.file.info.psf, warp.file.info.box
     if psf is None:
         raise FormatError("no PSF; compare-warp needs that of the matched warps",
                           warp.file.info.path)  # fmt: skip
-    box = warp.file.info.box
-    return float(adaptive_moments(psf.at(box.y0 + box.ny / 2, box.x0 + box.nx / 2)).sigma[0])
+    return psf.at(box.y0 + box.ny / 2, box.x0 + box.nx / 2)
+
+
+_ONE_PSF = 0.05  # of the peak
+_SAME = 1e-9
 
 
 def _look_at_all(

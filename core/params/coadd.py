@@ -147,6 +147,11 @@ class CoaddParams(Checked):
         300.0, "Sources of this significance are never clipped.", unit="sigma", minimum=1
     )
     template: str = option("", "File for the template of compare-warp.")
+    artifact_masks: str = option(
+        "",
+        "Files for the artifact masks (CLIPPED, NO_DATA) of compare-warp; {name} stands for the "
+        "name of the warp.",
+    )
     interp: bool = option(
         True,
         "Fill pixels without data from their row; they keep NO_DATA and get INTRP.",

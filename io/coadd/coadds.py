@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ from coblend.core.catalog import Column, empty_table
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
 from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.psf import StampPsf
 from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
 from coblend.io.coadd.warps import Warp, header_float
 from coblend.io.exposure.frame import frame_header, frame_origin
@@ -216,6 +217,21 @@ def write_planes(
         )  # fmt: skip
 
 
+def write_mask(
+    out: FitsWriter,
+    blocks: Iterable[NDArray[np.int32]],
+    box: Box,
+    planes: MaskPlanes,
+    wcs: Sequence[str],
+) -> None:
+    """Write MASK alone, from blocks of whole rows in order."""
+    bits = {f"MP_{name}": bit for name, bit in planes.union(STANDARD).bits.items()}
+    out.stream(
+        "MASK", blocks, box.shape, "i4", header={**bits, **frame_header(box)}, wcs=wcs,
+        compress="PLIO_1",
+    )  # fmt: skip
+
+
 def write_input_psfs(out: FitsWriter, table: NDArray[Any], psfs: Sequence[InputPsf]) -> None:
     """Write INPUTS, POLYGONS and one HDU per distinct PSF of the inputs.
 
@@ -230,8 +246,8 @@ def write_input_psfs(out: FitsWriter, table: NDArray[Any], psfs: Sequence[InputP
     known: dict[bytes, str] = {}
     rows = np.flatnonzero(table["used"])
     for i, source in zip(rows, psfs, strict=False):
-        stamp = getattr(source.psf, "stamp", None)
-        key = stamp.tobytes() if stamp is not None else str(i).encode()
+        stamped = isinstance(source.psf, StampPsf)
+        key = source.psf.at(0, 0).tobytes() if stamped else str(i).encode()
         if key not in known:
             known[key] = f"PSF_{i + 1:04d}"
             write_psf(out, source.psf, known[key])

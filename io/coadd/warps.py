@@ -287,7 +287,7 @@ def _variance(noise: NDArray[Any], kind: str) -> NDArray[Any]:
     """Variance from a noise plane; not finite or not positive where nothing is known."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         if kind == WEIGHT:
-            return np.divide(np.float32(1), noise)
+            return np.asarray(np.divide(np.float32(1), noise))
         if kind == RMS:
             return np.asarray(np.square(noise) * np.sign(noise))
     return noise

@@ -1,5 +1,6 @@
 """``coblend assemble-coadd`` on files."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,15 +10,18 @@ from dataclasses import replace
 import fitsio
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
 from coblend.core.psf import CellPsf, StampPsf
-from coblend.io.coadd.coadds import read_coadd_psf
+from coblend.io.coadd.coadds import read_coadd_psf, text_of
+from coblend.io.coadd.warps import WarpFile
 from coblend.io.exposure.exposures import read_exposure
-from coblend.io.sky.wcs import tangent_plane
+from coblend.io.psf.psfs import parse_psf_spec
+from coblend.io.sky.wcs import grid_offset, tangent_plane
 
 BIT = {name: 1 << bit for name, bit in PLANES.items()}
 SHAPE = (70, 90)
@@ -191,6 +195,112 @@ def test_jobs_and_memory_change_no_byte(cli, warps):
     assert cli(*common, "-o", "b.fits", "-j", "2", "--max-memory", "160MiB").code == 0
     with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
         assert a.read() == b.read()
+
+
+def gzip_all(names):
+    """Pack files; their new names."""
+    for name in names:
+        with open(name, "rb") as plain, gzip.open(f"{name}.gz", "wb", 1) as packed:
+            packed.write(plain.read())
+    return [f"{name}.gz" for name in names]
+
+
+@pytest.mark.parametrize("variance", ["input", "scatter"])
+def test_packed_inputs_are_read_once(cli, warps, monkeypatch, variance):
+    """The running mean of gzipped files is the mean of the plain ones."""
+    common = ("--unit", "nJy", "--statistic", "mean", "--set", "input_map=true", "--set",
+              f"variance={variance}")  # fmt: skip
+    assert cli("assemble-coadd", *warps, *common, "-o", "a.fits").code == 0
+    reads = []
+    read = WarpFile.read
+    monkeypatch.setattr(WarpFile, "read", lambda *a: reads.append(a[0].info.path) or read(*a))
+    packed = gzip_all(warps)
+    done = cli("assemble-coadd", *packed, *common, "-o", "b.fits")
+    assert done.code == 0, done.err
+    assert reads == packed
+    a, b = planes("a.fits"), planes("b.fits")
+    for name in ("MASK", "NIMAGE", "IMAGE", "VARIANCE", "WEIGHT"):
+        np.testing.assert_array_equal(a[name], b[name], name)
+    tables = [fitsio.read(f"{x}.fits", ext="INPUTS") for x in "ab"]
+    for column in ("weight", "used", "good_pixels", "rejected_pixels"):
+        np.testing.assert_array_equal(*(table[column] for table in tables))
+
+
+def test_packed_inputs_that_memory_does_not_hold(cli, warp, write_file, in_folder, monkeypatch):
+    """Then slabs are read, with a warning, and nothing else changes."""
+    for i in range(3):
+        write_file(warp(sigma=5 + i), f"w{i}.fits")
+    packed = gzip_all([f"w{i}.fits" for i in range(3)])
+    common = ("assemble-coadd", *packed, "--statistic", "mean", "-o")
+    assert cli(*common, "a.fits").code == 0
+    monkeypatch.setattr("coblend.core.coadd.running._INPUT_BYTES", 10**6)
+    done = cli(*common, "b.fits")
+    assert "gzipped files are unpacked 1 times; with --max-memory" in done.err
+    with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
+        assert a.read() == b.read()
+
+
+def test_a_table_of_inputs(cli, warps, in_folder):
+    """Weights, scales, zero points and PSFs of a table overrule the headers."""
+    table = Table({"file": warps[:3], "weight": [1.0, 2.0, 0.0], "scale": [1.0, 2.0, 4.0],
+                   "psf": ["", "gaussian:fwhm=4", ""]})  # fmt: skip
+    table.write("inputs.fits")
+    done = cli("assemble-coadd", "@inputs.fits", "-o", "c.fits", "--weight", "column",
+               "--statistic", "mean")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "w2.fits: left out: its weight is zero" in done.err
+    a, b = (read_exposure(f"w{i}.fits") for i in range(2))
+    found = planes("c.fits")
+    np.testing.assert_allclose(found["IMAGE"], (a.image + 4 * b.image) / 3, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found["VARIANCE"], (a.variance + 16 * b.variance) / 9, rtol=1e-6)
+    np.testing.assert_array_equal(found["WEIGHT"], 3)
+    table = fitsio.read("c.fits", ext="INPUTS")
+    assert list(table["used"]) == [True, True, False]
+    assert text_of(table["reason"][2]) == "WEIGHT"
+    expected = (gaussian(3.0) + 2 * parse_psf_spec("gaussian:fwhm=4,size=25").at(0, 0)) / 3
+    stamp = read_exposure("c.fits").psf.at(0, 0)
+    cut = stamp.shape[0] // 2
+    np.testing.assert_allclose(stamp[cut - 6 : cut + 7, cut - 6 : cut + 7],
+                               expected[6:19, 6:19], atol=1e-4)  # fmt: skip
+    done = cli("assemble-coadd", *warps, "-o", "d.fits", "--weight", "column", "--unit", "nJy")
+    assert done.code == 2
+    assert "no weight given for w0.fits" in done.err
+
+
+def test_pixels_of_another_file(cli, warp, write_file, in_folder):
+    """--like gives the pixels of the coadd; what lies outside of them does not count."""
+    for i, box in enumerate((FIELD, Box(0, 0, 70, 50), Box(0, 0, 20, 20))):
+        write_file(warp(box=box), f"w{i}.fits")
+    write_file(warp(), "like.fits")
+    names = [f"w{i}.fits" for i in range(3)]
+    assert cli("assemble-coadd", *names, "-o", "a.fits", "--statistic", "mean").code == 0
+    done = cli("assemble-coadd", *names, "-o", "b.fits", "--statistic", "mean", "--like",
+               "like.fits[41:90,31:60]")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "w2.fits: left out: does not overlap the coadd" in done.err
+    whole, part = read_exposure("a.fits"), read_exposure("b.fits")
+    assert part.box == Box(30, 40, 30, 50)
+    np.testing.assert_array_equal(part.image, whole.image[30:60, 40:90])
+    np.testing.assert_array_equal(part.mask, whole.mask[30:60, 40:90])
+    assert grid_offset(part.wcs, part.box, whole.wcs, whole.box) < 1e-6
+    table = fitsio.read("b.fits", ext="INPUTS")
+    assert [text_of(r) for r in table["reason"]] == ["", "", "NOOVERLAP"]
+    grown = write_file(warp(box=FIELD), "big.fits")
+    done = cli("assemble-coadd", "w1.fits", "-o", "c.fits", "--like", str(grown), "--set",
+               "interp=false")  # fmt: skip
+    assert done.code == 0
+    assert np.isnan(fitsio.read("c.fits", ext="IMAGE")[:, 50:]).all()
+    assert cli("assemble-coadd", "w0.fits", "-o", "d.fits", "--like", "gone.fits").code == 66
+
+
+@pytest.mark.parametrize(("scale", "warned"), [("input", True), ("scatter", False)])
+def test_variances_that_are_not_of_the_noise(cli, warp, write_file, in_folder, scale, warned):
+    for i in range(6):
+        write_file(warp(variance=np.full(SHAPE, 2, np.float32)), f"w{i}.fits")
+    names = [f"w{i}.fits" for i in range(6)]
+    done = cli("assemble-coadd", *names, "-o", "c.fits", "--set", f"clip_scale={scale}")
+    assert done.code == 0
+    assert ("if the variances (or weight maps) of the inputs are not" in done.err) == warned
 
 
 def test_an_empty_input_is_left_out(cli, warps):

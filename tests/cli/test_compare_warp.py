@@ -5,6 +5,7 @@ from dataclasses import replace
 import fitsio
 import numpy as np
 import pytest
+from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
 from coblend.core.box import Box
@@ -50,6 +51,7 @@ def epochs(rng, write_file, in_folder):
                 unit="nJy",
                 psf=StampPsf(stamp(sigma)),
                 wcs=tangent_plane(150.0, 2.0, 0.2, 80, 80),
+                meta={"MJD-OBS": 60000.0 + i},
             )
             kind = "d" if names is direct else "m"
             if kind == "m":
@@ -64,7 +66,7 @@ def test_a_trail_is_clipped_and_stars_stay(cli, epochs):
     direct, matched = epochs
     common = ("assemble-coadd", *direct, "--reject", "compare-warp")
     done = cli(*common, "--psf-matched", ",".join(matched), "-o", "c.fits", "--set",
-               "template=t.fits")  # fmt: skip
+               "template=t.fits", "--set", "artifact_masks=art_{name}.fits")  # fmt: skip
     assert done.code == 0, done.err
     coadd = read_exposure("c.fits")
     trail = np.zeros(FIELD.shape, bool)
@@ -98,6 +100,44 @@ def test_a_trail_is_clipped_and_stars_stay(cli, epochs):
     assert template.image[50, 60] == pytest.approx(gaussian_filter(3e4 * np.eye(1), 0)[0, 0]
                                                    / (2 * np.pi * 9), rel=0.05)  # fmt: skip
     assert coadd.meta["STATISTC"] == "MEAN"
+    masks = [fitsio.read(f"art_d{i}.fits", ext="MASK") for i in range(6)]
+    for i, mask in enumerate(masks):
+        np.testing.assert_array_equal((mask & BIT["NO_DATA"]) != 0, lost)
+        assert bool((mask & BIT["CLIPPED"]).any()) == (i == 1)
+    inside = ~lost
+    np.testing.assert_array_equal(
+        (masks[1] & BIT["CLIPPED"])[inside], (clipped * BIT["CLIPPED"])[inside]
+    )
+    header = fitsio.read_header("art_d0.fits", ext="MASK")
+    assert header["MP_CLIPPED"] == PLANES["CLIPPED"]
+
+
+def test_a_table_names_the_partners(cli, epochs, in_folder):
+    direct, matched = epochs
+    Table({"file": direct, "psf_matched": matched}).write("inputs.ecsv")
+    common = ("--reject", "compare-warp")
+    assert cli("assemble-coadd", "@inputs.ecsv", *common, "-o", "a.fits").code == 0
+    done = cli("assemble-coadd", *direct, *common, "--psf-matched", ",".join(matched), "-o",
+               "b.fits")  # fmt: skip
+    assert done.code == 0
+    for name in ("IMAGE", "MASK", "NIMAGE"):
+        np.testing.assert_array_equal(fitsio.read("a.fits", ext=name),
+                                      fitsio.read("b.fits", ext=name))  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1, 37])
+def test_slabs_change_nothing(cli, epochs, monkeypatch, block):
+    """The comparison in slabs of few rows and of all rows gives the same pixels and table."""
+    direct, matched = epochs
+    common = ("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched",
+              ",".join(matched), "-o")  # fmt: skip
+    assert cli(*common, "a.fits").code == 0
+    monkeypatch.setattr("coblend.core.coadd.plan._CACHE_BYTES", 1)
+    monkeypatch.setattr("coblend.core.coadd.stack.STRIP_BYTES", 4 * 6 * SIDE * block)
+    monkeypatch.setattr("coblend.cli.compare_warp._BLOCK", 50)
+    assert cli(*common, "b.fits").code == 0
+    with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
+        assert a.read() == b.read()
 
 
 def test_jobs_change_no_byte(cli, epochs):
@@ -120,10 +160,18 @@ def test_jobs_change_no_byte(cli, epochs):
         (("--psf-matched", "m0.fits,m0.fits"), 2, "m0.fits is given twice"),
         (("--psf-matched", "gone.fits"), 66, "gone.fits"),
         (("--psf-matched", "@all.txt", "--max-memory", "2MB"), 2, "max_memory"),
+        (("--psf-matched", "@all.txt", "--reject", "none"), 2, "are for --reject compare-warp"),
+        (("--psf-matched", "@all.txt", "--set", "artifact_masks=a.fits"), 2, "put {name} into"),
+        (("--psf-matched", "@wrong.txt"), 65, "list the PSF-matched warps in the order"),
+        (("--psf-matched", "@direct.txt"), 65, "w1.fits: its PSF and that of w0.fits differ"),
     ],
 )
 def test_bad_partners(cli, epochs, in_folder, arguments, code, message):
     (in_folder / "all.txt").write_text("\n".join(epochs[1]))
+    (in_folder / "wrong.txt").write_text("\n".join(epochs[1][::-1]))
+    for i in range(6):
+        (in_folder / f"w{i}.fits").write_bytes((in_folder / f"d{i}.fits").read_bytes())
+    (in_folder / "direct.txt").write_text("\n".join(f"w{i}.fits" for i in range(6)))
     done = cli(
         "assemble-coadd", *epochs[0], "--reject", "compare-warp", *arguments, "-o", "c.fits"
     )
