@@ -143,11 +143,15 @@ def trusted_variance_scale(noise: Noise, limit: float, by_pixel: bool = True) ->
     for scale in scales:
         if 0 < scale <= limit * LIMIT_SLACK:
             return scale
+    low = scales[-1] <= limit
     raise FormatError(
         f"the image scatters {scales[-1]:.3g} times as much as its variance says, "
-        f"at most {limit:g} is believed",
-        hint="check that VARIANCE is in image units squared, or give --var-scale none",
-    )
+        + ("more than 0" if low else f"at most {limit:g}") + " is believed",
+        hint="are the pixels rounded to a few values? --var-scale none leaves VARIANCE as it is"
+        if low
+        else "is the background in (--bg-mesh 128), is VARIANCE in image units squared? "
+        "--var-scale none leaves it as it is",
+    )  # fmt: skip
 
 
 def _sample(

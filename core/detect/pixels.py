@@ -37,8 +37,13 @@ class Pixels:
 
     @classmethod
     def of(cls, exposure: Exposure, exclude: Iterable[str] = ()) -> Pixels:
-        """Pixels of an exposure; those of the planes ``exclude`` have weight 0."""
+        """Pixels of an exposure; those of the planes ``exclude`` have weight 0.
+
+        Unless they were interpolated (``INTRP``), or that is excluded too.
+        """
+        exclude = tuple(exclude)
         bits = np.int32(exposure.planes.value(exclude))
+        filled = np.int32(0 if "INTRP" in exclude else exposure.planes.value(["INTRP"]))
         ny, nx = exposure.box.shape
         packed = np.empty((ny, -(-nx // 8)), np.uint8)
         n_usable = 0
@@ -47,7 +52,10 @@ class Pixels:
             usable = (variance > 0) & (variance < np.inf)
             usable &= np.isfinite(exposure.image[rows])
             if bits:
-                usable &= (exposure.mask[rows] & bits) == 0
+                bad = (exposure.mask[rows] & bits) != 0
+                if filled and bad.any():
+                    bad &= (exposure.mask[rows] & filled) == 0
+                usable &= ~bad
             n_usable += int(np.count_nonzero(usable))
             packed[rows] = np.packbits(usable, axis=1)
         return cls(exposure, packed, n_usable)

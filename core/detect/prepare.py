@@ -30,6 +30,8 @@ MIN_USABLE = 0.005
 """Smallest fraction of usable pixels."""
 CELLS = 5
 """Cells along each axis in which the width of a varying PSF is measured."""
+DOUBTFUL = 2.0
+"""Scale of the noise above which the background may be what scatters."""
 MAX_NOISE_SPREAD = 0.2
 """Spread of the noise over the image above which one threshold is doubtful."""
 MAX_SPREAD = 0.1
@@ -240,7 +242,7 @@ def calibrate(noise: Noise, params: DetectParams) -> tuple[Scale, list[str]]:
     """Scales to use, and what to warn about."""
     if not np.isfinite(noise.map_sigma):
         asked = (params.var_scale, params.noise_scale) != ("none", "none")
-        note = f"only {noise.n_pixel} empty pixels: the noise is taken as given"
+        note = f"noise in only {noise.n_pixel} pixels without sources: VARIANCE is taken as it is"
         return Scale(1.0, 1.0), [note] if asked else []
     variance = 1.0
     if params.var_scale != "none":
@@ -253,6 +255,11 @@ def calibrate(noise: Noise, params: DetectParams) -> tuple[Scale, list[str]]:
     low, high = params.noise_scale_limits
     used = float(np.clip(measured, low, high))
     notes = []
+    if max(variance, used) > DOUBTFUL:
+        notes.append(
+            f"more scatter than VARIANCE says (variance scale {variance:.2f}, noise scale "
+            f"{used:.2f}): if the background is not subtracted, give --bg-mesh 128"
+        )
     if noise.spread > MAX_NOISE_SPREAD:
         notes.append(
             f"the noise varies by {noise.spread:.0%} over the image (table NOISE); one threshold "

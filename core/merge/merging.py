@@ -68,7 +68,7 @@ def merge_detections(
     field_id = _field_id(catalogues) if params.field_id is None else params.field_id
     limits = peak_limits(params, bands, pixel_scale)
     box = Box.union(c.box for c in catalogues)
-    identifiers.check_grid(box)
+    _check_extent(catalogues, box)
     lists = FootprintLists.of(catalogues, params.positions == "subpixel")
     footprints, parent_of, state = _join(lists, params, limits)
     cores, core_bands = union_cores(catalogues)
@@ -149,6 +149,18 @@ def _bands(catalogues: Sequence[Detections]) -> tuple[str, ...]:
             raise FormatError(f"two catalogues of band {band}", hint="name them with BAND=FILE")
     identifiers.check_band_codes(bands)
     return bands
+
+
+def _check_extent(catalogues: Sequence[Detections], box: Box) -> None:
+    """Refuse catalogues so far apart that two pixels would share an identifier."""
+    try:
+        identifiers.check_grid(box)
+    except FormatError as error:
+        grids = ", ".join(f"{c.bands[0]} {c.box}" for c in catalogues)
+        raise FormatError(
+            f"the catalogues lie too far apart for one merge (columns, rows): {grids}",
+            hint="are they of one field? " + (error.hint or ""),
+        ) from error
 
 
 def _field_id(catalogues: Sequence[Detections]) -> int:

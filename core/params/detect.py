@@ -51,7 +51,8 @@ class DetectParams(Checked):
         7.0, "Full width of the filter in sigma.", minimum=2.0, maximum=20.0,
         alias="nSigmaForKernel")  # fmt: skip
     exclude_mask: tuple[str, ...] = option(
-        ("NO_DATA",), "Mask planes whose pixels have weight 0.", shown=True,
+        ("NO_DATA", "BAD"), "Mask planes whose pixels have weight 0, unless they are INTRP "
+        "(interpolated) and that is not among these.", shown=True,
         alias="excludeMaskPlanes")  # fmt: skip
     edge: str = option(
         "keep", "Search up to the border, or leave out half a filter there.",

@@ -94,8 +94,20 @@ def write_background(
     unit : str
     """
     columns = (
-        Column("yc", "f8", "Row of the bin's centre, parent coordinates", "pixel"),
-        Column("xc", "f8", "Column of the bin's centre, parent coordinates", "pixel"),
+        Column(
+            "yc",
+            "f8",
+            "Row of the bin's centre, parent coordinates",
+            "pixel",
+            "pos.cartesian.y;instr.det",
+        ),
+        Column(
+            "xc",
+            "f8",
+            "Column of the bin's centre, parent coordinates",
+            "pixel",
+            "pos.cartesian.x;instr.det",
+        ),
         Column("value", "f8", "Background", unit, "phot.flux;instr.background"),
         Column("err", "f8", "Error of value", unit, "stat.error"),
         Column("n", "i4", "Pixels that entered; 0: filled from its neighbours", "", "meta.number"),
@@ -123,8 +135,10 @@ def write_noise(out: FitsWriter, scales: NDArray[np.float64], side: int, box: Bo
     box : Box
     """
     columns = (
-        Column("y0", "i4", "First row of the tile, parent coordinates", "pixel"),
-        Column("x0", "i4", "First column of the tile, parent coordinates", "pixel"),
+        Column("y0", "i4", "First row of the tile, parent coordinates", "pixel",
+               "pos.cartesian.y;instr.det"),
+        Column("x0", "i4", "First column of the tile, parent coordinates", "pixel",
+               "pos.cartesian.x;instr.det"),
         Column("noise_scale", "f4", "Scatter of the significance outside detections", "",
                "stat.stdev;stat.snr"),
     )  # fmt: skip

@@ -49,6 +49,8 @@ def is_fits(path: str) -> bool:
     try:
         with open(path, "rb") as stream:
             return stream.read(6).startswith(_FITS)
+    except FileNotFoundError as error:
+        raise InputMissingError("no such file", path) from error
     except OSError as error:
         raise InputMissingError(f"cannot be read: {error.strerror}", path) from error
 

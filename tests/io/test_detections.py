@@ -25,6 +25,7 @@ from coblend.io.detect.detections import (
     with_sky_positions,
     write_background,
     write_detections,
+    write_noise,
 )
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.writer import create
@@ -157,12 +158,28 @@ def test_identifiers_survive_every_reader(found, tmp_path):
 
 
 def test_every_column_is_described(found, tmp_path):
-    with open_fits(write(tmp_path / "det.fits", found)) as file:
-        for hdu in ("PARENTS", "PEAKS", "SPANS", "CORES"):
+    """A comment and a UCD for each, a unit where it has one; in every table of the file."""
+    path = str(tmp_path / "det.fits")
+    mesh = np.zeros((2, 2))
+    with create(path, "det/1") as out:
+        write_detections(out, replace(found, culled=found.peaks[:1]))
+        write_noise(out, mesh, 512, found.box)
+        write_background(
+            out, mesh[0], mesh[0], mesh, mesh, mesh.astype(int), found.box, "akima", "nJy"
+        )
+    units = {}
+    with open_fits(path) as file:
+        for hdu in ("PARENTS", "PEAKS", "SPANS", "CORES", "CULLED", "NOISE", "BACKGROUND"):
             header = file.header(hdu)
             for i in range(1, int(header["TFIELDS"]) + 1):
-                assert header[f"TCOMM{i}"], (hdu, header[f"TTYPE{i}"])
-            assert header["TUNIT2" if hdu == "PEAKS" else "TUNIT1"] if hdu == "SPANS" else True
+                name = header[f"TTYPE{i}"].strip()
+                assert header[f"TCOMM{i}"].strip(), (hdu, name)
+                assert header[f"TUCD{i}"].strip(), (hdu, name)
+                units[name] = str(header.get(f"TUNIT{i}", "")).strip()
+    assert {units[n] for n in ("x", "y", "ix", "iy", "box_x0", "box_ny", "x0", "yc")} == {"pixel"}
+    assert {units[n] for n in ("ra", "dec")} == {"deg"}
+    assert {units[n] for n in ("flux", "flux_err", "value", "err")} == {"nJy"}
+    assert (units["area"], units["snr"], units["id"]) == ("pixel**2", "", "")
 
 
 def test_renaming_a_band(found, tmp_path):

@@ -100,7 +100,7 @@ def test_too_few_empty_pixels_are_no_calibration(exposure_of):
     rng = np.random.default_rng(6)
     found = detect(exposure_of(rng.normal(0, 3, (30, 30))), DetectParams(psf_sigma=1.0))
     assert found.detections.meta["NOISESC1"] == 1
-    assert any("the noise is taken as given" in w for w in found.warnings)
+    assert any("VARIANCE is taken as it is" in w for w in found.warnings)
 
 
 def test_an_unbelievable_variance_is_refused(exposure_of):
@@ -109,6 +109,44 @@ def test_an_unbelievable_variance_is_refused(exposure_of):
     with pytest.raises(FormatError, match=r"scatters 1[01].* at most 10 is believed"):
         detect(exposure, DetectParams(psf_sigma=1.5))
     assert detect(exposure, DetectParams(psf_sigma=1.5, var_scale="none")).threshold > 15
+
+
+def test_rounded_pixels_are_refused_with_the_cause(exposure_of):
+    rng = np.random.default_rng(11)
+    coarse = np.rint(rng.normal(0, 0.2, (400, 400)))
+    with pytest.raises(FormatError, match="more than 0 is believed") as caught:
+        detect(exposure_of(coarse), DetectParams(psf_sigma=1.5))
+    assert "rounded to a few values" in caught.value.hint
+
+
+def test_a_background_left_in_is_suspected(exposure_of):
+    """A gradient passes for noise: the messages say what to do, and it helps."""
+    rng = np.random.default_rng(12)
+    noise, ramp = rng.normal(0, 1, (500, 500)), np.arange(500) / 500
+    exposure = exposure_of(noise + 6 * ramp)
+    params = {"psf_sigma": 1.7, "max_area": 1.0}
+    found = detect(exposure, DetectParams(**params))
+    assert any("give --bg-mesh 128" in w for w in found.warnings)
+    assert not detect(exposure, DetectParams(**params, bg_mesh=64)).warnings
+    with pytest.raises(FormatError, match="at most 10 is believed") as caught:
+        detect(exposure_of(noise + 15 * ramp), DetectParams(**params))
+    assert "--bg-mesh 128" in caught.value.hint
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1e14])
+def test_units_do_not_matter(stars, exposure_of, unit):
+    """Variances of 1e-28 and 1e28 fit into float32; so do the weights."""
+    rng = np.random.default_rng(13)
+    image = stars((300, 300), 1.8, [(60, 70, 900.0), (150, 200, 3e5)]) + rng.normal(
+        0, 1, (300, 300)
+    )
+    for options in ({}, {"filter": "conv"}, {"bg_mesh": 64, "polarity": "both"}):
+        params = DetectParams(psf_sigma=1.8, **options)
+        one = detect(exposure_of(image), params).detections.peaks
+        other = detect(exposure_of(image * unit, unit**2), params).detections.peaks
+        assert np.array_equal(one["id"], other["id"])
+        np.testing.assert_allclose(one["snr"], other["snr"], rtol=1e-4)
+        np.testing.assert_allclose(one["flux"] * unit, other["flux"], rtol=1e-4)
 
 
 def test_noise_scale_is_clipped(exposure_of):

@@ -142,6 +142,20 @@ def test_masked_column_through_a_star_leaves_one_star(stars, exposure_of):
         check_guarantees(found)
 
 
+def test_bad_pixels_count_for_nothing_unless_interpolated(stars, exposure_of):
+    """By default: garbage in a BAD column makes no peaks, a repaired star keeps all its light."""
+    image = stars((81, 81), 2.0, [(40, 40, 800.0)])
+    mask = np.zeros(image.shape, np.int32)
+    mask[:, 60] = STANDARD.value(["BAD"])
+    mask[:, 40] = STANDARD.value(["BAD", "INTRP"])
+    image[:, 60] = 9e4
+    found = search(exposure_of(image, 1.0, mask), **BARE)
+    assert found.peaks["ix"].tolist() == [40]
+    assert found.peaks["snr"][0] == pytest.approx(800 / (4 * np.sqrt(np.pi)), rel=1e-5)
+    blind = search(exposure_of(image, 1.0, mask), exclude_mask=("BAD", "INTRP"), **BARE)
+    assert blind.peaks["snr"][0] < 0.95 * found.peaks["snr"][0]
+
+
 def test_hole_in_a_star_keeps_its_peak_on_a_usable_pixel(stars, exposure_of):
     image = stars((81, 81), 2.0, [(40, 40, 3000.0)])
     image[38:43, 38:43] = np.nan

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coblend.core.box import Box
 from coblend.core.detect.identifiers import decode
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.merge.limits import squared_limit
@@ -266,6 +267,9 @@ def test_bad_input(three_bands):
         MergeParams(min_new_peak="one")
     with pytest.raises(ParameterError, match="names a band twice"):
         MergeParams(priority=("g", "g"))
+    far = replace(three_bands[1], box=Box(0, 100_000, 301, 301))
+    with pytest.raises(FormatError, match=r"too far apart.*: g \[0:301, 0:301\], r \[100000:"):
+        merge_detections([three_bands[0], far], params(1, 0))
     other = three_bands[1].__class__(
         ("r",), three_bands[1].parents, three_bands[1].peaks, three_bands[1].footprints,
         three_bands[1].box, meta={"FIELDID": 7},
