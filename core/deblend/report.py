@@ -116,6 +116,9 @@ def report(
     morphs = _trimmed(fitted.stacks, len(fitted.centres))
     at = fitted.centres
     recentred = (at.y != batch.y[at.source]) | (at.x != batch.x[at.source])
+    for stack in fitted.stacks:
+        centre = stack.morph[:, stack.radius, stack.radius]
+        recentred[stack.rows] |= stack.morph.max((1, 2)) > centre
     return [
         _blend_result(batch, i, data[i], weights[i], footprints[i], fitted, spectra, morphs,
                       rendered[i], systems[i], {"psf_init": point, "recentred": recentred}, params)

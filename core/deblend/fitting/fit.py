@@ -29,9 +29,7 @@ from coblend.core.deblend.fitting.components import (
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
-from coblend.core.deblend.fitting.reference import unweighted_spectra
-from coblend.core.deblend.fitting.spectra import normal_equations, solve
-from coblend.core.deblend.fitting.start import peak_spectra, solved_at_start
+from coblend.core.deblend.fitting.start import first_spectra, solve_spectra
 from coblend.core.params.deblend import DeblendParams
 
 _SPECTRA_EVERY = 4
@@ -92,13 +90,7 @@ def fit(
         Noise of the bands in the unit in which adaprox moves spectra; by default 1.
     """
     n = len(observation)
-    if params.start == "reference":
-        spectra = unweighted_spectra(observation, centres, stacks)
-    else:
-        spectra = solve_spectra(observation, stacks, len(centres))
-    unsolved = ~solved_at_start(centres, n, params)[centres.blend]
-    if unsolved.any():
-        spectra[unsolved] = peak_spectra(observation, centres, stacks)[unsolved]
+    spectra = first_spectra(observation, centres, stacks, params)
     unit = np.ones(observation.n_band) if unit is None else unit
     n_iter, damping = np.zeros(n, np.int64), np.ones(n)
     converged = np.zeros(n, bool)
@@ -139,12 +131,6 @@ def fit(
         reach[stack.rows] = np.maximum(support_radius(stack.morph), 1)
     final = stack_stamps(reach, centres, final)
     return Fit(centres, final, spectra, loss_init, n_iter, converged, damping > _DIVERGED)
-
-
-def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:
-    """Non-negative spectra at fixed morphologies, shape (n_component, n_band), float32."""
-    spectra = solve(normal_equations(observation, stacks), n_component)
-    return np.maximum(spectra, TINY).astype(observation.frames[0].data.dtype)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Spectra to start from where they are not solved for: the images at the peaks."""
+"""Spectra to start from: the best fit to all pixels, or else the images at the peaks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,29 @@ from numpy.typing import NDArray
 from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.observation import Observation
-from coblend.core.deblend.fitting.spectra import render
+from coblend.core.deblend.fitting.reference import unweighted_spectra
+from coblend.core.deblend.fitting.spectra import normal_equations, render, solve
 from coblend.core.params.deblend import DeblendParams
+
+
+def first_spectra(
+    observation: Observation, centres: Centres, stacks: Sequence[Stack], params: DeblendParams
+) -> Floats:
+    """Spectra of all components before the first iteration, shape (k, n_band)."""
+    if params.start == "reference":
+        spectra = unweighted_spectra(observation, centres, stacks)
+    else:
+        spectra = solve_spectra(observation, stacks, len(centres))
+    unsolved = ~solved_at_start(centres, len(observation), params)[centres.blend]
+    if unsolved.any():
+        spectra[unsolved] = peak_spectra(observation, centres, stacks)[unsolved]
+    return spectra
+
+
+def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component: int) -> Floats:
+    """Non-negative spectra at fixed morphologies, shape (n_component, n_band)."""
+    spectra = solve(normal_equations(observation, stacks), n_component)
+    return np.maximum(spectra, TINY).astype(observation.frames[0].data.dtype)
 
 
 def solved_at_start(centres: Centres, n_blend: int, params: DeblendParams) -> NDArray[np.bool_]:

@@ -14,9 +14,9 @@ from coblend.core.deblend.batch import Batch, CutOuts
 from coblend.core.deblend.blend import deblend_batch, observe
 from coblend.core.deblend.fitting.components import Centres, stack_stamps
 from coblend.core.deblend.fitting.evaluate import correlated_data, evaluate
-from coblend.core.deblend.fitting.fit import solve_spectra
 from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Frames, Observation
+from coblend.core.deblend.fitting.start import solve_spectra
 from coblend.core.deblend.split import fit_parts
 from coblend.core.errors import FormatError
 from coblend.core.kernels import model_psf

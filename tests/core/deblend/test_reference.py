@@ -275,6 +275,15 @@ def test_fista_follows_the_peers(scenery: Scenery) -> None:
     assert np.abs(result / expected - 1).max() < 1e-6
 
 
+def test_components_about_another_pixel_than_their_peak_are_flagged() -> None:
+    batch = gaussians()
+    moved = replace(batch, x=batch.x + np.array([0, 0, 1, 0]))
+    for one, flags in ((batch, 0), (moved, FLAGS["recentred"])):
+        (result,) = deblend_batch(one, params(max_iter=5))
+        assert result.object_flags[2] & FLAGS["recentred"] == flags
+        assert result.centres[result.source == 2].tolist() == [[27, one.x[2]]] * 2
+
+
 # bad input
 
 
