@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
-from coblend.core.model import ModelSet
+from coblend.core.footprint import spans_to_labels
+from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.clean import CleanParams
 from coblend.core.reconstruct.band import render_objects
 from coblend.core.reconstruct.images import add_stamps
@@ -46,8 +47,9 @@ def clean_stamps(
 ) -> CleanStamps:
     """Cut objects out of an exposure, each without everything else.
 
-    Noise depends on the seed, the object and the band only, so a stamp is the same whichever
-    others are made.
+    Neighbours without models (isolated, skipped, failed) cannot be subtracted: noise takes the
+    place of their footprints, whatever the mode. It depends on the seed, the object and the band
+    only, so a stamp is the same whichever others are made.
 
     Parameters
     ----------
@@ -75,10 +77,12 @@ def clean_stamps(
         out.variance[i][here], out.mask[i][here] = exposure.variance[there], exposure.mask[there]
         image, everything = np.zeros(window.shape), np.zeros(window.shape)
         image[here], everything[here] = exposure.image[there], light.everything[there]
+        hidden = np.zeros(window.shape, bool)
+        hidden[here] = light.unmodelled[there]
         noise = _noise((seed, int(one["id"]), light.band), out.variance[i])
         own, alone = light.of_objects(row[None], window)
-        out.image[i] = _without_others(
-            image, out.variance[i], own, everything, alone, None if light.subtract else noise
+        out.image[i] = light.without_others(
+            image, out.variance[i], own, everything, alone, hidden & ~alone, noise
         )
     return out
 
@@ -97,8 +101,11 @@ def clean_image(
     """
     light = _Light.of(models, exposure, params)
     own, alone = light.of_objects(rows, exposure.box)
-    noise = None if light.subtract else _noise((seed, 0, light.band), exposure.variance)
-    image = _without_others(exposure.image, exposure.variance, own, light.everything, alone, noise)
+    noise = _noise((seed, 0, light.band), exposure.variance)
+    image = light.without_others(
+        exposure.image, exposure.variance, own, light.everything, alone,
+        light.unmodelled & ~alone, noise,
+    )  # fmt: skip
     return replace(exposure, image=image.astype(np.float32))
 
 
@@ -120,6 +127,8 @@ class _Light:
         Row of OBJECTS to number of the stamp.
     everything : array, shape (ny, nx), float64
         Sum over the exposure.
+    unmodelled : array, shape (ny, nx), bool
+        Footprints of isolated, skipped and failed parents.
     """
 
     models: ModelSet
@@ -129,6 +138,7 @@ class _Light:
     offsets: NDArray[np.int64]
     number: dict[int, int]
     everything: Image
+    unmodelled: NDArray[np.bool_]
 
     @classmethod
     def of(cls, models: ModelSet, exposure: Exposure, params: CleanParams) -> _Light:
@@ -139,7 +149,12 @@ class _Light:
         everything = np.zeros(exposure.box.shape)
         add_stamps(everything, exposure.box, stamps)
         number = {int(row): i for i, row in enumerate(modelled_objects(models))}
-        return cls(models, band, subtract, stamps, stamps.offsets, number, everything)
+        with_models = models.objects["parent"][list(number)]
+        empty = (models.parents["flags"] & FLAGS["skipped_pseudo"]) != 0
+        rows = np.flatnonzero(~np.isin(models.parents["id"], with_models) & ~empty)
+        spans = models.footprints.select(rows).spans
+        unmodelled = spans_to_labels(spans, exposure.box, 1) != 0
+        return cls(models, band, subtract, stamps, stamps.offsets, number, everything, unmodelled)
 
     def of_objects(self, rows: NDArray[np.int64], window: Box) -> tuple[Image, NDArray[np.bool_]]:
         """Light of some objects over a window; and the footprints of those without models."""
@@ -155,23 +170,27 @@ class _Light:
                 alone |= self.models.footprints.mask(int(parent[0]), window)
         return own, alone
 
+    def without_others(
+        self,
+        image: NDArray[np.floating],
+        variance: NDArray[np.float32],
+        own: Image,
+        everything: Image,
+        alone: NDArray[np.bool_],
+        hidden: NDArray[np.bool_],
+        noise: Image,
+    ) -> Image:
+        """Subtract the others' light, or keep the share of the light; noise where neither goes.
 
-def _without_others(
-    image: NDArray[np.floating],
-    variance: NDArray[np.float32],
-    own: Image,
-    everything: Image,
-    alone: NDArray[np.bool_],
-    noise: Image | None,
-) -> Image:
-    """Subtract the others' light; or keep the share of the light, with noise around it."""
-    known = np.isfinite(variance)
-    if noise is None:
-        return np.where(known, image - (everything - own), 0)
-    lit = everything > _ROUND_OFF * max(everything.max(initial=0), 1e-300)
-    share = np.divide(own, everything, out=np.zeros(own.shape), where=lit)
-    inside = alone | (own > _FAINT * np.sqrt(variance))
-    return np.where(known & inside, np.where(alone, 1, share) * image, noise)
+        ``hidden`` are pixels of others that have no models.
+        """
+        known = np.isfinite(variance) & ~hidden
+        if self.subtract:
+            return np.where(known, image - (everything - own), noise)
+        lit = everything > _ROUND_OFF * max(everything.max(initial=0), 1e-300)
+        share = np.divide(own, everything, out=np.zeros(own.shape), where=lit)
+        inside = alone | (own > _FAINT * np.sqrt(variance))
+        return np.where(known & inside, np.where(alone, 1, share) * image, noise)
 
 
 def _noise(key: tuple[int, int, int], variance: NDArray[np.float32]) -> Image:

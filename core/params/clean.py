@@ -11,8 +11,8 @@ from coblend.core.params.field import Checked, option
 class CleanParams(Checked):
     """How neighbours are removed from the stamps of objects."""
 
-    mode: str = option("subtract", "Subtract the models of all others, or keep the object's "
-                       "share of the light and fill the rest with noise",
+    mode: str = option("subtract", "Subtract the models of all others (noise replaces those "
+                       "without models), or keep the object's share of the light among noise",
                        choices=("subtract", "noise"), shown=True)  # fmt: skip
     whole: bool = option(False, "Write whole exposures, in which only the objects of --source are "
                          "left, instead of stamps", shown=True)  # fmt: skip

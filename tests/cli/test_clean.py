@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coblend.core.box import Box
 from coblend.io.deblend.models import read_models
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
@@ -50,6 +51,25 @@ def test_aperture_fluxes_are_those_of_the_objects_alone(cli: Cli, bands, fields,
             if mode == "noise":  # the corners are noise of the right strength
                 assert abs(cube[:, :5, :5].std() - 1) < 0.2
     assert table["x0"].tolist() == (read_models("deblended.fits").objects["ix"] - 15).tolist()
+
+
+def test_isolated_neighbours_become_noise(cli: Cli, in_folder: Path, fields) -> None:
+    """They have no models to subtract: their footprints, and only these, are replaced."""
+    pair = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]
+    cube, detections = fields.make_scene([pair, [(56.0, 34.0, 9000.0)]], (90, 90))
+    names = fields.save(cube, detections, in_folder)
+    assert cli("deblend", "merged.fits", *names, "-o", "deblended.fits").code == 0
+    done = cli("clean", "deblended.fits", "r.fits", "-o", "stamps.fits", "--side", "63")
+    assert done.code == 0, done.err
+    models = read_models("deblended.fits")
+    with open_fits("stamps.fits") as f:
+        first, table = f.image("IMAGE_R")[0], f.table("OBJECTS")
+    window = Box(int(table["y0"][0]), int(table["x0"][0]), 63, 63)
+    star = models.footprints.mask(1, window)
+    assert star.sum() > 200
+    assert abs(first[star].std() - 1) < 0.15
+    assert abs(first[star].mean()) < 0.2
+    assert abs(aperture(first) / 4000 - 1) < 0.05
 
 
 def test_stamp_does_not_depend_on_the_others(cli: Cli, bands) -> None:

@@ -15,17 +15,22 @@ from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.spectra import render
 from coblend.core.deblend.report import BlendResult, report
+from coblend.core.deblend.sdss.psftest import fwhm_of
 from coblend.core.deblend.warm import Warm, centres_of, join, stacks_of
 from coblend.core.errors import FormatError
 from coblend.core.kernels import model_psf
 from coblend.core.params.deblend import DeblendParams
+
+_NEAR = 3
+"""Sources as near to a new one start anew (widths of the PSF)."""
 
 
 def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
     """Fit one blend, starting from an earlier fit.
 
     Peaks of the batch without a component in ``warm`` are new: they start on what the earlier
-    models leave of the data, where bright neighbours do not hide them.
+    models leave of the data, where bright neighbours do not hide them. Sources next to a new one
+    start anew with it, because their models may have swallowed its light.
 
     Parameters
     ----------
@@ -43,6 +48,7 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         raise FormatError("NoData")
     observation = observe(batch, params)
     box = batch.boxes[0]
+    warm = _away_from_new(warm, batch)
     old = centres_of(warm, box.shape)
     stacks = stacks_of(warm, old)
     point = np.zeros(len(old), bool)
@@ -61,6 +67,20 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         old, stacks, order = join(old, stacks, new, more)
         point = point[order]
     return report(batch, observation, fit(observation, old, stacks, params), point, params)[0]
+
+
+def _away_from_new(warm: Warm, batch: Batch) -> Warm:
+    """Components of sources that are not next to a peak without any."""
+    places = np.stack([batch.y, batch.x], 1)
+    fresh = np.setdiff1d(np.arange(len(places)), warm.source)
+    near = _NEAR * max(fwhm_of(psf) for psf in batch.psfs[batch.cell[0]])
+    distance = np.hypot(*(places[:, None] - places[fresh]).transpose(2, 0, 1))
+    keep = np.flatnonzero(distance.min(1, initial=np.inf) > near)
+    rows = np.flatnonzero(np.isin(warm.source, keep))
+    return replace(
+        warm, source=warm.source[rows], centres=warm.centres[rows], corners=warm.corners[rows],
+        spectra=warm.spectra[rows], morphs=[warm.morphs[int(row)] for row in rows],
+    )  # fmt: skip
 
 
 def residual(observation: Observation, stacks: Sequence[Stack], spectra: Floats) -> Observation:
