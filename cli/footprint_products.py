@@ -110,7 +110,8 @@ class Products:
         if self.params.heavy:
             folder = os.path.dirname(os.path.abspath(_named(self.params.heavy, band)))
             noise = np.nan if exposure is None else median_noise(exposure)
-            heavy = HeavySpool(rounding_step(self.params.flux_error, noise), folder)
+            step = rounding_step(self.params.flux_error, noise)
+            heavy = HeavySpool(step, folder, spans=self.params.spans)
         return BandPixels(band, box, exposure, model, heavy)
 
     def add(self, pixels: BandPixels, light: BandLight, objects: NDArray[Any]) -> None:
@@ -133,6 +134,8 @@ class Products:
                 self._exposure(self.params.model_image, "model", model, {})
             if self.params.residual:
                 residual = residual_exposure(exposure, pixels.model)
+                if not self.params.cutout:
+                    pixels.model = None  # as large as the image
                 values = residual_statistics(residual, parents)
                 header = {"RESMED": values.median, "RESMAD": values.mad, "CHI2PIX": values.chi2}
                 self._exposure(self.params.residual, "residual", residual, header)
@@ -170,7 +173,7 @@ class Products:
         path = _named(self.params.heavy, pixels.band)
         unit = "" if pixels.exposure is None else pixels.exposure.unit
         with heavy, self.run.create(HEAVY_SCHEMA, path=path) as out:
-            heavy.write(out, pixels.band, unit, header=header, spans=self.params.spans)
+            heavy.write(out, pixels.band, unit, header=header)
 
 
 def _heavy(objects: NDArray[Any], light: BandLight, band: str) -> HeavyFootprints:

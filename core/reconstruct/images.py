@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
-from coblend.core.footprint import FootprintSet, spans_to_labels
+from coblend.core.footprint import FootprintSet, expand_runs
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.stamps import Stamps, common_pixels
 
+_BLOCK = 1 << 16
+"""Spans that are looked at together."""
 _SAMPLE = 1 << 22
 """Pixels that a median is taken of."""
 
@@ -76,14 +78,26 @@ def model_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
 
 def residual_statistics(residual: Exposure, footprints: FootprintSet) -> ResidualStatistics:
     """Statistics of a residual inside footprints, in units of the noise; NaN without pixels."""
-    inside = (spans_to_labels(footprints.spans, residual.box) > 0) & residual.good()
-    if not inside.any():
+    blocks = np.array_split(footprints.spans, 1 + len(footprints.spans) // _BLOCK)
+    ratio = np.concatenate([_ratios(residual, spans) for spans in blocks])
+    if not len(ratio):
         return ResidualStatistics(np.nan, np.nan, np.nan)
-    ratio = residual.image[inside] / np.sqrt(residual.variance[inside])
     chi2 = float(np.mean(np.square(ratio), dtype=np.float64))
     middle = float(np.median(ratio))
     ratio -= np.float32(middle)
     return ResidualStatistics(middle, 1.4826 * float(np.median(np.abs(ratio))), chi2)
+
+
+def _ratios(exposure: Exposure, spans: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Image over noise in the pixels with data of some spans."""
+    box = exposure.box
+    y, first, last = (spans.astype(np.int64) - [box.y0, box.x0, box.x0]).T
+    first, last = np.maximum(first, 0), np.minimum(last, box.nx - 1)
+    length = np.where((y >= 0) & (y < box.ny), np.maximum(last - first + 1, 0), 0)
+    pixel = expand_runs(y * box.nx + first, length)
+    image, variance = exposure.image.ravel()[pixel], exposure.variance.ravel()[pixel]
+    good = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+    return np.asarray(image[good] / np.sqrt(variance[good]), np.float32)
 
 
 def median_noise(exposure: Exposure) -> float:

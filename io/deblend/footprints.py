@@ -127,10 +127,13 @@ class HeavySpool:
         float32.
     folder : str, optional
         Where the file is; default: the system's folder for temporary files.
+    spans : bool
+        Whether to add a table SPANS of explicit spans.
     """
 
-    def __init__(self, step: float, folder: str | None = None) -> None:
+    def __init__(self, step: float, folder: str | None = None, *, spans: bool = False) -> None:
         self.step = step
+        self._wants_spans = spans
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self._tables = [np.zeros(0, table_dtype(heavy_columns()))]
         self._runs = [np.zeros(0, np.int16)]
@@ -174,7 +177,8 @@ class HeavySpool:
         self._file.write(values.tobytes())
         self._tables.append(table)
         self._runs.append(runs)
-        self._spans.append(_span_rows(table["id"], footprints))
+        if self._wants_spans:
+            self._spans.append(_span_rows(table["id"], footprints))
         self._n_pix, self._n_run = self._n_pix + len(values), self._n_run + len(runs)
 
     def write(
@@ -184,7 +188,6 @@ class HeavySpool:
         unit: str,
         *,
         header: Mapping[str, HeaderValue] | None = None,
-        spans: bool = False,
     ) -> None:
         """Append FOOTPRINTS, FLUX and RUNS to a file of schema `HEAVY_SCHEMA`.
 
@@ -194,8 +197,6 @@ class HeavySpool:
         band, unit : str
         header : mapping, optional
             Further keywords of FOOTPRINTS.
-        spans : bool
-            Whether to add a table SPANS of explicit spans.
         """
         dtype, codec = (np.int32, "RICE_1") if self.step else (np.float32, "GZIP_2")
         values: NDArray[Any] = np.zeros(1, dtype)
@@ -211,7 +212,7 @@ class HeavySpool:
         out.image("FLUX", values, header={**units, **scale}, compress=codec, tile=(_TILE,))
         out.image("RUNS", runs if len(runs) else np.zeros(1, np.int16), compress="GZIP_2",
                   tile=(_TILE,))  # fmt: skip
-        if spans:
+        if self._wants_spans:
             out.table("SPANS", np.concatenate(self._spans), columns=_SPAN_COLUMNS)
 
 
@@ -224,9 +225,9 @@ def write_heavy(
     spans: bool = False,
 ) -> None:
     """Append FOOTPRINTS, FLUX and RUNS; arguments as of `HeavySpool`."""
-    with HeavySpool(step) as spool:
+    with HeavySpool(step, spans=spans) as spool:
         spool.add(heavy)
-        spool.write(out, heavy.band, heavy.unit, header=header, spans=spans)
+        spool.write(out, heavy.band, heavy.unit, header=header)
 
 
 def _span_rows(ids: NDArray[np.int64], footprints: FootprintSet) -> NDArray[Any]:
