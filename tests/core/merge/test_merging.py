@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from coblend.core.box import Box
 from coblend.core.detect.identifiers import decode
@@ -130,6 +133,42 @@ def test_order_of_bands_changes_no_pixels(three_bands):
     assert areas[0] == areas[1] == areas[2]
 
 
+def test_a_further_band_only_adds(three_bands):
+    """No parent loses a pixel; parents are the components of the overlapping footprints."""
+    two = merge_detections(three_bands[:2], params(3, 1))
+    three = merge_detections(three_bands, params(3, 1))
+    before, after = (d.footprints.labels(d.box) for d in (two, three))
+    assert (after[before > 0] > 0).all()
+    for row in range(1, len(two.parents) + 1):
+        assert len(np.unique(after[before == row])) == 1
+    # The same partition from a graph of all footprints, an edge where two share a pixel.
+    images = [d.footprints.labels(d.box) for d in three_bands]
+    first = np.cumsum([0, *(len(d.parents) for d in three_bands)])
+    pairs = [
+        (first[a] + images[a][both] - 1, first[b] + images[b][both] - 1)
+        for a, b in ((0, 1), (0, 2), (1, 2))
+        for both in [(images[a] > 0) & (images[b] > 0)]
+    ]
+    y, x = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    graph = coo_array((np.ones(len(y)), (y, x)), shape=(first[-1],) * 2)
+    n_component, _ = connected_components(graph, directed=False)
+    assert n_component == len(three.parents)
+
+
+def test_other_bands_and_their_order_leave_identifiers_alone(three_bands):
+    """Far from the peaks of a further band nothing changes, in whatever order it comes."""
+    g, r, i = three_bands
+    alone = merge_detections([g, r], params(3, 1))
+    for order in ([g, r, i], [g, i, r]):
+        more = merge_detections(order, params(3, 1))
+        distance = np.hypot(
+            alone.peaks["x"][:, None] - i.peaks["x"], alone.peaks["y"][:, None] - i.peaks["y"]
+        ).min(axis=1)
+        far = alone.peaks["id"][distance > 50]
+        assert len(far) > 10
+        assert np.isin(far, more.peaks["id"]).all()
+
+
 def test_touching_footprints(detections_from):
     image = np.zeros((40, 40))
     image[10:15, 10:15] = 1
@@ -171,6 +210,36 @@ def test_culling_keeps_every_peak_in_one_table_or_the_other(detections_from):
     assert len(merged.culled) == 12
     assert merged.peaks["value"].min() > merged.culled["value"].max()
     assert (merged.culled["parent"] == merged.parents["id"][0]).all()
+    assert set(merged.peaks["ix"]) | set(merged.culled["ix"]) == set(catalogue.peaks["ix"])
+
+
+def test_cores_of_twenty_peaks_are_never_culled(detections_from):
+    """Three cores of 20, 20 and 5 peaks in one footprint: ranked in the parent, peaks go."""
+    y, x = np.divmod(np.arange(45), 5)
+    image = np.full((140, 40), 1.0)
+    image[5 + 8 * y + 20 * (np.arange(45) // 20), 4 + 6 * x] = 100 - np.arange(45)
+    catalogue = detections_from(image, 0.5, "g")
+    high = detections_from(ndimage.grey_dilation(image, (9, 9)) - 1, 0.5, "g").footprints
+    assert len(high) == 3
+    catalogue = replace(catalogue, cores=high)
+    by_core, by_parent = (
+        merge_detections([catalogue], params(1, 0, cull=True, cull_family=family))
+        for family in ("core", "parent")
+    )
+    assert len(by_core.peaks) == 45
+    assert len(by_parent.peaks) == 30
+    assert len(by_parent.culled) == 15
+
+
+def test_near_misses_can_count_for_culling(detections_from):
+    """40 peaks in one core, all missed by 4 px in a second band: near, so none is culled."""
+    x, y = np.meshgrid(np.arange(10, 90, 10), np.arange(10, 60, 10))
+    image = np.ones((70, 100))
+    image[y.ravel(), x.ravel()] = 100 - np.arange(40)
+    pair = [detections_from(np.roll(image, 4 * k, axis=1), 0.5, b) for k, b in enumerate("gr")]
+    for counted, n in ((False, 28), (True, 40)):
+        merged = merge_detections(pair, params(5, 2, cull=True, cull_count_near=counted))
+        assert len(merged.peaks) == n
 
 
 def test_crowded_parents_are_cut_at_their_cores(detections_from):
@@ -246,9 +315,17 @@ def test_cut_keeps_an_isolated_piece_that_has_a_core_but_no_peak(detections_from
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.2 * (1 + 1e-7), 0.2 * (1 - 1e-7)])
-def test_lattice_ties_do_not_depend_on_the_last_digit_of_the_scale(scale):
+def test_lattice_ties_do_not_depend_on_the_last_digit_of_the_scale(scale, detections_from):
     """1 arcsec is 5 px: an offset of (3, 4) is never farther than that."""
     assert squared_limit("min_new_peak", 1.0, "arcsec", scale) == 25.0
+    near, far = [(40, 40)], [(43, 44)]
+    pair = [
+        detections_from(stars((90, 90), 2.0, xy), 0.001, band)
+        for band, xy in (("g", near), ("r", far))
+    ]
+    merged = merge_detections(pair, MergeParams(sky_objects=0), pixel_scale=scale)
+    assert (len(merged.parents), len(merged.peaks)) == (1, 1)
+    assert merged.peaks["near_r"].tolist() == [True]
 
 
 def test_empty_catalogues(detections_from):
