@@ -128,3 +128,28 @@ def test_same_bytes_for_any_number_of_workers(
         call("deblend", from_detect / "merged.fits", *images, "-o", output, "-j", jobs)
         written.append(output.read_bytes())
     assert written[0] == written[1]
+
+
+def test_added_source_of_the_tutorial(
+    from_peaks: Path, images: list[str], shared_data: Path, tmp_path: Path
+) -> None:
+    """A source that the catalogue lacks: one command, and a better residual there.
+
+    Row 52, column 12: the images are 48 pixels wide, so the pair cannot be meant as x, y.
+    """
+    call(
+        "refit", from_peaks / "deblended.fits", *images, "-o", tmp_path / "deblended.fits",
+        "--add-peaks", "12,52",
+    )  # fmt: skip
+    reconstruct(tmp_path, images)
+    folders = from_peaks, tmp_path
+    before, after = (half_chi_square(folder, shared_data) for folder in folders)
+    assert after < before - 100
+    old, new = (read_models(str(folder / "deblended.fits")) for folder in folders)
+    assert new.blends["log_likelihood"][0] > old.blends["log_likelihood"][0] + 100
+    (added,) = new.objects[~np.isin(new.objects["id"], old.objects["id"])]
+    assert (added["ix"], added["iy"]) == (12, 52)
+    assert all(added[f"model_flux_{band}"] > 0 for band in "gri")
+    residuals = [read_exposure(str(folder / "residual_i.fits")) for folder in folders]
+    near = [np.square(r.image[48:57, 8:17]) / r.variance[48:57, 8:17] for r in residuals]
+    assert near[1].sum() < near[0].sum()
