@@ -77,7 +77,8 @@ def chain(run: Run, params: RunParams, tract: str) -> None:
     rows = [worker.patch(patch) for patch in patches]
     codes = [row["exit"] for row in rows if row["exit"]]
     if not run.dry_run:
-        run.report({"n_patch": len(rows), "n_failed": len(codes)}, rows)
+        silent = run.quiet and not codes  # so that cron writes only when something is wrong
+        run.report({"n_patch": len(rows), "n_failed": len(codes)}, () if silent else rows)
     if codes:
         run.finish()
         raise click.exceptions.Exit(min(codes, key=lambda code: code == _PARTIAL))
@@ -205,6 +206,7 @@ class _Worker:
     def why(self, step: Step, made: set[str]) -> str | None:
         """Why a step has to be done; None if all that it makes is there and up to date."""
         from coblend.io.fits.made import why_stale
+        from coblend.io.fits.specs import parse_spec
 
         if self.run.dry_run and (again := made.intersection(step.inputs)):
             return f"{min(again)} is made again"
@@ -214,8 +216,10 @@ class _Worker:
             CommonParams, step.command, given={}, assignments=self.assignments, files=self.files
         )
         recorded = {key: value for key, value, _ in recorded_options(options, common)}
+        named = [parse_spec(value).path for _, value, _ in options.rows() if value]
+        named = [path for path in named if os.path.isfile(path)]
         for path in step.outputs(self.params.bands):
-            reason = why_stale(path, step.command, recorded, step.inputs)
+            reason = why_stale(path, step.command, recorded, step.inputs, named)
             if reason is not None:
                 return f"{path} {reason}"
         return None

@@ -65,11 +65,10 @@ def show(run: Run, params: ShowParams, kind: str, files: tuple[str, ...]) -> Non
     """  # noqa: D301 - click's mark of a paragraph that is not to be wrapped
     suffix = _format(run.output)
     try:
-        from coblend.cli.pictures.canvas import house_style, save
+        import matplotlib  # noqa: F401 - only to say plainly that it is missing
     except ImportError as error:
-        raise MissingExtraError(
-            f"show needs {error.name or 'matplotlib'}: pip install 'coblend[plot]'"
-        ) from error
+        raise MissingExtraError("show needs matplotlib: pip install 'coblend[plot]'") from error
+    from coblend.cli.pictures.canvas import house_style, save
 
     run.report({"kind": kind})
     with house_style():

@@ -1,1 +1,1 @@
-"""Figures; the only modules that import matplotlib, and only when a picture is asked for."""
+"""Figures drawn with matplotlib, imported only when a picture is asked for."""

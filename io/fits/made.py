@@ -44,12 +44,16 @@ def read_made(path: str) -> Made | None:
 
 
 def why_stale(
-    path: str, command: str, options: Mapping[str, str], inputs: Sequence[str]
+    path: str,
+    command: str,
+    options: Mapping[str, str],
+    inputs: Sequence[str],
+    others: Sequence[str] = (),
 ) -> str | None:
     """Why a command would not make the same file again; None where it would.
 
     An input counts as changed if its size differs, or if it is newer than the file and its
-    content differs. Only ``inputs`` are looked at, not files that options name.
+    content differs.
 
     Parameters
     ----------
@@ -61,6 +65,8 @@ def why_stale(
         All options as the CONFIG table writes them.
     inputs : sequence of str
         Paths in order; they must exist.
+    others : sequence of str
+        Further files that may have been read, such as those that options name.
     """
     if not os.path.exists(path):
         return "is missing"
@@ -76,12 +82,19 @@ def why_stale(
     if [i.name for i in recorded] != names:
         return "was made from other inputs"
     time = os.stat(path).st_mtime_ns
-    for name, old_input in zip(inputs, recorded, strict=True):
-        status = os.stat(name)
-        newer = status.st_mtime_ns > time and content_hash(name)[0] != old_input.hash
-        if status.st_size != old_input.size or newer:
+    by_name = {i.name: i for i in made.inputs}
+    more = [(name, by_name.get(os.path.basename(name))) for name in others]
+    for name, old_input in [*zip(inputs, recorded, strict=True), *more]:
+        if old_input is not None and _changed(name, old_input, time):
             return f"is older than {name}"
     return None
+
+
+def _changed(path: str, recorded: InputFile, time: int) -> bool:
+    status = os.stat(path)
+    if status.st_size != recorded.size:
+        return True
+    return status.st_mtime_ns > time and content_hash(path)[0] != recorded.hash
 
 
 def _text(value: object) -> str:

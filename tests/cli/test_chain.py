@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from coblend.cli import main
 from coblend.cli.chain import patches_of
 from coblend.cli.main import run
 from coblend.core.errors import ParameterError
@@ -107,6 +109,11 @@ def test_nothing_is_made_twice(folder: Path, cli: Callable[..., Any]) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.split()[5:] == ["40", "0", "7", "0"]
     assert {p: p.stat().st_mtime_ns for p in Path("out/40").iterdir()} == before
+    outcome = cli("run", "tract.toml", "-q")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", ""), "cron has nothing to mail"
+    summary = json.loads(cli("run", "tract.toml", "--json").out)
+    assert (summary["n_patch"], summary["n_failed"]) == (1, 0)
+    assert summary["table"][0]["current"] == 7
 
 
 def test_only_what_depends_on_a_change_is_made_again(
@@ -141,7 +148,7 @@ def test_a_rebuilt_file_that_is_the_same_ends_the_rebuilding(
     """A coadd made again with equal pixels leaves all that follows as it is."""
     Path("out/40/coadd_g.fits").unlink()
     assert len(planned(cli)) == 5
-    outcome = cli("run", "tract.toml", "-q")
+    outcome = cli("run", "tract.toml")
     assert outcome.code == 0
     assert outcome.out.split()[5:] == ["40", "1", "6", "0"]
 
@@ -164,7 +171,7 @@ def test_an_interrupted_run_goes_on(
     left = {path.name for path in out.iterdir()}
     assert left < set(contents(finished / "out" / "40"))
     monkeypatch.chdir(tmp_path)
-    outcome = cli("run", "tract.toml", "-q")
+    outcome = cli("run", "tract.toml")
     assert outcome.code == 0
     assert int(outcome.out.split()[7]) >= 1, "what was there is kept"
     assert contents(out) == contents(finished / "out" / "40")
@@ -185,6 +192,29 @@ def test_a_failure_ends_the_work_on_its_patch_only(folder: Path, cli: Callable[.
         ["39", "2", "0", "assemble-coadd", "65"],
         ["40", "0", "7", "0"],
     ]
+
+
+@pytest.mark.parametrize(("code", "n_made"), [(3, 3), (130, 0)])
+def test_partial_failures_go_on_and_interrupts_do_not(
+    code: int, n_made: int, folder: Path, cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With 3 the output of a step is valid; 130 is Ctrl-C."""
+    real = main.run
+    calls: list[str] = []
+
+    def instead(words: list[str]) -> int:
+        calls.append(words[0])
+        return real(words) or code
+
+    monkeypatch.setattr(main, "run", instead)
+    Path("out/40/merged.fits").unlink()
+    (folder / "out/40/deblended.fits").unlink()
+    (folder / "out/40/footprints.fits").unlink()
+    outcome = cli("run", "tract.toml", "-q")
+    assert outcome.code == code
+    assert calls == (STEPS[4:] if n_made else STEPS[4:5])
+    assert (n_made == 0) or outcome.out.split()[5:] == ["40", str(n_made), "4", str(code)]
 
 
 def test_files_of_others_are_not_replaced(folder: Path, cli: Callable[..., Any]) -> None:

@@ -71,6 +71,18 @@ def test_inputs_count_by_content(made: Path) -> None:
     assert stale() == "is older than b.fits"
 
 
+def test_files_that_options_name_count_where_they_were_read(made: Path) -> None:
+    Path("unread.txt").write_text("x")
+
+    def reason() -> str | None:
+        return why_stale("made.fits", "detect", OPTIONS, ["a.fits"], ["b.fits", "unread.txt"])
+
+    assert reason() is None
+    with create("b.fits", "x/1", overwrite=True) as out:
+        out.image("IMAGE", np.zeros((4, 4), np.float32))
+    assert reason() == "is older than b.fits"
+
+
 def test_files_of_others(in_folder: Path) -> None:
     Path("made.fits").write_text("no FITS")
     assert read_made("made.fits") is None
