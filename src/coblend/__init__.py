@@ -29,3 +29,8 @@ def __getattr__(name: str) -> Any:
     if name in _ENTRY_POINTS:
         return getattr(import_module(_ENTRY_POINTS[name]), name)
     raise AttributeError(f"module 'coblend' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names for completion in a notebook."""
+    return sorted(__all__)

@@ -74,6 +74,13 @@ def test_examples_can_be_pasted(cli: Callable[..., Any]) -> None:
     assert "\\\n" in text
 
 
+def test_entry_points_are_seen_in_a_notebook() -> None:
+    import coblend
+
+    assert {"read_exposure", "read_models", "__version__"} <= set(dir(coblend))
+    assert all(callable(getattr(coblend, name)) for name in dir(coblend) if name[0] != "_")
+
+
 def test_version_and_python_m() -> None:
     done = shell("--version")
     assert done.stdout.startswith("coblend 0.")
