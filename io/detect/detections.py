@@ -175,7 +175,7 @@ def read_detections(path: str) -> Detections:
         unit = str(header.get("BUNIT", "")).strip()
         parents = _rows(file, "PARENTS", parent_columns(bands, unit))
         peaks = _rows(file, "PEAKS", peak_columns(bands, unit))
-        spans = _spans(file.table("SPANS"))
+        spans = _spans(_rows(file, "SPANS", _SPAN))
         detections = Detections(
             bands=bands,
             parents=parents,
@@ -249,6 +249,12 @@ def check_detections(detections: Detections, path: str) -> None:
     lost[~lost] |= owner[span[~lost]] != row[~lost]
     _refuse(lost, "lie outside the footprint of their parent", path, "PEAKS")
     _refuse(peaks["parent"] != parents["id"][row], "name another parent", path, "PEAKS")
+    y, x = peaks["y"], peaks["x"]
+    inside = (y > box.y0 - 1) & (y < box.y1) & (x > box.x0 - 1) & (x < box.x1)
+    _refuse(~inside, "have a position outside the image", path, "PEAKS")
+    n_core = 0 if detections.cores is None else len(detections.cores)
+    beyond = (peaks["core"] < -1) | ((peaks["core"] >= n_core) & (n_core > 0))
+    _refuse(beyond, "name a core that is not in CORES", path, "PEAKS")
 
 
 def with_sky_positions(detections: Detections) -> Detections:
@@ -326,10 +332,10 @@ def _footprints(spans: NDArray[np.int32], parents: NDArray[Any], path: str) -> F
 def _cores(file: FitsFile) -> FootprintSet | None:
     if not file.has("CORES"):
         return None
-    table = file.table("CORES")
+    table = _rows(file, "CORES", _CORE)
     core = table["core"].astype(np.int64)
-    if np.any(np.diff(core) < 0) or (len(core) and core[0] < 0):
-        raise CorruptFileError("is not sorted by core", file.path, "CORES")
+    if len(core) and (core[0] != 0 or not np.isin(np.diff(core), (0, 1)).all()):
+        raise CorruptFileError("does not number its cores 0, 1, 2, ...", file.path, "CORES")
     n = int(core[-1]) + 1 if len(core) else 0
     offsets = np.searchsorted(core, np.arange(n + 1)).astype(np.int64)
     return FootprintSet(_spans(table), offsets)

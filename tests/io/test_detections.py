@@ -60,6 +60,15 @@ def write(path, detections, schema="det/1"):
     return str(path)
 
 
+def rewrite(path, hdu, table):
+    """Replace one table, as another program would that knows nothing of checksums."""
+    from astropy.io import fits
+
+    with fits.open(path, mode="update") as file:
+        new = fits.BinTableHDU(np.ascontiguousarray(table), name=hdu)
+        file[hdu] = new
+
+
 def same_table(a, b):
     assert a.dtype.names == b.dtype.names
     for name in a.dtype.names:
@@ -235,6 +244,10 @@ def broken(found, name):
         parents["id"][1] = parents["id"][0]
     elif name == "other parent":
         peaks["parent"][0] = 1
+    elif name == "position":
+        peaks["x"][2], peaks["y"][3] = np.nan, 1e30
+    elif name == "core":
+        peaks["core"][1] = 10**6
     elif name == "offsets":
         parents["span0"][2] += 1
     footprints = FootprintSet(spans, found.footprints.offsets)
@@ -253,6 +266,8 @@ def broken(found, name):
         ("peak id", r"PEAKS\]: 1 rows repeat an identifier \(0-based: 5\)"),
         ("parent id", r"PARENTS\]: 1 rows repeat an identifier \(0-based: 1\)"),
         ("other parent", "name another parent"),
+        ("position", r"PEAKS\]: 2 rows have a position outside the image \(0-based: 2, 3\)"),
+        ("core", r"PEAKS\]: 1 rows name a core that is not in CORES \(0-based: 1\)"),
         ("offsets", "do not continue the previous row"),
     ],
 )
@@ -274,6 +289,21 @@ def test_bad_input(found, tmp_path):
     names = [n for n in found.peaks.dtype.names if n != "snr"]
     with pytest.raises(MissingHduError, match="no column snr"):
         read_detections(write(tmp_path / "m.fits", replace(found, peaks=found.peaks[names])))
+    for hdu, column in (("SPANS", "x0"), ("CORES", "core")):
+        path = write(tmp_path / "m.fits", found)
+        with open_fits(path) as file:
+            rows = file.table(hdu)
+        names = [n for n in rows.dtype.names if n != column]
+        rewrite(path, hdu, rows[names])
+        with pytest.raises(MissingHduError, match=f"{hdu}.*no column {column}"):
+            read_detections(path)
+    path = write(tmp_path / "m.fits", found)
+    with open_fits(path) as file:
+        cores = file.table("CORES").copy()
+    cores["core"][-1] = 2**31 - 1
+    rewrite(path, "CORES", cores)
+    with pytest.raises(CorruptFileError, match="does not number its cores"):
+        read_detections(path)
     short = FootprintSet(
         found.footprints.spans[:-1], np.array([0, len(found.footprints.spans) - 1])
     )

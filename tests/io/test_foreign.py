@@ -1,16 +1,15 @@
-"""Catalogues of other programs: every kind of table by hand, and by the real programs."""
+"""Catalogues of other programs, every kind of table by hand.
+
+Those that the real programs write: tests/cli/test_foreign_programs.py.
+"""
 
 from __future__ import annotations
-
-import shutil
-import subprocess
 
 import fitsio
 import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.detect.adopt import Field, adopt_segmentation
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
 from coblend.io.detect.foreign import is_fits, read_segmentation, read_sources
 from coblend.io.fits.specs import FileSpec, parse_spec
@@ -124,92 +123,6 @@ def test_our_peaks_of_a_real_blend(shared_data):
     found = read_sources(spec, Box(0, 0, 58, 48))
     assert len(found) == 7
     assert (found.x[0], found.y[0]) == (14, 33)
-
-
-# The real programs, on one simulated image.
-
-
-@pytest.fixture(scope="module")
-def sky():
-    """Isolated stars at whole and half pixels, a blend, and a star off the centre."""
-    rng = np.random.default_rng(3)
-    shape, sigma = (200, 300), 2.0
-    where = [(40, 40), (40, 120.5), (60.5, 200), (100, 60), (103, 66), (150, 250), (170, 33)]
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    image = rng.normal(0, 1, shape)
-    for k, (b, a) in enumerate(where):
-        image += (60 + 5 * k) * np.exp(-0.5 * ((y - b) ** 2 + (x - a) ** 2) / sigma**2)
-    return image.astype(np.float32), np.array(where)
-
-
-def check_import(found, labels, where):
-    """Same pixels as the segmentation; every star has a peak within a pixel."""
-    assert np.array_equal(found.footprints.labels(found.box) > 0, labels > 0)
-    peaks = np.stack([found.peaks["y"] - BOX.y0, found.peaks["x"] - BOX.x0], axis=1)
-    for star in where:
-        assert np.hypot(*(peaks - star).T).min() <= 1.0
-    assert found.parents["npeak"].max() >= 1
-
-
-def adopt(sources, labels):
-    found, _ = adopt_segmentation(sources, Field("g", BOX), labels)
-    return found
-
-
-@pytest.mark.peer
-@pytest.mark.parametrize("kind", ["FITS_LDAC", "FITS_1.0", "ASCII_HEAD"])
-def test_source_extractor(sky, tmp_path, kind):
-    program = shutil.which("source-extractor") or shutil.which("sex")
-    if program is None:
-        pytest.skip("source-extractor is not installed")
-    image, where = sky
-    fitsio.write(str(tmp_path / "image.fits"), image)
-    (tmp_path / "sky.param").write_text(
-        "NUMBER\nFLUX_APER(3)\nXPEAK_IMAGE\nYPEAK_IMAGE\nX_IMAGE\nY_IMAGE\nFLUX_AUTO\n"
-        "FLUXERR_AUTO\nA_IMAGE\nB_IMAGE\nTHETA_IMAGE\n"
-    )
-    command = [
-        program, "image.fits", "-c", "none.sex", "-PARAMETERS_NAME", "sky.param",
-        "-CATALOG_NAME", "out.cat", "-CATALOG_TYPE", kind, "-CHECKIMAGE_TYPE", "SEGMENTATION",
-        "-CHECKIMAGE_NAME", "seg.fits", "-FILTER", "N", "-DETECT_THRESH", "4",
-        "-PHOT_APERTURES", "5,8,12", "-DEBLEND_MINCONT", "0.001",
-    ]  # fmt: skip
-    (tmp_path / "none.sex").write_text("")
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    found = read_sources(FileSpec(str(tmp_path / "out.cat")), BOX)
-    assert found.program == "sextractor"
-    labels = read_segmentation(FileSpec(str(tmp_path / "seg.fits")))
-    adopted = adopt(found, labels)
-    check_import(adopted, labels, where)
-    assert (adopted.peaks["snr"] > 10).all()
-
-
-@pytest.mark.peer
-def test_sep(sky, tmp_path):
-    sep = pytest.importorskip("sep")
-    image, where = sky
-    table, labels = sep.extract(image, 4.0, segmentation_map=True, deblend_cont=0.001)
-    np.save(tmp_path / "sep.npy", table)
-    found = read_sources(FileSpec(str(tmp_path / "sep.npy")), BOX)
-    assert found.program == "sep"
-    check_import(adopt(found, labels), labels, where)
-    spec = write_fits(tmp_path / "sep.fits", table)
-    assert read_sources(spec, BOX).label.tolist() == found.label.tolist()
-
-
-@pytest.mark.peer
-def test_photutils(sky, tmp_path):
-    segmentation = pytest.importorskip("photutils.segmentation")
-    image, where = sky
-    finder = segmentation.SourceFinder(n_pixels=5, deblend=False, progress_bar=False)
-    segments = finder(image, 4.0)
-    table = segmentation.SourceCatalog(image, segments).to_table()
-    table.write(tmp_path / "cat.ecsv")
-    found = read_sources(FileSpec(str(tmp_path / "cat.ecsv")), BOX)
-    assert found.program == "photutils"
-    labels = np.asarray(segments.data)
-    isolated = np.delete(where, [3, 4], axis=0)
-    check_import(adopt(found, labels), labels, isolated)
 
 
 def test_bad_input(tmp_path):
