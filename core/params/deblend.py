@@ -27,6 +27,24 @@ class DeblendParams(Checked):
                             shown=True)
     heavy: str = option("", "With sdss: write the light of every object to this file, e.g. "
                         "'{band}.heavy.fits'")
+    edge_handling: str = option("ramp", "With sdss: templates at the border of a parent are "
+                                "continued by the PSF's fall, cut, or completed by the image",
+                                choices=("ramp", "clip", "noclip"), alias="edgeHandling")
+    stray_flux: str = option("trim", "With sdss: who gets the light that no template reaches: "
+                             "nobody, or all by their distance, or the nearest",
+                             choices=("trim", "r-to-peak", "r-to-footprint", "nearest-footprint"),
+                             alias="strayFluxRule")
+    stray_to_stars: str = option("necessary", "Whether stars get stray light, too",
+                                 choices=("necessary", "always", "never"),
+                                 alias="strayFluxToPointSources")
+    stray_least: float = option(0.001, "Smaller shares of stray light are dropped", minimum=0,
+                                maximum=1, alias="clipStrayFluxFraction")
+    weight_templates: bool = option(False, "With sdss: scale the templates of a parent so that "
+                                    "they add up to its image", alias="weightTemplates")
+    remove_degenerate: bool = option(False, "With sdss: drop one of two templates that are alike",
+                                     alias="removeDegenerateTemplates")
+    max_template_cosine: float = option(0.5, "Templates are alike beyond this cosine", minimum=0,
+                                        maximum=1, alias="maxTempDotProd")
     max_iter: int = option(300, "Most iterations per blend; 0: the initial model", minimum=0,
                            shown=True, alias="maxIter")
     min_iter: int = option(10, "Fewest iterations per blend", minimum=0, alias="minIter")

@@ -12,9 +12,11 @@ from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
+from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
 from coblend.core.deblend.sdss.templates import (
     apportion,
     monotonic,
+    patched_template,
     ramped_template,
     smoothed,
     symmetric_template,
@@ -56,7 +58,7 @@ def share_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         footprint = cut.footprint[0][inner]
         peaks = np.stack([one.y, one.x], 1)
         bands = [
-            share_band(data[inner], weight[inner], footprint, psf, peaks)
+            share_band(data[inner], weight[inner], footprint, psf, peaks, params)
             for data, weight, psf in zip(
                 cut.data[0], cut.weight[0], one.psfs[one.cell[0]], strict=True
             )
@@ -65,13 +67,32 @@ def share_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class SharedBand:
+    """How the light of one band is shared by n peaks.
+
+    Parameters
+    ----------
+    light : array, shape (n, ny, nx), float64
+    is_star : array, shape (n,), bool
+        Templates that are the PSF.
+    dropped : array, shape (n,), bool
+        Templates that were too much like another.
+    """
+
+    light: NDArray[np.float64]
+    is_star: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+
+
 def share_band(
     data: Floats,
     weight: Floats,
     footprint: NDArray[np.bool_],
     psf: Floats,
     peaks: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    params: DeblendParams,
+) -> SharedBand:
     """Share one band of one blend.
 
     Parameters
@@ -82,12 +103,7 @@ def share_band(
     psf : array, shape (k, k)
     peaks : array, shape (n, 2), int64
         ``y, x``.
-
-    Returns
-    -------
-    light : array, shape (n, ny, nx), float64
-    is_star : array, shape (n,), bool
-        Templates that are the PSF.
+    params : DeblendParams
     """
     templates = np.zeros((len(peaks), *data.shape))
     is_star = np.zeros(len(peaks), bool)
@@ -99,18 +115,25 @@ def share_band(
             templates[i] = star.flux * paint_psf(psf, star.y, star.x, data.shape) * footprint
             continue
         template = symmetric_template(data, footprint, y, x)
-        template = ramped_template(data, footprint, template, psf, reach, y, x)
+        if params.edge_handling == "ramp":
+            template = ramped_template(data, footprint, template, psf, reach, y, x)
+        elif params.edge_handling == "noclip":
+            template = patched_template(data, footprint, template, y, x)
         templates[i] = monotonic(smoothed(template), y, x)
-    return apportion(data * footprint, templates), is_star
+    dropped = np.zeros(len(peaks), bool)
+    if params.remove_degenerate:
+        dropped = degenerate(templates, is_star, params.max_template_cosine)
+        templates[dropped] = 0
+    if params.weight_templates:
+        templates = weighted(data * footprint, templates)
+    light = apportion(data * footprint, templates)
+    light += stray_light(data * footprint, templates, is_star, peaks, params)
+    return SharedBand(light, is_star, dropped)
 
 
-def _result(
-    batch: Batch,
-    bands: list[tuple[NDArray[np.float64], NDArray[np.bool_]]],
-    weight: Floats,
-) -> SharedLight:
+def _result(batch: Batch, bands: Sequence[SharedBand], weight: Floats) -> SharedLight:
     """Fluxes of the shares; errors are those of the pixels' noise times the shares."""
-    light = np.stack([light for light, _ in bands], 1)
+    light = np.stack([band.light for band in bands], 1)
     seen = (weight > 0).any((1, 2))
     variance = np.divide(1, weight, out=np.zeros(weight.shape), where=weight > 0)
     error = np.sqrt(np.einsum("nbyx,byx->nb", light > 0, variance))
@@ -120,7 +143,8 @@ def _result(
         "model_flux_err": np.where(seen, error * batch.sigma, np.nan),
     }
     flags = np.full(len(light), 0 if seen.all() else FLAGS["no_data"])
-    flags[np.stack([stars for _, stars in bands], 1).any(1)] |= FLAGS["as_psf"]
+    flags[np.stack([band.is_star for band in bands], 1).any(1)] |= FLAGS["as_psf"]
+    flags[np.stack([band.dropped for band in bands], 1).any(1)] |= FLAGS["degenerate"]
     flags[~(light != 0).any((1, 2, 3))] |= FLAGS["null"]
     return SharedLight(
         parent=int(batch.parents[0]),

@@ -71,6 +71,20 @@ def ramped_template(
     return np.where(footprint, np.minimum(inner, np.maximum(image, 0)), 0)
 
 
+def patched_template(
+    image: Floats,
+    footprint: NDArray[np.bool_],
+    template: NDArray[np.float64],
+    y: int,
+    x: int,
+) -> NDArray[np.float64]:
+    """Give pixels whose reflection lies outside the parent's box their own value."""
+    ny, nx = image.shape
+    rows, columns = 2 * y - np.arange(ny), 2 * x - np.arange(nx)
+    inside = ((rows >= 0) & (rows < ny))[:, None] & ((columns >= 0) & (columns < nx))
+    return np.where(footprint & ~inside, np.maximum(image, 0), template)
+
+
 def _border(footprint: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels of a footprint beside one that is not."""
     return np.asarray(footprint & ~ndimage.binary_erosion(footprint), bool)

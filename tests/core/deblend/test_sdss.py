@@ -7,13 +7,16 @@ import pytest
 
 from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
 from coblend.core.deblend.sdss.share import share_band
+from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
 from coblend.core.deblend.sdss.templates import (
     apportion,
     monotonic,
+    patched_template,
     ramped_template,
     smoothed,
     symmetric_template,
 )
+from coblend.core.params.deblend import DeblendParams
 
 SHAPE = (41, 41)
 ALL = np.ones(SHAPE, bool)
@@ -77,10 +80,11 @@ def test_light_is_conserved_and_goes_to_its_owner(fields, rng) -> None:
     """Two galaxies 16 px apart, fluxes 1:1 by construction; the shares add up to the image."""
     image = galaxy(20, 12) + galaxy(20, 28) + 0.3 * rng.normal(size=SHAPE)
     psf = fields.gaussian(0, 0)
-    light, is_star = share_band(
-        image, np.full(SHAPE, 11.0), ALL, psf, np.array([[20, 12], [20, 28]])
+    shared = share_band(
+        image, np.full(SHAPE, 11.0), ALL, psf, np.array([[20, 12], [20, 28]]), DeblendParams()
     )
-    assert not is_star.any()
+    assert not shared.is_star.any()
+    light = shared.light
     lit = (light != 0).any(0)
     np.testing.assert_allclose(light.sum(0)[lit], image[lit], rtol=1e-6, atol=1e-9)
     for i, truth in enumerate((galaxy(20, 12), galaxy(20, 28))):
@@ -114,6 +118,89 @@ def test_shares_of_empty_templates_are_zero() -> None:
     light = apportion(np.full((4, 4), 7.0), templates)
     assert light[0].sum() == 0
     assert light[1].sum() == 7
+
+
+def test_patch_completes_what_has_no_partner() -> None:
+    """Beyond the reflection of the box the template is the image, inside it stays."""
+    image = galaxy(20, 8)
+    template = symmetric_template(image, ALL, 20, 8)
+    patched = patched_template(image, ALL, template, 20, 8)
+    np.testing.assert_array_equal(patched[:, :17], template[:, :17])
+    np.testing.assert_array_equal(patched[:, 17:], image[:, 17:])
+
+
+STRAY = np.zeros((1, 9))
+STRAY[0, 4] = 60.0
+NEAR, FAR = np.zeros((2, 1, 9))
+NEAR[0, :4], FAR[0, 7:] = 5, 1  # the stray pixel is 1 from one template and 3 from the other
+ENDS = np.array([[0, 0], [0, 8]])
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("trim", [0, 0]),
+        ("r-to-peak", [30, 30]),
+        ("r-to-footprint", [50, 10]),
+        ("nearest-footprint", [60, 0]),
+    ],
+)
+def test_stray_light_goes_by_distance(rule: str, expected: list[float]) -> None:
+    none = np.zeros(2, bool)
+    params = DeblendParams(stray_flux=rule)
+    light = stray_light(STRAY, np.stack([NEAR, FAR]), none, ENDS, params)
+    assert light[:, 0, 4].tolist() == pytest.approx(expected)
+    assert light.sum() == pytest.approx(sum(expected))
+
+
+@pytest.mark.parametrize(
+    ("stars", "rule", "expected"),
+    [
+        ([True, False], "necessary", [0, 60]),
+        ([True, True], "necessary", [30, 30]),
+        ([True, False], "always", [30, 30]),
+        ([True, True], "never", [0, 0]),
+    ],
+)
+def test_stars_get_stray_light_when_told(stars, rule: str, expected: list[float]) -> None:
+    params = DeblendParams(stray_flux="r-to-peak", stray_to_stars=rule)
+    light = stray_light(STRAY, np.stack([NEAR, FAR]), np.array(stars), ENDS, params)
+    assert light[:, 0, 4].tolist() == pytest.approx(expected)
+
+
+def test_small_shares_of_stray_light_are_dropped() -> None:
+    params = DeblendParams(stray_flux="r-to-footprint", stray_least=0.2)
+    light = stray_light(STRAY, np.stack([NEAR, FAR]), np.zeros(2, bool), ENDS, params)
+    assert light[:, 0, 4].tolist() == pytest.approx([60, 0])
+
+
+def test_weights_make_templates_add_up_to_the_image(rng) -> None:
+    templates = np.abs(rng.normal(size=(3, 8, 8)))
+    image = np.einsum("n,nyx->yx", [2.0, 0.5, 0.0], templates)
+    np.testing.assert_allclose(weighted(image, templates).sum(0), image, rtol=1e-9)
+
+
+def test_one_of_two_templates_alike_is_dropped() -> None:
+    """A star loses against a galaxy, the fainter against the brighter, distant ones stay."""
+    same, other = galaxy(20, 10), galaxy(20, 34)
+    templates = np.stack([0.5 * same, same, other])
+    assert degenerate(templates, np.zeros(3, bool), 0.5).tolist() == [True, False, False]
+    stars = np.array([False, True, False])
+    assert degenerate(templates, stars, 0.5).tolist() == [False, True, False]
+    assert not degenerate(templates, stars, 1.0).any()
+
+
+def test_options_of_the_chain(fields) -> None:
+    """Dropped templates leave their light to the others; stray light completes the image."""
+    image = galaxy(20, 12) + galaxy(20, 14) + galaxy(20, 30)
+    peaks = np.array([[20, 12], [20, 14], [20, 30]])
+    params = DeblendParams(
+        remove_degenerate=True, weight_templates=True, stray_flux="r-to-footprint",
+        edge_handling="noclip",
+    )  # fmt: skip
+    shared = share_band(image, np.ones(SHAPE), ALL, fields.gaussian(0, 0), peaks, params)
+    assert shared.dropped.tolist().count(True) == 1
+    np.testing.assert_allclose(shared.light.sum(0), image, rtol=1e-9)
 
 
 @pytest.mark.parametrize("weight", [0.0, np.nan])
