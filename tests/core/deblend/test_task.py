@@ -59,6 +59,7 @@ def test_every_peak_has_one_row_and_blends_are_contiguous(field) -> None:
     models = run(cube, detections)
     assert sorted(models.objects["peak_id"]) == sorted(detections.peaks["id"])
     assert len(np.unique(models.objects["id"])) == len(models.objects)
+    assert len(np.unique(models.objects[["parent", "peak_id"]])) == len(models.objects)
     assert models.parents["n_child"].tolist() == [2, 1, 3]
     for blend in models.blends:
         rows = slice(blend["object0"], blend["object0"] + blend["n_object"])
@@ -150,6 +151,25 @@ def test_skip_rules_flag_and_mask_exactly_their_parents(field, options, flag, sk
     assert len(models.objects) == len(detections.peaks)
     rows = np.isin(models.objects["parent"] - 1, skipped)
     assert (models.objects["flag_skipped"] == rows).all()
+
+
+def test_not_converged_are_exactly_those_that_ran_out_of_iterations(field) -> None:
+    """One blend needs more than it may have; isolated and skipped parents are never flagged."""
+    cube, detections = field
+    free = run(cube, detections, replace(FAST, max_iter=300))
+    assert not free.parents["flag_not_converged"].any()
+    n_iter = free.parents["n_iter"][[0, 2]]
+    most = int(n_iter.min())
+    assert most < n_iter.max()
+    capped = run(cube, detections, replace(FAST, max_iter=most))
+    expected = np.zeros(3, bool)
+    expected[[0, 2]] = n_iter > most
+    assert capped.parents["flag_not_converged"].tolist() == expected.tolist()
+    assert capped.parents["n_iter"][[0, 2]].tolist() == [most, most]
+    skipped = run(cube, detections, replace(FAST, max_iter=1, max_number_of_peaks=2))
+    assert skipped.parents["flag_not_converged"].tolist() == [True, False, False]
+    start = run(cube, detections, replace(FAST, max_iter=0))
+    assert not start.parents["flag_not_converged"].any()
 
 
 def test_limits_of_a_trial(field) -> None:
