@@ -103,12 +103,8 @@ def _report(run: Run, found: Search) -> None:
 
 def _write(run: Run, found: Search) -> None:
     from coblend.core.detect.noise import TILE
-    from coblend.io.detect.detections import (
-        with_sky_positions,
-        write_background,
-        write_detections,
-        write_noise,
-    )
+    from coblend.io.detect.detections import with_sky_positions, write_detections
+    from coblend.io.detect.maps import write_background, write_noise
 
     with run.create("det/1") as out:
         write_detections(out, with_sky_positions(found.detections))

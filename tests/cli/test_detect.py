@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import fitsio
 import numpy as np
 import pytest
 
 from coblend.core.box import Box
+from coblend.core.detect.mesh import Mesh
 from coblend.core.exposure import Exposure
 from coblend.core.mask import STANDARD
 from coblend.core.psf.stamp import StampPsf
 from coblend.io.detect.detections import read_detections
+from coblend.io.detect.maps import read_background
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 
@@ -126,6 +129,20 @@ def test_significance_and_noise_of_the_tiles(cli, coadd, tmp_path):
     assert noise["noise_scale"][0] == pytest.approx(found.meta["NOISESC1"], rel=1e-3)
 
 
+def test_the_background_can_be_put_back(cli, field, write_file, tmp_path):
+    """Image of --out-image and surface of the table BACKGROUND: the input, to 1 float32 ulp."""
+    y, x = np.mgrid[:200, :220]
+    image = (field.image + 40 + 0.02 * y - 0.01 * x).astype(np.float32)
+    out, flat = tmp_path / "det.fits", tmp_path / "flat.fits"
+    given = write_file(replace(field, image=image), "sky.fits")
+    done = cli("detect", given, "--bg-mesh", 64, "-o", out, "--out-image", flat)
+    assert done.code == 0, done.err
+    subtracted = read_exposure(str(flat)).image
+    assert abs(np.median(subtracted)) < 0.2
+    surface = Mesh(**read_background(str(out))).rows(np.arange(200))
+    assert np.abs(subtracted + surface - image).max() <= np.spacing(np.float32(image.max()))
+
+
 def test_outlines_of_regions_surround_each_footprint(cli, coadd, tmp_path):
     """The length of all lines is that of the borders, counted on the label image."""
     regions, out = tmp_path / "ds9.reg", tmp_path / "det.fits"
@@ -162,6 +179,64 @@ def test_reference_preset(cli, coadd, tmp_path):
     assert cli("detect", coadd, "-o", out, "--preset", "reference").code == 0
     peaks = read_detections(str(out)).peaks
     assert np.array_equal(peaks["x"], peaks["ix"])
+
+
+def test_what_cannot_be_searched(cli, field, write_file, tmp_path):
+    """Each is refused with the offending value, the file and the remedy; no output is left."""
+    out = tmp_path / "out.fits"
+    nothing = np.zeros_like(field.variance)
+    holes = np.full_like(field.image, np.nan)
+    holes[5, 5:30] = 1.0
+    bright = np.tile(field.image, (2, 2)) + 100
+    large = replace(
+        field, image=bright, mask=np.zeros(bright.shape, np.int32),
+        variance=np.ones_like(bright), box=Box(0, 0, *bright.shape),
+    )  # fmt: skip
+    files = {
+        "plain": field,
+        "variance": replace(field, variance=nothing),
+        "holes": replace(field, image=holes),
+        "bright": large,
+        "bare": replace(field, psf=None),
+    }
+    paths = {name: write_file(exposure, f"{name}.fits") for name, exposure in files.items()}
+    paths["cube"], paths["alone"] = str(tmp_path / "cube.fits"), str(tmp_path / "alone.fits")
+    fitsio.write(paths["cube"], np.ones((3, 50, 60), np.float32))
+    fitsio.write(paths["alone"], field.image)
+
+    for name, options, code, *texts in (
+        ("variance", (), 65, "no usable pixel", "variance that is not positive"),
+        ("holes", (), 65, "only 25 of 44000 pixels are usable", "VARIANCE"),
+        ("cube", ("--psf-sigma", 2), 65, "cube.fits"),
+        ("alone", ("--psf-sigma", 2), 65, "alone.fits", "variance"),
+        ("bare", (), 65, "has no PSF", "--psf-sigma"),
+        (
+            "bright",
+            ("--noise-scale", "none", "--var-scale", "none"),
+            65,
+            "above the threshold",
+            "image median 100",
+            "--bg-mesh 128",
+            "max_area=1",
+        ),
+        ("plain", ("--psf-sigma", 60), 2, "60 px, at most 25"),
+        ("plain", ("--psf-sigma", 0), 2, "psf_sigma is 0"),
+        ("plain", ("--psf-sigma", "nan"), 2, "psf_sigma is nan"),
+        ("plain", ("--threshold", 0), 2, "threshold is 0"),
+        ("plain", ("--set", "peak_threshold=2"), 2, "peak_threshold 2 is below threshold 5"),
+        ("plain", ("--psf-sigma", 20, "--set", "grow_nsigma=4"), 2, "80 px, at most 64", "grow=N"),
+        ("plain", ("--exclude-mask", "BADD"), 2, "no mask plane BADD", "NO_DATA"),
+    ):
+        done = cli("detect", f"i={paths[name]}", *options, "-o", out)
+        assert done.code == code, (name, done.err)
+        for text in texts:
+            assert text in done.err
+        assert len(done.err.splitlines()) <= 6
+        assert not out.exists()
+        assert not list(tmp_path.glob(".*coblend*"))
+    done = cli("detect", paths["plain"], "--psf-sigma", 0.4, "-o", out)
+    assert done.code == 0
+    assert "PSF sigma 0.40 px: the image is undersampled" in done.err
 
 
 def test_bad_input(cli, field, write_file, coadd, tmp_path):

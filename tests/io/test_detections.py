@@ -23,10 +23,9 @@ from coblend.io.detect.detections import (
     read_detections,
     renamed,
     with_sky_positions,
-    write_background,
     write_detections,
-    write_noise,
 )
+from coblend.io.detect.maps import read_background, write_background, write_noise
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.writer import create
 from coblend.io.sky.wcs import sky_to_pixel, tangent_plane, wcs_cards
@@ -202,21 +201,19 @@ def test_renaming_a_band(found, tmp_path):
     assert read_detections(write(tmp_path / "d.fits", moved)).bands == ("g",)
 
 
-def test_background_mesh_is_written(tmp_path):
-    y, x = np.array([31.5, 95.5]), np.array([31.5, 95.5, 140.0])
-    values = np.arange(6.0).reshape(2, 3)
-    path = str(tmp_path / "b.fits")
+def test_background_comes_back(found, tmp_path):
+    rng = np.random.default_rng(3)
+    y, x = np.array([31.5, 95.5, 118.0]), np.array([31.5, 101.5])
+    values = rng.normal(10, 1, (3, 2))
+    counts = np.arange(6).reshape(3, 2)
+    path = str(tmp_path / "det.fits")
     with create(path, "det/1") as out:
-        write_background(
-            out, y, x, values, values / 10, values.astype(np.int64), Box(10, 20, 128, 150),
-            "akima", "nJy",
-        )  # fmt: skip
-    with open_fits(path) as file:
-        table = file.table("BACKGROUND")
-        assert file.header("BACKGROUND")["BGINTERP"].strip() == "akima"
-    assert table["value"].tolist() == values.ravel().tolist()
-    assert table["yc"][0] == 41.5
-    assert table["xc"][-1] == 160.0
+        write_detections(out, found)
+        write_background(out, y, x, values, values / 9, counts, found.box, "spline", "nJy")
+    back = read_background(path)
+    for name, expected in (("y", y), ("x", x), ("values", values), ("counts", counts)):
+        assert np.array_equal(back[name], expected)
+    assert (back["nx"], back["interpolation"]) == (found.box.nx, "spline")
 
 
 def broken(found, name):
@@ -304,6 +301,8 @@ def test_bad_input(found, tmp_path):
     rewrite(path, "CORES", cores)
     with pytest.raises(CorruptFileError, match="does not number its cores"):
         read_detections(path)
+    with pytest.raises(MissingHduError, match="BACKGROUND"):
+        read_background(write(tmp_path / "m.fits", found))
     short = FootprintSet(
         found.footprints.spans[:-1], np.array([0, len(found.footprints.spans) - 1])
     )
