@@ -31,7 +31,7 @@ class CutOuts:
     blends : array, shape (n,), int64
         Their numbers in the batch.
     data, weight : array, shape (n, n_band, ny, nx), float32
-        In units of the band's noise; 0 outside the footprint.
+        In units of the band's noise; 0 outside the footprint, unless surroundings are wanted.
     footprint : array, shape (n, ny, nx), bool
     """
 
@@ -98,6 +98,7 @@ def make_batches(
     peaks: Sequence[NDArray[np.int64]],
     psfs: Floats,
     cells: NDArray[np.int64],
+    surroundings: bool = False,
 ) -> Iterator[Batch]:
     """Cut blends out of the images, largest first, and gather them in batches.
 
@@ -117,6 +118,8 @@ def make_batches(
     psfs : array, shape (m, n_band, k, k), float32
     cells : array, shape (n,), int64
         Row in ``psfs`` of each parent.
+    surroundings : bool
+        Whether to keep the pixels of the boxes that are outside the footprint or unusable.
     """
     boxes = footprints.boxes()[parents]
     sides = np.array([[_frame_side(int(n)) for n in box[2:]] for box in boxes]).reshape(-1, 2)
@@ -131,7 +134,7 @@ def make_batches(
         shapes, group = np.unique(sides[rows], axis=0, return_inverse=True)
         cuts = tuple(
             _cut(images, weights, sigma, origin, footprints, np.flatnonzero(group.ravel() == g),
-                 own, parents[rows], (int(ny), int(nx)))
+                 own, parents[rows], (int(ny), int(nx)), surroundings)
             for g, (ny, nx) in enumerate(shapes)
         )  # fmt: skip
         at = np.concatenate([peaks[i] - boxes[i, :2] for i in rows])
@@ -151,6 +154,7 @@ def _cut(
     boxes: Sequence[Box],
     parents: NDArray[np.int64],
     shape: tuple[int, int],
+    surroundings: bool,
 ) -> CutOuts:
     """Cut out the blends whose frames have one shape."""
     data = np.zeros((len(blends), len(images), *shape), np.float32)
@@ -163,8 +167,9 @@ def _cut(
         inside = footprints.mask(int(parents[blend]))
         part = (i, slice(None), slice(0, box.ny), slice(0, box.nx))
         footprint[i, : box.ny, : box.nx] = inside
-        weight[part] = weights[cut] * inside
-        data[part] = np.where(weight[part] > 0, images[cut] / sigma[:, None, None], 0)
+        weight[part] = weights[cut] if surroundings else weights[cut] * inside
+        known = np.isfinite(images[cut]) if surroundings else weight[part] > 0
+        data[part] = np.where(known, images[cut] / sigma[:, None, None], 0)
     return CutOuts(blends, data, weight, footprint)
 
 

@@ -26,9 +26,9 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         The message is the reason: ``NoData`` (a blend without a usable pixel), ``NoPsf`` (a PSF
         that cannot be matched), ``NonFinite`` or ``Diverged`` (the fit ran away).
     """
-    if not all((cut.weight > 0).any((1, 2, 3)).all() for cut in batch.cuts):
-        raise FormatError("NoData")
     observation = observe(batch, params)
+    if not all((weight > 0).any() for weight in observation.weight):
+        raise FormatError("NoData")
     centres = Centres(
         batch.blend, np.arange(len(batch.y)), batch.y, batch.x,
         np.array([b.ny for b in batch.boxes])[batch.blend],
@@ -39,7 +39,8 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     psfs, psf, unit = batch.psfs[batch.cell], model_psf(params.model_psf_sigma), None
     if params.start == "reference":
         unit = batch.sigma
-        start = reference_components(lit, psfs, centres, unit, psf, params)
+        weights = observation.by_blend([cut.weight for cut in batch.cuts])
+        start = reference_components(lit, weights, psfs, centres, unit, psf, params)
     else:
         start = initial_components(
             lit, psfs, centres, threshold=params.initial_background_thresh,
@@ -66,13 +67,14 @@ def observe(batch: Batch, params: DeblendParams) -> Observation:
         )
     except FormatError as error:
         raise FormatError("NoPsf") from error
-    # the reference system's first steps have full length however small the gradient: round-off
-    # of float32 in its start would decide them
-    dtype = np.float64 if params.start == "reference" else np.float32
-    kernels = kernels.astype(dtype)
-    return Observation(tuple(
-        Frames.of(cut.blends, cut.data.astype(dtype, copy=False),
-                  cut.weight.astype(dtype, copy=False),
-                  kernels if len(kernels) == 1 else kernels[batch.cell[cut.blends]])
-        for cut in batch.cuts
-    ))  # fmt: skip
+    frames = []
+    for cut in batch.cuts:
+        data, weight = cut.data, cut.weight
+        if params.start == "reference":
+            # its first steps have full length however small the gradient: round-off of float32
+            # would decide them; and its start looks at pixels outside the footprint
+            data = data.astype(np.float64)
+            weight = np.where(cut.footprint[:, None], weight, 0).astype(np.float64)
+        own = kernels if len(kernels) == 1 else kernels[batch.cell[cut.blends]]
+        frames.append(Frames.of(cut.blends, data, weight, own.astype(data.dtype)))
+    return Observation(tuple(frames))

@@ -327,18 +327,24 @@ def batches(
         offset = nearest_pixel(np.stack([rows["y"], rows["x"]], 1), pixel)
         for batch in joint_batches(detections, cube, work, row[None]):
             yield StarField(batch, offset)
-    yield from joint_batches(detections, cube, work, work.fitted[~crowded])
+    whole = params.start == "reference" and params.algorithm == "scarlet"
+    yield from joint_batches(detections, cube, work, work.fitted[~crowded], surroundings=whole)
 
 
 def joint_batches(
-    detections: Detections, cube: Cube, work: Plan, fitted: NDArray[np.int64]
+    detections: Detections,
+    cube: Cube,
+    work: Plan,
+    fitted: NDArray[np.int64],
+    *,
+    surroundings: bool = False,
 ) -> Iterator[Batch]:
     """Batches of some parents, rows of the detections; bands without a PSF have no weight."""
     places = np.stack([detections.peaks["iy"], detections.peaks["ix"]], 1).astype(np.int64)
     peaks = [places[work.members.of_parent(int(i))] for i in fitted]
     for batch in make_batches(
         cube.images, work.weights, work.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
-        fitted, peaks, work.psfs, work.cells[fitted],
+        fitted, peaks, work.psfs, work.cells[fitted], surroundings,
     ):  # fmt: skip
         missing = work.no_psf[work.cells[batch.parents]]
         if not missing.any():

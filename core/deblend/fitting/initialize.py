@@ -59,17 +59,19 @@ def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
     return np.asarray(x * weight, np.float32)
 
 
-def signal_to_noise(observation: Observation, psfs: Floats, centres: Centres) -> Floats:
+def signal_to_noise(
+    data: Sequence[Floats], weight: Sequence[Floats], psfs: Floats, centres: Centres
+) -> Floats:
     """Signal-to-noise ratio of a PSF-weighted sum over all bands at each centre, shape (k,).
 
     Parameters
     ----------
-    observation : Observation
+    data, weight : sequence of array, shape (n_band, ny, nx)
+        Of each blend.
     psfs : array, shape (n, n_band, p, p)
         Observed PSFs of each blend.
     centres : Centres
     """
-    data, weight = observation.data, observation.weight
     half = psfs.shape[-1] // 2
     ratio = np.zeros(len(centres))
     for i in range(len(centres)):
@@ -197,7 +199,8 @@ def initial_components(
     for stack in stacks:
         needed[stack.rows] = support_radius(stack.morph) + PADDING
     stacks = stack_stamps(allowed_radii(needed, centres), centres, stacks)
-    double = signal_to_noise(observation, psfs, centres) >= 2 * min_snr
+    ratio = signal_to_noise(observation.data, observation.weight, psfs, centres)
+    double = ratio >= 2 * min_snr
     double &= ~point
     rows = np.repeat(np.arange(n_source), 1 + double)
     is_bulge = np.concatenate([[False], rows[1:] == rows[:-1]])

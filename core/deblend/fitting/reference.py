@@ -30,6 +30,7 @@ _PADDING = 4
 
 def reference_components(
     observation: Observation,
+    weights: Sequence[Floats],
     psfs: Floats,
     centres: Centres,
     sigma: Floats,
@@ -41,6 +42,9 @@ def reference_components(
     Parameters
     ----------
     observation : Observation
+        Whose data count outside the footprints, too.
+    weights : sequence of array, shape (n_band, ny, nx)
+        Of each blend's whole box.
     psfs : array, shape (n, n_band, p, p)
         Observed PSFs of each blend.
     centres : Centres
@@ -61,7 +65,7 @@ def reference_components(
     """
     images = [np.einsum("byx,b->yx", data, 1 / sigma) for data in observation.data]
     threshold = params.initial_background_thresh * float(np.mean(sigma))
-    ratio = signal_to_noise(observation, psfs * sigma[:, None, None], centres)
+    ratio = signal_to_noise(observation.data, weights, psfs * sigma[:, None, None], centres)
     double = np.floor(ratio) >= 2 * params.min_snr
     rows, limits, morphs, point = [], [], [], []
     for i, (blend, y, x) in enumerate(
