@@ -103,7 +103,7 @@ def merge_detections(
         {
             "n_parent": len(merged.parents) - n_sky,
             "n_peak": len(merged.peaks) - n_sky,
-            "n_sky": n_sky,
+            "n_sky_object": n_sky,
             "n_culled": 0 if merged.culled is None else len(merged.culled),
         }
     )

@@ -145,7 +145,7 @@ def _check_area(work: Work, cores: Cores) -> None:
     raise FormatError(
         f"{area / n_usable:.0%} of the usable pixels are above the threshold (image median "
         f"{median:.4g}, scatter {IQR_TO_SIGMA * (high - low):.4g}): the background is not "
-        "subtracted, or the variance is wrong",
+        "subtracted, the variance is wrong, or the field is that crowded",
         hint="subtract the background with --bg-mesh 128, or allow it with --set max_area=1",
     )
 

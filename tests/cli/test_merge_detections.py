@@ -14,6 +14,7 @@ from coblend.core.exposure import Exposure
 from coblend.core.mask import STANDARD
 from coblend.core.psf.stamp import StampPsf
 from coblend.io.detect.detections import read_detections
+from coblend.io.fits.reader import open_fits
 from coblend.io.sky.wcs import tangent_plane
 
 CARDS = tangent_plane(150.1, 2.2, 0.2, 60, 80)
@@ -61,7 +62,7 @@ def test_three_bands_become_one_catalogue(cli, catalogues, tmp_path):
     merged = read_detections(str(out))
     assert merged.bands == ("i", "r", "g")
     sky = merged.parents["merge_footprint_sky"]
-    assert summary["n_sky"] == sky.sum() > 5
+    assert summary["n_sky_object"] == sky.sum() > 5
     assert summary["n_parent"] == (~sky).sum() > 15
     assert (merged.peaks["n_band"][~merged.peaks["merge_peak_sky"]] >= 1).all()
     assert (merged.peaks["n_band"] == 3).sum() > 5
@@ -123,6 +124,22 @@ def test_segmentation_image_of_another_program(cli, bands, catalogues, tmp_path)
     a, b = read_detections(str(out)), read_detections(str(plain))
     assert np.array_equal(a.footprints.labels(a.box) > 0, b.footprints.labels(b.box) > 0)
     assert len(a.peaks) == pytest.approx(len(b.peaks), abs=2)
+
+
+def test_the_deblender_gets_every_parent_and_peak_once(cli, bands, catalogues, tmp_path):
+    """From three simulated bands to models: parents are its parents, peaks its sources."""
+    merged, out = tmp_path / "merged.fits", tmp_path / "deblended.fits"
+    ordered = [catalogues[b] for b in "irg"]
+    assert cli("merge-detections", *ordered, "--sky-objects", 5, "-o", merged).code == 0
+    done = cli("deblend", merged, *(bands[b][1] for b in "gri"), "-o", out)
+    assert done.code == 0, done.err
+    found = read_detections(str(merged))
+    with open_fits(str(out)) as file:
+        parents, objects = file.table("PARENTS"), file.table("OBJECTS")
+    assert np.array_equal(np.sort(objects["peak_id"]), np.sort(found.peaks["id"]))
+    assert np.array_equal(np.sort(parents["id"]), np.sort(found.parents["id"]))
+    owner = dict(zip(found.peaks["id"].tolist(), found.peaks["parent"].tolist(), strict=True))
+    assert [owner[p] for p in objects["peak_id"].tolist()] == objects["parent"].tolist()
 
 
 def test_limits_of_one_band(cli, catalogues, tmp_path):

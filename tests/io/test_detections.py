@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import fitsio
 import numpy as np
 import pytest
 
@@ -155,9 +156,13 @@ def test_sky_positions_of_other_projections(found, projection, distortion):
 
 
 def test_identifiers_survive_every_reader(found, tmp_path):
+    from astropy.io import fits
     from astropy.table import Table
 
     path = write(tmp_path / "det.fits", found)
+    with fits.open(path, checksum=True) as file:
+        file.verify("exception")
+    assert fitsio.read(path, ext="PEAKS")["id"].tolist() == found.peaks["id"].tolist()
     table = Table.read(path, hdu="PEAKS")
     assert table["id"].dtype.kind == "i"
     assert table["id"].dtype.itemsize == 8
