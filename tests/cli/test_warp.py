@@ -87,7 +87,8 @@ def test_stars_land_where_the_sky_says(cli, exposure, write_file, grid):
     n = warp.psf.side // 2
     stamp = warp.psf.at(y[0], x[0])
     inside = star[y0 - n : y0 + n + 1, x0 - n : x0 + n + 1]
-    np.testing.assert_allclose(inside, stamp, atol=3e-3 * stamp.max())
+    # one star differs by its place in the pixel; many: tests/cli/test_coadd_acceptance.py
+    np.testing.assert_allclose(inside, stamp, atol=5e-3 * stamp.max())
 
 
 def test_what_goes_with_the_pixels(cli, exposure, write_file, grid):

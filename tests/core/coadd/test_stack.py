@@ -275,7 +275,7 @@ def test_inputs_are_not_changed(random_warps):
     [("mean", 0.995, 1.005), ("meanclip", 0.995, 1.04), ("median", 0.99, 1.01)],
 )
 def test_noise_agrees_with_the_variance_plane(rng, make_warp, statistic, low, high):
-    shape = (512, 512)
+    shape = (1024, 1024)
     warps = [
         make_warp(i, rng.normal(0, 5, shape).astype(np.float32), variance=25, shape=shape)
         for i in range(20)
@@ -284,11 +284,11 @@ def test_noise_agrees_with_the_variance_plane(rng, make_warp, statistic, low, hi
     assert low < np.std(out.image / np.sqrt(out.variance)) < high
     if statistic == "meanclip":
         lost = out.counts[:, 1].sum() / out.counts[:, :2].sum()
-        assert lost == pytest.approx(0.0114, abs=0.001)
+        assert lost == pytest.approx(0.01033, rel=0.02)  # tests/cli/test_coadd_acceptance.py
 
 
 def test_outliers_are_removed(rng, make_warp):
-    shape = (512, 512)
+    shape = (1024, 1024)
     warps = []
     for i in range(20):
         image = rng.normal(0, 5, shape)
