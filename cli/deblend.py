@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from coblend.core.deblend.batch import Batch
     from coblend.core.deblend.crowded import StarField
     from coblend.core.deblend.report import BlendResult
+    from coblend.core.deblend.task import Plan
+    from coblend.core.detection import Detections
     from coblend.core.model import ModelSet
+
+log = logging.getLogger("coblend")
 
 
 @command(
@@ -67,19 +72,16 @@ def deblend(
     run.add_input("merged", parse_spec(merged).path)
     for exposure in exposures:
         run.add_input("exposure", parse_band_spec(exposure)[1].path)
-    if params.heavy and "{band}" not in params.heavy and len(exposures) > 1:
-        raise ParameterError(f"heavy is {params.heavy!r}; with several bands it needs {{band}}")
-    if params.heavy and params.algorithm != "sdss":
-        raise ParameterError(
-            "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
-        )
+    _check_heavy(params, len(exposures))
     detections = read_detections(merged)
     cube = read_cube(exposures, psfs=band_psfs(psfs))
     work = plan(detections, cube, params)
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
                "n_fitted": len(work.fitted)}  # fmt: skip
     run.report(summary)
+    _warn_of_skipped(detections, work)
     if run.dry_run:
+        run.report({}, _costliest(detections, work))
         return
     results = []
     with run.progress("deblending", len(work.fitted)) as advance:
@@ -100,6 +102,54 @@ def deblend(
     run.report(counts)
     n_failed = counts["n_failed"] + counts.get("n_child_failed", 0)
     run.check_failures(n_failed, len(work.fitted) + len(work.refused))
+
+
+def _check_heavy(params: DeblendParams, n_band: int) -> None:
+    """Refuse heavy footprints that there are not, or that would overwrite each other."""
+    if params.heavy and "{band}" not in params.heavy and n_band > 1:
+        raise ParameterError(f"heavy is {params.heavy!r}; with several bands it needs {{band}}")
+    if params.heavy and params.algorithm != "sdss":
+        raise ParameterError(
+            "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
+        )
+
+
+def _warn_of_skipped(detections: Detections, work: Plan) -> None:
+    """Say how many peaks are lost to the limits, and what would help."""
+    from coblend.core.model import FLAGS
+
+    remedies = {
+        "skipped_too_many_peaks": "--crowded psf fits them as point sources",
+        "skipped_too_big": "see max_footprint_area, max_area_times_peaks, max_blend_memory",
+        "skipped_masked": "see mask_limits",
+    }
+    for name, remedy in remedies.items():
+        hit = (work.flags & FLAGS[name]) != 0
+        n_peak, total = int(work.members.n_real[hit].sum()), len(detections.peaks)
+        if n_peak:
+            log.warning(
+                "%s: %d parent(s) with %d peaks (%.0f %% of all) are not fitted; %s",
+                name, int(hit.sum()), n_peak, 100 * n_peak / total, remedy,
+            )  # fmt: skip
+
+
+def _costliest(detections: Detections, work: Plan, n: int = 20) -> list[dict[str, Any]]:
+    """Parents whose joint fits would need the most memory, and what is to become of them."""
+    import numpy as np
+
+    from coblend.core.model import FLAGS
+
+    rows = np.argsort(-work.memory, kind="stable")[:n]
+    boxes = detections.footprints.boxes()
+    return [
+        {
+            "parent": int(detections.parents["id"][row]), "n_peak": int(work.members.n_real[row]),
+            "ny": int(boxes[row, 2]), "nx": int(boxes[row, 3]),
+            "memory_mb": round(float(work.memory[row]), 1),
+            "fate": next((k for k, bit in FLAGS.items() if work.flags[row] & bit), "fitted"),
+        }
+        for row in rows
+    ]  # fmt: skip
 
 
 def _lost(

@@ -73,6 +73,18 @@ def test_a_lattice_with_an_unknown_node_fails_its_parents_only(
     assert np.isfinite(models.psfs).all()
 
 
+def test_skipped_peaks_are_announced(cli: Cli, bands: list[str]) -> None:
+    """With their number and the remedy; a dry run lists what becomes of the parents."""
+    done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", "--max-number-of-peaks", "2",
+               "-n", "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "1 parent(s) with 3 peaks (38 % of all) are not fitted; --crowded psf" in done.err
+    table = json.loads(done.out)["table"]
+    fates = {row["parent"]: row["fate"] for row in table}
+    assert fates == {1: "fitted", 2: "isolated", 3: "skipped_too_many_peaks", 4: "fitted"}
+    assert all(row["memory_mb"] > 0 for row in table)
+
+
 def test_too_many_failures_exit_3_with_a_complete_file(cli: Cli, bands: list[str]) -> None:
     done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", "--set", "psf_grid=16", *FAST)
     assert done.code == 3
