@@ -88,12 +88,15 @@ def _rgb(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
 def _detections(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     from coblend.cli.pictures.sky import draw_detections
     from coblend.io.detect.detections import read_detections
+    from coblend.io.exposure.checks import require_same_wcs
     from coblend.io.fits.specs import parse_spec
 
     first, others = _catalogue("detections", files)
     run.add_input("detections", parse_spec(first).path)
     detections = read_detections(first)
     cube = _cube(run, params, others)
+    if detections.wcs:
+        require_same_wcs(detections.wcs, detections.box, first, cube.wcs, cube.box, others[0])
     return draw_detections(detections, cube, params, _scale(cube.wcs))
 
 

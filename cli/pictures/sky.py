@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from coblend.cli.pictures.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from coblend.core.box import Box
     from coblend.core.detection import Detections
     from coblend.core.exposure import Cube
     from coblend.core.params.show import ShowParams
@@ -55,10 +56,13 @@ def draw_detections(
     figure = sky_figure(6.5, 6.5 * cube.box.ny / cube.box.nx + 0.7)
     axes = figure.subplots()
     sky_panel(axes, palette.name, cube.box, palette(cube.images))
-    parents, found = detections.parents, detections.peaks
+    parents = detections.parents
+    found = detections.peaks[_inside(detections.peaks, cube.box)]
+    seen = np.isin(np.arange(1, len(parents) + 1), detections.footprints.labels(cube.box))
     blended, sky = parents["npeak"] > 1, parents["merge_footprint_sky"]
     single = ~blended & ~sky
-    for rows, colour, what in ((blended, ACCENT, "blend"), (single, QUIET, "single source")):
+    for kind, colour, what in ((blended, ACCENT, "blend"), (single, QUIET, "single source")):
+        rows = kind & seen
         style = {"colors": colour, "label": _count(rows, what)}
         outline(axes, detections.footprints.select(np.flatnonzero(rows)), cube.box, **style)
     for band, colour in zip(detections.bands, cycle(MARKS), strict=False):
@@ -77,6 +81,11 @@ def draw_detections(
         frameon=True, facecolor="0.15", edgecolor="none", labelcolor="white",
     )  # fmt: skip
     return figure
+
+
+def _inside(peaks: NDArray[Any], box: Box) -> NDArray[np.bool_]:
+    y, x = peaks["iy"] - box.y0, peaks["ix"] - box.x0
+    return np.asarray((y >= 0) & (y < box.ny) & (x >= 0) & (x < box.nx))
 
 
 def _count(rows: NDArray[np.bool_], what: str) -> str:

@@ -142,6 +142,12 @@ def test_detections_show_every_footprint_and_peak(folder: Path) -> None:
     assert any(text.startswith(f"{n_blend} blend") for text in legend)
     marks = sum(int(text.split()[0]) for text in legend if "peak" in text or "sky" in text)
     assert marks == len(merged.peaks)
+    part = figure_of("detections", *KINDS["detections"], section="21:70,31:90")
+    legend = [t.get_text() for t in part.axes[0].get_legend().get_texts()]
+    marks = sum(int(text.split()[0]) for text in legend if "peak" in text or "sky" in text)
+    x, y = merged.peaks["ix"], merged.peaks["iy"]
+    assert marks == np.count_nonzero((x >= 20) & (x < 70) & (y >= 30) & (y < 90))
+    assert 0 < marks < len(merged.peaks)
 
 
 def test_scene_residual_is_in_units_of_the_noise(folder: Path) -> None:
@@ -249,6 +255,9 @@ def test_models_of_another_grid_are_refused(
     outcome = cli("show", "scene", "deblended.fits", other, "-o", "a.png")
     assert outcome.code == 65
     assert "covers 40x30 pixels from (100, 200), the models of deblended.fits" in outcome.err
+    outcome = cli("show", "detections", "merged.fits", other, "-o", "a.png")
+    assert outcome.code == 65
+    assert "its WCS and that of merged.fits disagree" in outcome.err
 
 
 def test_empty_detections_and_blank_images_have_pictures(
