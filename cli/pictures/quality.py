@@ -108,7 +108,13 @@ def _planes(axes: Axes, exposure: Exposure) -> None:
     sky_panel(axes, "mask", exposure.box, image, interpolation="nearest", **options)
     limits(axes, exposure.box)
     axes.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.08), ncols=3, handletextpad=0.1, columnspacing=0.8
+        loc="upper left",
+        bbox_to_anchor=(-0.05, -0.08),
+        ncols=2,
+        fontsize=7,
+        handletextpad=0.1,
+        columnspacing=0.6,
+        borderpad=0.2,
     )
 
 
