@@ -1,10 +1,11 @@
 """Coadds side by side: a plain read of all bytes, coblend, SWarp, ccdproc, a naive numpy cube.
 
-Run ``python benchmarks/coadd.py`` (options: ``--side 2048 --inputs 20 --growth``). Data are made
-in a temporary folder, in memory where the system has ``/dev/shm``. Every tool runs as a process
-of its own on one thread; the table shows CPU seconds (user and system), samples per CPU second,
-the ratio to a loop that reads and byte-swaps everything, and peak memory. Tools that are not
-installed are left out.
+Run ``python benchmarks/coadd.py`` (options: ``--side 2048 --inputs 20 --repeats 5 --growth
+--compare``). Data are made in a temporary folder, in memory where the system has
+``/dev/shm``. Every tool runs as a process of its own on one thread, all of them in turn, so that
+each meets the same load of the machine; the tables show the least and the median CPU seconds
+(user and system), samples per CPU second, the ratio to a loop that reads and byte-swaps
+everything, and peak memory. Tools that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import fitsio
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 SWARP = ("SWarp", "swarp")
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
@@ -74,11 +76,17 @@ def run(command: list[str]) -> Cost | None:
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def best(command: list[str], repeats: int) -> Cost | None:
-    """Cheapest of several runs."""
-    costs = [run(command) for _ in range(repeats)]
-    good = [cost for cost in costs if cost is not None]
-    return min(good, key=lambda cost: cost.seconds) if good else None
+def in_turn(commands: dict[str, list[str]], repeats: int) -> dict[str, list[Cost]]:
+    """Run all commands one after the other, several times; leaves out those that fail."""
+    costs: dict[str, list[Cost]] = {label: [] for label in commands}
+    for _ in range(repeats):
+        for label, command in commands.items():
+            cost = run(command) if label in costs else None
+            if cost is None:
+                costs.pop(label, None)
+            else:
+                costs[label].append(cost)
+    return costs
 
 
 def make(folder: str, n: int, shape: tuple[int, int]) -> list[str]:
@@ -137,6 +145,9 @@ def side_by_side(folder: str, n: int, side: int, repeats: int) -> None:
     }
     for statistic in ("mean", "meanclip", "median"):
         commands[f"coblend {statistic}"] = coblend(names, output, "--statistic", statistic)
+    commands["coblend meanclip, scatter"] = coblend(
+        names, output, "--statistic", "meanclip", "--set", "clip_scale=scatter"
+    )
     program = next((p for p in SWARP if shutil.which(p)), None)
     if program:
         for kind in ("WEIGHTED", "CLIPPED", "MEDIAN"):
@@ -145,38 +156,99 @@ def side_by_side(folder: str, n: int, side: int, repeats: int) -> None:
     commands["numpy cube, nanmedian"] = [*python, CUBE.format(function="nanmedian"), *names]
     commands["ccdproc average"] = [*python, CCDPROC.format(options=""), *names]
     commands["ccdproc sigma clip"] = [*python, CCDPROC.format(options="sigma_clip=True"), *names]
-    idle = run([*python, "import numpy"])
-    costs = {label: best(command, repeats) for label, command in commands.items()}
-    loop = costs["read and byte-swap"]
-    samples = n * side**2 / 1e6
-    print(f"{n} images of {side} x {side} with weight maps, {samples:.0f} Mpix\n")
-    print(f"{'':24}{'CPU s':>8}{'Mpix/s':>9}{'x loop':>8}{'MiB':>7}")
-    for label, cost in costs.items():
-        if cost is None or loop is None or idle is None:
-            print(f"{label:24}{'-':>8}")
-            continue
-        ratio = cost.seconds / max(loop.seconds - idle.seconds, 1e-3)
-        rate = samples / cost.seconds
-        print(f"{label:24}{cost.seconds:8.2f}{rate:9.1f}{ratio:8.1f}{cost.peak:7.0f}")
+    costs = in_turn({"import numpy": [*python, "import numpy"], **commands}, repeats)
+    print(f"{n} images of {side} x {side} with weight maps, {repeats} runs in turn\n")
+    show(costs, n * side**2 / 1e6)
+    ratios(costs)
+
+
+def show(costs: dict[str, list[Cost]], samples: float) -> None:
+    """Print one row per tool; ``samples`` in millions."""
+    loop = least(costs, "read and byte-swap") - least(costs, "import numpy")
+    print(f"{'':24}{'CPU s':>8}{'median':>8}{'Mpix/s':>9}{'x loop':>8}{'MiB':>7}")
+    for label, runs in costs.items():
+        seconds = sorted(cost.seconds for cost in runs)
+        peak = max(cost.peak for cost in runs)
+        row = f"{label:24}{seconds[0]:8.2f}{seconds[len(seconds) // 2]:8.2f}"
+        relative = f"{seconds[0] / loop:8.1f}" if loop > 0 else f"{'':8}"
+        print(f"{row}{samples / seconds[0]:9.1f}{relative}{peak:7.0f}")
+
+
+def least(costs: dict[str, list[Cost]], label: str) -> float:
+    """CPU seconds of the cheapest run."""
+    return min((cost.seconds for cost in costs.get(label, [])), default=float("nan"))
+
+
+def ratios(costs: dict[str, list[Cost]]) -> None:
+    """Print how often SWarp's CPU time contains ours, run by run: least, median, largest."""
+    print()
+    for ours, theirs in (
+        ("coblend mean", "SWarp WEIGHTED"),
+        ("coblend meanclip", "SWarp CLIPPED"),
+        ("coblend meanclip, scatter", "SWarp CLIPPED"),
+        ("coblend median", "SWarp MEDIAN"),
+    ):
+        if ours in costs and theirs in costs:
+            pairs = zip(costs[theirs], costs[ours], strict=True)
+            found = sorted(a.seconds / b.seconds for a, b in pairs)
+            middle = found[len(found) // 2]
+            print(f"{theirs} / {ours}: {found[0]:.2f}, {middle:.2f}, {found[-1]:.2f}")
 
 
 def growth(folder: str, repeats: int) -> None:
     """Show how cost and memory grow with the number of inputs and with the height."""
-    print(f"\n{'meanclip, 1024 columns':24}{'CPU s':>8}{'Mpix/s':>9}{'MiB':>7}")
-    for n, rows in ((5, 1024), (20, 1024), (80, 1024), (20, 4096), (20, 8192)):
+    print("\nmeanclip, 1024 columns, --max-memory 256MiB")
+    for n, rows in ((5, 1024), (20, 1024), (80, 1024), (200, 1024), (20, 4096), (20, 8192)):
         names = make(folder, n, (rows, 1024))
         output = os.path.join(folder, "out.fits")
         command = coblend(names, output, "--statistic", "meanclip", "--max-memory", "256MiB")
-        cost = best(command, repeats)
-        label = f"N = {n}, {rows} rows"
-        if cost is None:
-            print(f"{label:24}{'-':>8}")
-        else:
-            rate = n * rows * 1024 / 1e6 / cost.seconds
-            print(f"{label:24}{cost.seconds:8.2f}{rate:9.1f}{cost.peak:7.0f}")
+        (runs,) = in_turn({"": command}, repeats).values()
+        seconds, peak = min(c.seconds for c in runs), max(c.peak for c in runs)
+        rate = n * rows * 1024 / 1e6 / seconds
+        print(f"{f'N = {n}, {rows} rows':24}{seconds:8.2f}{rate:9.1f}{peak:7.0f}")
         for name in names:
             os.remove(name)
             os.remove(name[:-5] + ".weight.fits")
+
+
+def compare(folder: str, n: int, side: int, repeats: int) -> None:
+    """Artifact rejection: epochs with a PSF, matched ones the same; all of it, per sample."""
+    subprocess.run(
+        [sys.executable, __file__, "--make", folder, str(n), str(side), "epochs"], check=True
+    )
+    names = [os.path.join(folder, f"{kind}{i:02d}.fits") for kind in "dm" for i in range(n)]
+    output = os.path.join(folder, "out.fits")
+    words = ("--reject", "compare-warp", "--psf-matched", ",".join(names[n:]))
+    costs = in_turn({"compare-warp": coblend(names[:n], output, *words)}, repeats)
+    print(f"\n{n} epochs of {side} x {side}, direct and PSF-matched\n")
+    show(costs, n * side**2 / 1e6)
+
+
+def make_epochs(folder: str, n: int, side: int) -> None:
+    """Epochs of stars in correlated noise with cosmic rays and trails."""
+    rng = np.random.default_rng(1)
+    stars = rng.integers(20, side - 20, (side**2 // 3000, 2))
+    sky = np.zeros((side, side), np.float32)
+    sky[stars[:, 0], stars[:, 1]] = 10 ** rng.uniform(2, 4.3, len(stars))
+    sky, noise = gaussian_filter(sky, 3.27), gaussian_filter(rng.normal(size=sky.shape), 0.8)
+    y, x = np.mgrid[:41, :41] - 20
+    psf = np.exp(-(y**2 + x**2) / 2 / 3.27**2)
+    for i in range(n):
+        extra = np.zeros_like(sky)
+        for a, b in rng.integers(8, side - 8, (side**2 // 35000, 2)):
+            extra[a : a + 4, b : b + 4] += rng.uniform(10, 80)
+        if i % 4 == 0:
+            t = np.arange(side)
+            extra[t, (t * 0.6 + rng.integers(0, side // 3)).astype(int)] += 60
+        image = sky + np.roll(noise / noise.std(), (37 * i, 91 * i), (0, 1))
+        image = (image + gaussian_filter(extra, 1.0)).astype(np.float32)
+        for kind in "dm":
+            with fitsio.FITS(os.path.join(folder, f"{kind}{i:02d}.fits"), "rw") as out:
+                out.write(image, extname="IMAGE")
+                out.write(np.zeros(image.shape, np.int32), extname="MASK",
+                          header={"MP_NO_DATA": 8, "MP_BAD": 0, "MP_EDGE": 4})  # fmt: skip
+                out.write(np.ones_like(image), extname="VARIANCE")
+                out.write(psf / psf.sum(), extname="PSF")
 
 
 def main() -> None:
@@ -184,10 +256,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--inputs", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--growth", action="store_true", help="also N, height and memory")
+    parser.add_argument("--compare", action="store_true", help="also artifact rejection")
     parser.add_argument("--make", nargs=4, metavar=("FOLDER", "N", "NY", "NX"))
     options = parser.parse_args()
+    if options.make and options.make[3] == "epochs":
+        make_epochs(options.make[0], int(options.make[1]), int(options.make[2]))
+        return
     if options.make:
         make_data(options.make[0], int(options.make[1]), tuple(map(int, options.make[2:])))
         return
@@ -197,6 +273,8 @@ def main() -> None:
         side_by_side(folder, options.inputs, options.side, options.repeats)
         if options.growth:
             growth(folder, options.repeats)
+        if options.compare:
+            compare(folder, options.inputs, options.side, options.repeats)
 
 
 if __name__ == "__main__":

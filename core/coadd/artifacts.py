@@ -21,17 +21,20 @@ from coblend.core.params.coadd import CoaddParams
 _CLIPPED, _PERSISTENT, _PROTECTED = "CLIPPED", "PERSISTENT", "PROTECTED"
 
 ARTIFACT_COLUMNS = (
-    Column("input", "i4", "number of the input in INPUTS"),
+    Column("input", "i4", "number of the input in INPUTS", ucd="meta.id"),
     Column("x0", "i4", "first column, coadd coordinates", "pixel", "pos.cartesian.x"),
     Column("y0", "i4", "first row", "pixel", "pos.cartesian.y"),
-    Column("x1", "i4", "column after the last", "pixel"),
-    Column("y1", "i4", "row after the last", "pixel"),
-    Column("area", "i8", "pixels, grown by the PSF", "pixel"),
-    Column("n_image", "f8", "mean number of epochs that see it"),
-    Column("max_epochs", "i4", "epochs that may differ at a place for it to be an artifact"),
-    Column("fraction", "f8", "part of its area where no more epochs than that differ"),
-    Column("decision", "U10", "CLIPPED, PERSISTENT (a variable source) or PROTECTED (bright)"),
-)
+    Column("x1", "i4", "column after the last", "pixel", "pos.cartesian.x"),
+    Column("y1", "i4", "row after the last", "pixel", "pos.cartesian.y"),
+    Column("area", "i8", "pixels, grown by the PSF", "pixel", "phys.area"),
+    Column("n_image", "f8", "mean number of epochs that see it", ucd="meta.number;stat.mean"),
+    Column("max_epochs", "i4", "epochs that may differ at a place for it to be an artifact",
+           ucd="meta.number;stat.max"),
+    Column("fraction", "f8", "part of its area where no more epochs than that differ",
+           ucd="arith.ratio"),
+    Column("decision", "U10", "CLIPPED, PERSISTENT (a variable source) or PROTECTED (bright)",
+           ucd="meta.code"),
+)  # fmt: skip
 """Columns of ARTIFACTS."""
 
 

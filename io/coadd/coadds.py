@@ -103,30 +103,30 @@ class PlaneStore:
 
 
 INPUT_COLUMNS = (
-    Column("input", "i4", "number of the input"),
+    Column("input", "i4", "number of the input", ucd="meta.id"),
     Column("warp", "U120", "file", ucd="meta.file"),
-    Column("used", "?", "whether it is part of the coadd"),
-    Column("reason", "U16", "why it is not: EMPTY or WEIGHT"),
+    Column("used", "?", "whether it is part of the coadd", ucd="meta.code"),
+    Column("reason", "U16", "why it is not: EMPTY, WEIGHT or NOOVERLAP", ucd="meta.code"),
     Column("weight", "f8", "weight, one over the unit squared", ucd="stat.weight"),
     Column("mean_variance", "f8", "clipped mean of the scaled variance", ucd="stat.variance"),
-    Column("scale", "f8", "factor on the image"),
+    Column("scale", "f8", "factor on the image", ucd="arith.factor"),
     Column("zero_point", "f8", "AB magnitude of one count before scaling", "mag", "phot.mag"),
-    Column("unit", "U16", "unit before scaling"),
+    Column("unit", "U16", "unit before scaling", ucd="meta.unit"),
     Column("good_pixels", "i8", "pixels used (goodpix)", ucd="meta.number"),
     Column("clipped_pixels", "i8", "pixels clipped", ucd="meta.number"),
     Column("rejected_pixels", "i8", "pixels masked or not finite", ucd="meta.number"),
-    Column("psf", "U16", "HDU of its PSF, in its own coordinates"),
-    Column("dy", "i4", "coadd row minus own row", "pixel"),
-    Column("dx", "i4", "coadd column minus own column", "pixel"),
+    Column("psf", "U16", "HDU of its PSF, in its own coordinates", ucd="meta.ref"),
+    Column("dy", "i4", "coadd row minus own row", "pixel", "pos.cartesian.y;arith.diff"),
+    Column("dx", "i4", "coadd column minus own column", "pixel", "pos.cartesian.x;arith.diff"),
     Column("x0", "i4", "first column, coadd coordinates", "pixel", "pos.cartesian.x"),
     Column("y0", "i4", "first row", "pixel", "pos.cartesian.y"),
-    Column("nx", "i4", "columns", "pixel"),
-    Column("ny", "i4", "rows", "pixel"),
+    Column("nx", "i4", "columns", "pixel", "instr.pixel;meta.number"),
+    Column("ny", "i4", "rows", "pixel", "instr.pixel;meta.number"),
     Column("band", "U16", "band", ucd="instr.bandpass"),
     Column("date_obs", "U32", "DATE-OBS of the input", ucd="time.epoch"),
     Column("mjd", "f8", "MJD of the input", "d", "time.epoch"),
     Column("exptime", "f8", "exposure time", "s", "time.duration;obs.exposure"),
-    Column("datasum", "U16", "DATASUM of the image"),
+    Column("datasum", "U16", "DATASUM of the image", ucd="meta.checksum"),
 )
 """Columns of INPUTS."""
 
@@ -147,7 +147,7 @@ def inputs_table(warps: Sequence[Warp]) -> NDArray[Any]:
 
 
 POLYGON_COLUMNS = (
-    Column("input", "i4", "number of the input"),
+    Column("input", "i4", "number of the input", ucd="meta.id"),
     Column("x", "f8", "column of the vertex, parent coordinates", "pixel", "pos.cartesian.x"),
     Column("y", "f8", "row of the vertex", "pixel", "pos.cartesian.y"),
 )

@@ -140,6 +140,18 @@ def test_slabs_change_nothing(cli, epochs, monkeypatch, block):
         assert a.read() == b.read()
 
 
+def test_columns_are_described(cli, epochs):
+    direct, matched = epochs
+    done = cli("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched",
+               ",".join(matched), "-o", "c.fits")  # fmt: skip
+    assert done.code == 0
+    for name in ("INPUTS", "ARTIFACTS"):
+        header = fitsio.read_header("c.fits", ext=name)
+        for k in range(1, header["TFIELDS"] + 1):
+            assert header[f"TUCD{k}"], header[f"TTYPE{k}"]
+            assert header[f"TCOMM{k}"], header[f"TTYPE{k}"]
+
+
 def test_jobs_change_no_byte(cli, epochs):
     direct, matched = epochs
     common = ("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched")
