@@ -71,6 +71,7 @@ def reconstruct_footprints(
     with tempfile.TemporaryDirectory() as folder, _open_models(deblended, folder) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
+        models.require_models()
         chosen = _choose(models, params)
         products = Products(run, params)
         products.check(bands, len(chosen.rows))
@@ -193,10 +194,7 @@ def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
         found = [models.parent_of_blend(i) for i in params.blend]
         found += [models.parent_of_object(i) for i in params.source]
         rows = np.unique(np.array(found, np.int64))
-    from coblend.core.footprint import expand_runs
-
-    first, count = (parents[n][rows].astype(np.int64) for n in ("object0", "n_object"))
-    return _Chosen(parents, rows, expand_runs(first, count))
+    return _Chosen(parents, rows, models.object_rows(rows))
 
 
 def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.catalog import empty_table
+from coblend.core.catalog import column_suffix, empty_table
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
-from coblend.core.exposure import HeaderValue
-from coblend.core.footprint import FootprintSet
+from coblend.core.footprint import FootprintSet, expand_runs
 from coblend.core.model import (
     ModelSet,
     blend_columns,
@@ -25,6 +24,7 @@ from coblend.core.model import (
     set_flag,
 )
 from coblend.io.deblend.encoding import decode_runs, intervals_to_footprints
+from coblend.io.deblend.model_header import parse_header
 from coblend.io.deblend.model_tables import (
     DAMAGED,
     REMEDY,
@@ -37,16 +37,9 @@ from coblend.io.deblend.model_tables import (
 )
 from coblend.io.deblend.morphologies import box_offsets, table_boxes, unpack
 from coblend.io.fits.reader import FitsFile, open_fits
-from coblend.io.sky.wcs import is_wcs_key, wcs_cards
 
 SCHEMA_KIND = "deblended"
 _CELLS_KEPT = 256
-_OWN_KEYS = {
-    "NBAND", "BUNIT", "KERNREG", "MPSFSIG", "MPSFSIZE", "X0", "Y0", "NAXISI1", "NAXISI2", "NPIX",
-    "NRUN", "EXTNAME", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT",
-    "TFIELDS", "CHECKSUM", "DATASUM",
-}  # fmt: skip
-_COLUMN_KEYS = ("TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +87,14 @@ class ModelFile:
         self._file: FitsFile = self._stack.enter_context(open_fits(path))
         try:
             self._file.require_schema(SCHEMA_KIND)
-            self._read_header()
+            header = parse_header(self._file.cards("PARENTS"), path)
         except BaseException:
             self._stack.close()
             raise
-
-    def _read_header(self) -> None:
-        cards = self._file.cards("PARENTS")
-        try:
-            header = _header_values(cards)
-            self.bands = tuple(str(header[f"BAND{i + 1}"]) for i in range(int(header["NBAND"])))
-            self.box = Box(*(int(header[k]) for k in ("Y0", "X0", "NAXISI2", "NAXISI1")))
-            self.kernel_reg = float(header["KERNREG"])
-            self.model_psf_sigma = float(header["MPSFSIG"])
-            self._n_pix, self._n_run = int(header["NPIX"]), int(header["NRUN"])
-        except (KeyError, ValueError) as error:
-            raise CorruptFileError(f"no usable keyword {error}", self.path, "PARENTS") from error
-        self.unit = str(header.get("BUNIT", ""))
-        self.wcs = wcs_cards(cards)
-        self.meta: Mapping[str, HeaderValue] = {
-            k: v
-            for k, v in header.items()
-            if k not in _OWN_KEYS and not k.startswith("BAND") and not is_wcs_key(k)
-        }
+        self.bands, self.unit, self.box = header.bands, header.unit, header.box
+        self.wcs, self.meta = header.wcs, header.meta
+        self.kernel_reg, self.model_psf_sigma = header.kernel_reg, header.model_psf_sigma
+        self._n_pix, self._n_run = header.n_pix, header.n_run
         self._cells: dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]] = {}
         self._ids: dict[str, NDArray[np.int64]] = {}
 
@@ -164,6 +142,46 @@ class ModelFile:
             "COMPONENTS": component_columns(self.bands, self.unit),
         }
         return as_columns(self._required(name, self._file.table(name)), columns[name], keep=True)
+
+    def object_rows(self, parents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows in OBJECTS of the objects of some parents (rows of PARENTS), in order.
+
+        Raises
+        ------
+        CorruptFileError
+            PARENTS names rows that OBJECTS does not have.
+        """
+        table, total = self.table("PARENTS")[parents], self._file.info("OBJECTS").shape[0]
+        first, count = (table[n].astype(np.int64) for n in ("object0", "n_object"))
+        wrong = np.flatnonzero((first < 0) | (count < 0) | (first + count > total))
+        if len(wrong):
+            row = int(wrong[0])
+            raise CorruptFileError(
+                f"parent {table['id'][row]} has {count[row]} objects from row {first[row]} on "
+                f"(object0, n_object); OBJECTS has {total} rows",
+                self.path, "PARENTS", REMEDY,
+            )  # fmt: skip
+        return expand_runs(first, count)
+
+    def require_models(self) -> None:
+        """Refuse a file whose blended objects have fluxes but no models.
+
+        Raises
+        ------
+        FormatError
+        """
+        objects = self.table("OBJECTS")
+        names = [f"model_flux_{column_suffix(band)}" for band in self.bands]
+        flux = np.stack([objects[name] for name in names], axis=1)
+        bare = (objects["blend"] != 0) & (objects["n_component"] == 0)
+        bare &= np.any(np.isfinite(flux) & (flux != 0), axis=1)
+        if np.any(bare):
+            raise FormatError(
+                f"{np.count_nonzero(bare)} blended objects have no model",
+                self.path, "OBJECTS",
+                hint="deblend --algorithm sdss stores fluxes (model_flux) and, with --heavy, "
+                "pixels; models come from --algorithm scarlet",
+            )  # fmt: skip
 
     def read(self) -> ModelSet:
         """Everything."""
@@ -227,9 +245,7 @@ class ModelFile:
             There is none.
         """
         iy, ix = round(y), round(x)
-        y0, x0, ny, nx = table_boxes(
-            self._file.table("PARENTS", columns=["y0", "x0", "ny", "nx"])
-        ).T
+        y0, x0, ny, nx = table_boxes(self.table("PARENTS")).T
         inside = (y0 <= iy) & (iy < y0 + ny) & (x0 <= ix) & (ix < x0 + nx)
         for row in np.flatnonzero(inside).tolist():
             found = self.parents(row, row + 1)
@@ -381,21 +397,3 @@ class ModelFile:
                 f"{what} {rows['id'][wrong[0]]} {DAMAGED}", self.path, f"{what.upper()}S",
                 REMEDY,
             )  # fmt: skip
-
-
-def _header_values(cards: Sequence[str]) -> dict[str, HeaderValue]:
-    """Values of a table's header without those of its columns; ten times as fast as CFITSIO."""
-    out: dict[str, HeaderValue] = {}
-    for card in cards:
-        if card[8:10] != "= " or card.startswith(_COLUMN_KEYS):
-            continue
-        key, text = card[:8].rstrip(), card[10:].strip()
-        if text.startswith("'"):
-            out[key] = text[1:].replace("''", "\0").split("'")[0].replace("\0", "'").rstrip()
-            continue
-        text = text.split("/")[0].strip()
-        if text in ("T", "F"):
-            out[key] = text == "T"
-        else:
-            out[key] = float(text) if set(text) & set(".ED") else int(text)
-    return out

@@ -70,6 +70,7 @@ _NEEDED = {
     "PSF_CELLS": tuple(c.name for c in CELL_COLUMNS),
 }  # fmt: skip
 """Columns that say what belongs where; no version of a file may lack them."""
+_WIDE = ("id", "crc32", "peak_y", "peak_x")
 _INTEGERS = ("u1", "i2", "i4", "i8")
 DAMAGED = "is damaged: its CRC-32 does not match"
 REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
@@ -120,14 +121,16 @@ def extended(
 
 
 def narrowed(table: NDArray[Any]) -> NDArray[Any]:
-    """Integer columns, but not ids and checksums, in the smallest type that holds their values.
+    """Store counts, sizes and codes in the smallest integer type that holds their values.
 
-    Half of a file are such columns; FITS says of each column what it is.
+    A third of a file are such columns; FITS says of each column what it is. Identifiers,
+    checksums, positions and first rows stay as they are: one adds to those, and a sum of small
+    integers overflows.
     """
     types = []
     for name in table.dtype.names or ():
         dtype = table.dtype[name]
-        if dtype.kind == "i" and name not in ("id", "crc32"):
+        if dtype.kind == "i" and name not in _WIDE and not name.endswith("0"):
             values = table[name]
             low, high = values.min(initial=0), values.max(initial=0)
             fits = (t for t in _INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)

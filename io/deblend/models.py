@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from coblend.core.catalog import table_dtype
 from coblend.core.errors import CorruptFileError, FormatError
-from coblend.core.exposure import HeaderValue
 from coblend.core.model import (
-    MODEL_PSF_SIDE,
     ModelSet,
     blend_columns,
     component_columns,
@@ -27,6 +25,7 @@ from coblend.core.model import (
 )
 from coblend.io.deblend.encoding import encode_runs, footprint_intervals
 from coblend.io.deblend.model_file import ModelFile
+from coblend.io.deblend.model_header import header_of
 from coblend.io.deblend.model_tables import (
     BLEND_STORE,
     CELL_COLUMNS,
@@ -51,13 +50,23 @@ _TILE = 1024
 _PSF_STEP = 2e-7
 """Step at which the stamps of a varying PSF are stored; a decimal that header text holds."""
 _RECIPE = (
-    "With astropy: h = astropy.io.fits.open(name); b = h['BLENDS'].data[i]",
-    "c = h['COMPONENTS'].data[b['component0']:b['component0'] + b['n_component']]",
-    "p = h['MORPH'].section[b['pix0']:b['pix0'] + b['n_pix']]",
-    "r = h['RUNS'].section[b['run0']:b['run0'] + b['n_run']]",
-    "Of each component the next n_pix of p and n_run of r: mask = numpy.repeat(",
-    "numpy.arange(n_run) % 2 == 1, r).reshape(ny, nx); morph[mask] = scale * p",
-    "model of a band = spectrum_<band> * morph, first pixel (y0, x0)",
+    "Models of blend i with astropy alone:",
+    "  h = fits.open(name)",
+    "  b = h['BLENDS'].data[i]",
+    "  k, n = b['component0'], b['n_component']",
+    "  c = h['COMPONENTS'].data[k:k + n]",
+    "  p = h['MORPH'].section[b['pix0']:b['pix0'] + b['n_pix']]",
+    "  r = h['RUNS'].section[b['run0']:b['run0'] + b['n_run']]",
+    "  morphs = []",
+    "  for row in c:",
+    "      runs, r = r[:row['n_run']], r[row['n_run']:]",
+    "      on = np.repeat(np.arange(len(runs)) % 2 == 1, runs)",
+    "      morph = np.zeros(len(on), np.float32)",
+    "      morph[on] = np.float64(row['scale']) * p[:row['n_pix']]",
+    "      p = p[row['n_pix']:]",
+    "      morphs.append(morph.reshape(row['ny'], row['nx']))",
+    "The model in a band is spectrum_<band> * morph, its first pixel is",
+    "(y0, x0), parent coordinates. (kind 1: one morph per band; 2: none.)",
 )
 
 
@@ -98,7 +107,7 @@ def write_models(
     blends = _blend_rows(models, heap, len(parent_runs))
     blends["crc32"] = blend_checksums(blends, components, heap.codes, runs)
 
-    header = {**_header(models), "NPIX": len(heap.codes), "NRUN": len(runs), **models.meta}
+    header = header_of(models, len(heap.codes), len(runs))
     out.table("PARENTS", parents, columns=(*parent_columns(), *PARENT_STORE), header=header,
               wcs=models.wcs)  # fmt: skip
     out.table("BLENDS", blends, columns=(*blend_columns(bands, unit), *BLEND_STORE))
@@ -230,19 +239,6 @@ def _require_order(models: ModelSet) -> None:
     ):
         if np.any(np.diff(key) < 0):
             raise FormatError(f"the models are not in order: {what}")
-
-
-def _header(models: ModelSet) -> dict[str, HeaderValue]:
-    """Keywords of the PARENTS HDU."""
-    grid = models.box
-    header: dict[str, HeaderValue] = {"NBAND": len(models.bands)}
-    header |= {f"BAND{i}": band for i, band in enumerate(models.bands, 1)}
-    if models.unit:
-        header["BUNIT"] = models.unit
-    header |= {"KERNREG": models.kernel_reg, "MPSFSIG": models.model_psf_sigma}
-    header |= {"MPSFSIZE": MODEL_PSF_SIDE, "X0": grid.x0, "Y0": grid.y0}
-    header |= {"NAXISI1": grid.nx, "NAXISI2": grid.ny}
-    return header
 
 
 def _not_empty(values: NDArray[Any]) -> NDArray[Any]:

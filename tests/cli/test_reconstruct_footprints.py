@@ -11,6 +11,7 @@ from typing import Any
 import fitsio
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from coblend.core.box import Box
@@ -340,6 +341,40 @@ def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:
     assert np.ma.getmaskarray(table["flux_g"])[lost].all()  # NaN
     assert np.all(np.isfinite(table["flux_g"][~lost]))
     assert not np.isin(table["id"][lost], read_heavy("h.fits").table["id"]).any()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("n_object", -1), ("n_object", 2**31 - 1), ("object0", 2**30)]
+)
+def test_rows_that_do_not_exist(folder: Path, cli: Cli, column: str, value: int) -> None:
+    """A table that another program changed, without checksums."""
+    with fits.open("deblended.fits") as hdus:
+        parents = Table(hdus["PARENTS"].data)
+        parents[column] = parents[column].astype("i8")
+        parents[column][2] = value
+        header = hdus["PARENTS"].header.copy()
+        hdus["PARENTS"] = fits.BinTableHDU(parents.as_array(), header, name="PARENTS")
+        for hdu in hdus:
+            for key in ("CHECKSUM", "DATASUM"):
+                hdu.header.remove(key, ignore_missing=True)
+        hdus.writeto("changed.fits")
+    done = cli("reconstruct-footprints", "changed.fits", "g.fits", "-o", "a.fits")
+    assert done.code == 65, done.err
+    assert "changed.fits[PARENTS]: parent 3 has" in done.err
+
+
+def test_objects_without_models_are_refused(folder: Path, cli: Cli, models: ModelSet) -> None:
+    """As `deblend --algorithm sdss` leaves them: fluxes, but nothing to share light with."""
+    models.objects["n_component"] = models.blends["n_component"] = 0
+    none = np.zeros(0, models.components.dtype), np.zeros(0, np.float32), np.zeros(1, np.int64)
+    bare = replace(models, components=none[0], morph=none[1], morph_offsets=none[2])
+    bare.objects["component0"] = bare.blends["component0"] = 0
+    with create("sdss.fits", "deblended/1") as out:
+        write_models(out, bare)
+    done = cli("reconstruct-footprints", "sdss.fits", "g.fits", "-o", "a.fits")
+    assert done.code == 65, done.err
+    assert "sdss.fits[OBJECTS]: 26 blended objects have no model" in done.err
+    assert "--algorithm scarlet" in done.err
 
 
 def test_models_of_the_rubin_pipelines(in_folder: Path, cli: Cli, shared_data: Path) -> None:

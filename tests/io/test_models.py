@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -183,29 +185,34 @@ def test_an_open_file_travels_between_processes(models: ModelSet, write: Write) 
         assert other.blend_row(0).blends["id"][0] == models.blends["id"][0]
 
 
-def test_recipe_for_astropy(models: ModelSet, write: Write) -> None:
-    """The steps that the COMMENT cards of MORPH give, with nothing of ours."""
-    path = write(models, 0.005)
+@pytest.mark.parametrize("error", [0.0, 0.005])
+def test_recipe_for_astropy(rng, scenes, write: Write, error: float) -> None:
+    """The COMMENT cards of MORPH are run as they stand, with nothing of ours."""
+    path = write(scenes.make_models(rng, 40), error)
     with fits.open(path) as h:
-        text = " ".join(str(c) for c in h["MORPH"].header["COMMENT"])
-        assert "h['RUNS'].section" in text
-        b = h["BLENDS"].data[2]
-        c = h["COMPONENTS"].data[b["component0"] : b["component0"] + b["n_component"]]
-        p = h["MORPH"].section[b["pix0"] : b["pix0"] + b["n_pix"]]
-        r = h["RUNS"].section[b["run0"] : b["run0"] + b["n_run"]]
-        one = read_models(str(path))
-        for i, row in enumerate(c):
-            runs, r = r[: row["n_run"]], r[row["n_run"] :]
-            codes, p = p[: row["n_pix"]], p[row["n_pix"] :]
-            if row["kind"] != 0:
-                continue
-            on = np.arange(len(runs)) % 2 == 1
-            mask = np.repeat(on, runs).reshape(row["ny"], row["nx"])
-            morph = np.zeros(mask.shape, np.float32)
-            morph[mask] = np.float64(row["scale"]) * codes
-            assert np.array_equal(morph, one.morphology(int(b["component0"]) + i))
+        cards = [str(card) for card in h["MORPH"].header["COMMENT"]]
         for name in ("PARENTS", "BLENDS", "OBJECTS", "COMPONENTS", "PSF_CELLS"):
             assert len(Table.read(path, hdu=name)) == len(h[name].data)
+    code = "\n".join(card[2:] for card in cards if card.startswith("  "))
+    whole = read_models(str(path))
+    for i, blend in enumerate(whole.blends):
+        known = {"fits": fits, "np": np, "name": path, "i": i}
+        exec(code, known)
+        known["h"].close()
+        first = int(blend["component0"])
+        assert len(known["morphs"]) == blend["n_component"]
+        for c, morph in enumerate(known["morphs"], first):
+            assert np.array_equal(morph, whole.morphology(c))
+
+
+@pytest.mark.skipif(shutil.which("funpack") is None, reason="funpack is not installed")
+def test_funpack_gives_the_same_codes(models: ModelSet, write: Write, tmp_path: Path) -> None:
+    path = write(models, 0.005)
+    plain = tmp_path / "plain.fits"
+    subprocess.run(["funpack", "-O", str(plain), str(path)], check=True, capture_output=True)
+    with fits.open(path) as packed, fits.open(plain) as unpacked:
+        for name in ("MORPH", "RUNS", "PSF"):
+            assert np.array_equal(packed[name].data, unpacked[name].data)
 
 
 def test_a_file_without_pixels(tmp_path: Path, scenes) -> None:
@@ -221,11 +228,10 @@ def test_a_file_without_pixels(tmp_path: Path, scenes) -> None:
 
 def test_integers_are_as_narrow_as_their_values(models: ModelSet, write: Write) -> None:
     """In the file; what is read has the types of the records."""
-    models.blends["y0"][0] -= 40_000
     with fitsio.FITS(str(write(models))) as file:
         stored = {n: file[n].read().dtype for n in ("PARENTS", "BLENDS", "OBJECTS", "COMPONENTS")}
     assert (stored["COMPONENTS"]["ny"], stored["COMPONENTS"]["object"]) == ("u1", "u1")
-    assert (stored["BLENDS"]["x0"], stored["BLENDS"]["y0"]) == (">i2", ">i4")
+    assert (stored["BLENDS"]["x0"], stored["BLENDS"]["pix0"]) == (">i4", ">i8")
     assert (stored["PARENTS"]["id"], stored["BLENDS"]["id"]) == (">i8", ">i8")
     assert stored["OBJECTS"]["n_component"] == ">i4"
     with ModelFile(str(write(models))) as file:
