@@ -11,8 +11,9 @@ from coblend.core.params.field import Checked, option
 _LIBRARY: Mapping[str, Any] = {
     "start": "reference", "optimizer": "adaprox", "edge": "zero", "noise_stat": "mean",
     "stats_mask": (), "spectrum_step": 1.0, "gradient_floor": 0.0, "rescale_spectra": False,
-    "min_iter": 15, "resize_every": 10, "patience": 1, "final_spectra": False, "kernel_reg": 0.0,
-    "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False, "wing_radius": 0,
+    "min_iter": 15, "resize_every": 10, "patience": 1, "flux_tol": 0.0, "final_spectra": False,
+    "kernel_reg": 0.0, "flux_err_floor": 0.0, "split": "never", "single_psf_flux": False,
+    "wing_radius": 0,
 }  # fmt: skip
 """The reference system's library at its own defaults, faults included."""
 
@@ -146,6 +147,8 @@ class DeblendParams(Checked):
     noise_stat: str = option("median", "Average of a band's noise over its pixels",
                              choices=("median", "mean"))
     patience: int = option(1, "Iterations in a row that must satisfy relative_error", minimum=1)
+    flux_tol: float = option(0.5, "Go on while a flux changes by more than this fraction of its "
+                             "error in an iteration; 0: whatever fluxes do", minimum=0)
     kernel_reg: float = option(0.01, "Regularisation of the difference kernels; 0: none",
                                minimum=0)
     psf_grid: int = option(64, "Parents in one cell of this size share a PSF", unit="pixel",

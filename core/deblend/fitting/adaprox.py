@@ -18,7 +18,6 @@ from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 from coblend.core.deblend.fitting.evaluate import TINY, Evaluation
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.operators import constrain
-from coblend.core.deblend.fitting.spectra import normal_equations
 from coblend.core.params.deblend import DeblendParams
 
 SCHEMES = ("amsgrad", "adam", "nadam", "padam", "adamx", "radam")
@@ -64,9 +63,9 @@ class GradientSteps:
     def begin(
         cls,
         observation: Observation,
-        stacks: Sequence[Stack],
         centres: Centres,
         spectra: Floats,
+        noise: Floats,
         unit: Floats,
         params: DeblendParams,
     ) -> GradientSteps:
@@ -76,9 +75,6 @@ class GradientSteps:
         for frames in observation.frames:
             gain[frames.blends] = np.square(np.abs(frames.kernel_ft)).max((2, 3))
             power[frames.blends] = np.square(frames.kernels).sum((2, 3))
-        noise = np.zeros_like(spectra)
-        for system in normal_equations(observation, stacks) if params.gradient_floor else ():
-            noise[system.rows] = np.sqrt(np.einsum("bkk->kb", system.gram))
         blend = centres.blend
         steps = cls(
             params, unit, (top * gain)[blend], (top * power)[blend], noise,

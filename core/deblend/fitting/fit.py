@@ -26,10 +26,12 @@ from coblend.core.deblend.fitting.components import (
     stack_stamps,
     support_radius,
 )
+from coblend.core.deblend.fitting.converge import FluxWatch
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
-from coblend.core.deblend.fitting.start import first_spectra, solve_spectra
+from coblend.core.deblend.fitting.spectra import normal_equations
+from coblend.core.deblend.fitting.start import first_spectra, gradient_noise, solve_spectra
 from coblend.core.params.deblend import DeblendParams
 
 _SPECTRA_EVERY = 4
@@ -90,13 +92,15 @@ def fit(
         Noise of the bands in the unit in which adaprox moves spectra; by default 1.
     """
     n = len(observation)
-    spectra = first_spectra(observation, centres, stacks, params)
+    systems = normal_equations(observation, stacks)
+    spectra = first_spectra(observation, centres, stacks, systems, params)
+    noise = gradient_noise(systems, spectra)
     unit = np.ones(observation.n_band) if unit is None else unit
     n_iter, damping = np.zeros(n, np.int64), np.ones(n)
     converged = np.zeros(n, bool)
     loss_init = np.full(n, np.nan)
     done: list[Stack] = []
-    live = _Live.begin(observation, centres, stacks, spectra, unit, params)
+    live = _Live.begin(observation, centres, stacks, spectra, noise, unit, params)
     for it in range(params.max_iter):
         if live.steps is not None:
             live.advance_along_gradient(live.steps, it)
@@ -111,7 +115,7 @@ def fit(
             live.resize(params)
         n_iter[live.blends] = it + 1
         damping[live.blends] = live.damping
-        calm = (live.calm >= params.patience) & (it >= params.min_iter)
+        calm = (live.calm >= params.patience) & live.settled() & (it >= params.min_iter)
         finished = calm | ((live.damping > _DIVERGED) & (live.steps is not None))
         if finished.any():
             converged[live.blends[calm]] = True
@@ -152,6 +156,7 @@ class _Live:
     steps: GradientSteps | None
     safe: list[Stack]
     safe_spectra: Floats
+    watch: FluxWatch | None
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -165,6 +170,7 @@ class _Live:
         centres: Centres,
         stacks: Sequence[Stack],
         spectra: Floats,
+        noise: Floats,
         unit: Floats,
         params: DeblendParams,
     ) -> _Live:
@@ -179,14 +185,17 @@ class _Live:
             stack.planes[1] = stack.planes[0]
         steps, safe = None, []
         if params.optimizer != "accelerated":
-            steps = GradientSteps.begin(observation, stacks, centres, spectra, unit, params)
+            steps = GradientSteps.begin(observation, centres, spectra, noise, unit, params)
             if params.rescale_spectra:  # else the loss jumps by design
                 safe = stack_stamps(radii, centres, stacks, 2, limits)
         top = np.stack([weight.max((1, 2)) for weight in observation.weight])
+        watch = None
+        if params.flux_tol:
+            watch = FluxWatch(params.flux_tol, noise, np.full(noise.shape, np.inf))
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
-            correlated_data(observation), top, steps, safe, spectra.copy(), np.ones(n), np.ones(n),
-            np.full(n, np.inf), np.full(n, np.inf), np.zeros(n, np.int64),
+            correlated_data(observation), top, steps, safe, spectra.copy(), watch, np.ones(n),
+            np.ones(n), np.full(n, np.inf), np.full(n, np.inf), np.zeros(n, np.int64),
         )  # fmt: skip
 
     def advance(self, params: DeblendParams) -> None:
@@ -254,6 +263,12 @@ class _Live:
         self.calm = np.where(still, self.calm + 1, 0)
         self.before, self.loss = self.loss, loss
 
+    def settled(self) -> NDArray[np.bool_]:
+        """Blends whose fluxes have settled, shape (n,)."""
+        if self.watch is None:
+            return np.ones(len(self.blends), bool)
+        return self.watch.settled(self.stacks, self.spectra, self.centres, len(self.blends))
+
     def resize(self, params: DeblendParams) -> None:
         """Adapt the stamps to the lit pixels."""
         needed = np.zeros(len(self.centres), np.int64)
@@ -295,6 +310,7 @@ class _Live:
         self.spectra, self.rows = self.spectra[kept_rows], self.rows[kept_rows]
         self.safe_spectra = self.safe_spectra[kept_rows]
         self.steps = self.steps and self.steps.select(kept_rows)
+        self.watch = self.watch and self.watch.select(kept_rows)
         for name in (
             "blends",
             "top_weight",

@@ -11,18 +11,28 @@ from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.reference import unweighted_spectra
-from coblend.core.deblend.fitting.spectra import normal_equations, render, solve
+from coblend.core.deblend.fitting.spectra import (
+    NormalEquations,
+    normal_equations,
+    render,
+    solve,
+)
 from coblend.core.params.deblend import DeblendParams
 
 
 def first_spectra(
-    observation: Observation, centres: Centres, stacks: Sequence[Stack], params: DeblendParams
+    observation: Observation,
+    centres: Centres,
+    stacks: Sequence[Stack],
+    systems: Sequence[NormalEquations],
+    params: DeblendParams,
 ) -> Floats:
     """Spectra of all components before the first iteration, shape (k, n_band)."""
     if params.start == "reference":
         spectra = unweighted_spectra(observation, centres, stacks)
     else:
-        spectra = solve_spectra(observation, stacks, len(centres))
+        dtype = observation.frames[0].data.dtype
+        spectra = np.maximum(solve(systems, len(centres)), TINY).astype(dtype)
     unsolved = ~solved_at_start(centres, len(observation), params)[centres.blend]
     if unsolved.any():
         spectra[unsolved] = peak_spectra(observation, centres, stacks)[unsolved]
@@ -33,6 +43,14 @@ def solve_spectra(observation: Observation, stacks: Sequence[Stack], n_component
     """Non-negative spectra at fixed morphologies, shape (n_component, n_band)."""
     spectra = solve(normal_equations(observation, stacks), n_component)
     return np.maximum(spectra, TINY).astype(observation.frames[0].data.dtype)
+
+
+def gradient_noise(systems: Sequence[NormalEquations], spectra: Floats) -> Floats:
+    """Noise of the gradient of spectra, one over their own errors, shape (k, n_band)."""
+    noise = np.zeros_like(spectra)
+    for system in systems:
+        noise[system.rows] = np.sqrt(np.einsum("bkk->kb", system.gram))
+    return noise
 
 
 def solved_at_start(centres: Centres, n_blend: int, params: DeblendParams) -> NDArray[np.bool_]:
