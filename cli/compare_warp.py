@@ -26,12 +26,20 @@ from coblend.core.coadd.artifacts import (
     judge,
     reach,
 )
-from coblend.core.coadd.differences import Look, Template, look, noise_factor, scaled
+from coblend.core.coadd.differences import (
+    Look,
+    Template,
+    difference,
+    look,
+    noise_factor,
+    scaled,
+)
 from coblend.core.coadd.plan import plan_slabs
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.sparse import Indices, Runs, components
 from coblend.core.coadd.stack import Stacked, stack
+from coblend.core.coadd.streaks import MIN_AREA, band, extent, line_of
 from coblend.core.coadd.weights import sample_boxes
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.coadd import CoaddParams
@@ -94,30 +102,45 @@ def compare_warps(
         log.warning("%d inputs: no artifact can be told from a source", len(direct.warps))
     sigma = float(adaptive_moments(_stamp(matched.warps[0])).sigma[0])
     template = resources.enter_context(room_for(run, _PLANES, matched.box.shape))
-    looks, edges = _look_at_all(matched, params, run, template)
+    seen = _look_at_all(matched, params, run, template)
     shape = matched.box.shape
-    found = [_candidates(seen, shape, sigma) for seen in looks]
+    found = [_candidates(looks, shape, sigma) for looks in seen.looks]
     pixels = [epoch.pixels for epoch in found]
     everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
     n_image = _values_at(template, "NIMAGE", everywhere)
-    region = _regions(template, everywhere, sigma, params)
+    bright_regions = _bright_regions(template, sigma, params)
+    region = _region_of(bright_regions, everywhere)
     epochs, tables = [], []
-    for i, (candidates, seen) in enumerate(zip(found, looks, strict=True)):
+    for i, (candidates, looks) in enumerate(zip(found, seen.looks, strict=True)):
         own = np.searchsorted(everywhere, candidates.pixels)
         clipped, rows = judge(
             candidates, n_image[own], n_different[own], region[own], shape[1], params
         )
+        if params.streaks:
+            trails = _trails(matched, i, candidates, rows, seen, template, sigma)
+            trails = trails[_region_of(bright_regions, trails) == 0]
+            clipped = np.union1d(clipped, trails)
         rows["input"] = i
-        epochs.append(EpochMask(shape[1], clipped, Runs.joined([s.seen for s in seen])))
+        epochs.append(EpochMask(shape[1], clipped, Runs.joined([look.seen for look in looks])))
         tables.append(rows)
     table = np.concatenate(tables)
     for name, origin in (("x", matched.box.x0), ("y", matched.box.y0)):
         table[f"{name}0"] += origin
         table[f"{name}1"] += origin
-    return Comparison(epochs, table, template, edges)
+    return Comparison(epochs, table, template, seen.edges)
 
 
-_PLANES = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2"}
+_PLANES = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All looks at all epochs, from the bottom to the top, and the noise and weight of each."""
+
+    looks: list[list[Look]]
+    edges: Runs
+    noise: list[float]
+    weights: NDArray[np.float64]
 
 
 def _matched(direct: Field, params: CoaddParams, run: Run, partners: Sequence[str]) -> Field:
@@ -188,17 +211,8 @@ _ONE_PSF = 0.05  # of the peak
 _SAME = 1e-9
 
 
-def _look_at_all(
-    field: Field, params: CoaddParams, run: Run, template: PlaneStore
-) -> tuple[list[list[Look]], Runs]:
-    """Make the template and compare all epochs with it, slab by slab.
-
-    Returns
-    -------
-    looks : list of list of Look
-        By epoch, from the bottom to the top.
-    edges : Runs
-    """
+def _look_at_all(field: Field, params: CoaddParams, run: Run, template: PlaneStore) -> _Seen:
+    """Make the template and compare all epochs with it, slab by slab."""
     table = field.weigh(params)
     noise = [_noise(field, i) for i in range(len(field.warps))]
     looks: list[list[Look]] = [[] for _ in field.warps]
@@ -227,11 +241,12 @@ def _look_at_all(
             first = (box.y0 - field.box.y0) * field.box.nx
             edges.append(Runs.of(edge, first))
             template.append(
-                IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=n_image
-            )
+                IMAGE=done.image, MASK=done.mask, VARIANCE=done.variance, NIMAGE=n_image,
+                WEIGHT=done.weight,
+            )  # fmt: skip
             advance(box.ny)
             del parts, done  # before the next slab is read
-    return looks, Runs.joined(edges)
+    return _Seen(looks, Runs.joined(edges), noise, table["weight"])
 
 
 def _look(part: WarpPart, noise: float, done: Stacked, field: Field, params: CoaddParams) -> Look:
@@ -272,10 +287,10 @@ def _values_at(store: PlaneStore, name: str, pixels: Indices) -> NDArray[Any]:
     return out
 
 
-def _regions(
-    template: PlaneStore, pixels: Indices, sigma: float, params: CoaddParams
-) -> NDArray[np.int64]:
-    """Find the number of the bright region at each pixel, 0: none."""
+def _bright_regions(
+    template: PlaneStore, sigma: float, params: CoaddParams
+) -> tuple[Indices, Indices]:
+    """Find the pixels of the surroundings of bright sources, and the number of their region."""
     height, width = template.shape
     margin, found = reach(sigma), []
     for first in range(0, height, _BLOCK):
@@ -285,8 +300,68 @@ def _regions(
         inside = bright(image, variance, sigma, params)[first - low : last - low]
         found.append(np.flatnonzero(inside) + first * width)
     members = np.concatenate(found)
-    labels, _ = components(members, width)
+    return members, components(members, width)[0]
+
+
+def _region_of(regions: tuple[Indices, Indices], pixels: Indices) -> Indices:
+    """Find the number of the bright region at each pixel, 0: none."""
+    members, labels = regions
     if not members.size:
         return np.zeros(pixels.size, np.int64)
     place = np.minimum(np.searchsorted(members, pixels), members.size - 1)
     return np.where(members[place] == pixels, labels[place] + 1, 0)
+
+
+def _trails(
+    field: Field,
+    i: int,
+    candidates: Candidates,
+    rows: NDArray[np.void],
+    seen: _Seen,
+    template: PlaneStore,
+    sigma: float,
+) -> Indices:
+    """Pixels of the trails that the clipped candidates of an epoch belong to."""
+    shape = field.box.shape
+    found = [np.zeros(0, np.int64)]
+    for k in np.flatnonzero((rows["decision"] == "CLIPPED") & (rows["area"] >= MIN_AREA)):
+        line = line_of(candidates.pixels[candidates.offsets[k] : candidates.offsets[k + 1]],
+                       shape[1])  # fmt: skip
+        if line is None:
+            continue
+        near, along = band(line, 2 * sigma, shape)
+        first, last = extent(line, along, _significance(field, i, near, seen, template))
+        pixels, along = band(line, max(5 * sigma, 3 * line.sigma), shape)
+        found.append(pixels[(along >= first) & (along <= last)])
+    return np.unique(np.concatenate(found))
+
+
+def _significance(
+    field: Field, i: int, pixels: Indices, seen: _Seen, template: PlaneStore
+) -> NDArray[np.float32]:
+    """Significance of the difference at ascending flat indices, NaN where it is not known.
+
+    A trail too faint to be found was not clipped from the template either.
+    """
+    out = np.full(pixels.size, np.nan, np.float32)
+    frame, warp = field.box, field.warps[i]
+    first, last = (int(p) // frame.nx for p in (pixels[0], pixels[-1]))
+    for row in range(first, last + 1, _BLOCK):
+        rows = Box(frame.y0 + row, frame.x0, min(_BLOCK, last + 1 - row), frame.nx)
+        if not (rows & warp.box).area:
+            continue
+        part = warp.part(i, rows, field)
+        image, variance = scaled(part, field.rules.planes)
+        place = part.box.slices(rows)
+        planes = (template.read(n, row, row + rows.ny)[place] for n in _TEMPLATE)
+        full = np.full(rows.shape, np.nan, np.float32)
+        full[place] = difference(
+            image, variance * np.float32(seen.noise[i]), Template(*planes),
+            float(seen.weights[i]), np.ones(image.shape, bool),
+        )  # fmt: skip
+        low, high = np.searchsorted(pixels, (row * frame.nx, (row + rows.ny) * frame.nx))
+        out[low:high] = full.ravel()[pixels[low:high] - row * frame.nx]
+    return out
+
+
+_TEMPLATE = ("IMAGE", "VARIANCE", "WEIGHT")

@@ -146,6 +146,11 @@ class CoaddParams(Checked):
     protect_threshold: float = option(
         300.0, "Sources of this significance are never clipped.", unit="sigma", minimum=1
     )
+    streaks: bool = option(
+        False,
+        "Follow long straight artifacts across the warp, where they are too faint to be found.",
+        alias="doFilterMorphological",
+    )
     template: str = option("", "File for the template of compare-warp.")
     artifact_masks: str = option(
         "",

@@ -140,6 +140,36 @@ def test_slabs_change_nothing(cli, epochs, monkeypatch, block):
         assert a.read() == b.read()
 
 
+def test_a_faint_trail_is_followed(cli, in_folder, write_file, rng):
+    """The bright half of a trail is found; with streaks=true its faint half goes too."""
+    side, names, trail = 300, [], np.zeros((300, 300))
+    x = np.arange(side)
+    trail[150, x] = np.where(x < 130, 120, 30.0) * (x < 250)
+    for i in range(6):
+        noise = rng.normal(0, 1, (side, side))
+        image = gaussian_filter(noise, 1) / 0.282 + (i == 2) * gaussian_filter(trail, 3)
+        exposure = Exposure(
+            image=image.astype(np.float32), mask=np.zeros(image.shape, np.int32),
+            variance=np.ones(image.shape, np.float32), box=Box(0, 0, side, side), band="g",
+            unit="nJy", psf=StampPsf(stamp(3.0)), wcs=tangent_plane(150.0, 2.0, 0.2, 80, 80),
+        )  # fmt: skip
+        names += [write_file(exposure, f"{k}{i}.fits").name for k in "dm"]
+    clipped = {}
+    for streaks in ("false", "true"):
+        done = cli("assemble-coadd", *names[::2], "--reject", "compare-warp", "--psf-matched",
+                   ",".join(names[1::2]), "-o", "c.fits", "--overwrite", "--set",
+                   f"streaks={streaks}")  # fmt: skip
+        assert done.code == 0, done.err
+        clipped[streaks] = fitsio.read("c.fits", ext="MASK") & BIT["CLIPPED"] != 0
+        n_image = fitsio.read("c.fits", ext="NIMAGE")
+        np.testing.assert_array_equal(n_image, 6 - clipped[streaks])
+    assert clipped["false"][150, 5:120].all()
+    assert not clipped["false"][150, 160:].any()
+    assert clipped["true"][145:156, 5:225].all()
+    assert not clipped["true"][:, 290:].any()
+    assert not clipped["true"][:120].any()
+
+
 def test_columns_are_described(cli, epochs):
     direct, matched = epochs
     done = cli("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched",
