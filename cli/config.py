@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
-from difflib import get_close_matches
 from typing import Any, get_args, get_origin, get_type_hints
 
+from coblend.cli.toml_files import line_of, load_file, nearest
 from coblend.core.errors import CoblendError, ConfigError, ParameterError
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import check_value, default_of, options_of
@@ -276,50 +275,8 @@ def file_value(path: str, cls: type, section: str, key: str, raw: Any) -> tuple[
             hint=_without(cls, key) or nearest(key, list(specs)),
         )
     except ParameterError as error:
-        message = f"line {_line_of(path, section, key)}: {error.message}"
+        message = f"line {line_of(path, section, key)}: {error.message}"
         raise ConfigError(message, path, hint=error.hint) from None
-
-
-def _line_of(path: str, section: str, key: str = "") -> int:
-    """Line of a section's header, or of a key in it; 0 where the file says it in another way."""
-    current = ""
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            text = line.partition("#")[0].strip()
-            if text.startswith("["):
-                current = text.strip("[] ")
-                if current == section and not key:
-                    return number
-            elif current == section and text.partition("=")[0].strip(" \"'") == key:
-                return number
-    return 0
-
-
-def load_file(path: str) -> dict[str, dict[str, Any]]:
-    """Sections of a TOML file.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read, is not TOML, or has a section that is no command.
-    """
-    from coblend.cli.main import COMMANDS
-
-    try:
-        with open(path, "rb") as stream:
-            content = tomllib.load(stream)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid TOML: {error}", path) from error
-    for section, table in content.items():
-        if not isinstance(table, dict):
-            raise ConfigError(f"{section} stands outside a section", path)
-        if section not in ("common", *COMMANDS):
-            hint = nearest(section, ["common", *COMMANDS])
-            line = _line_of(path, section)
-            raise ConfigError(f"line {line}: no command [{section}]", path, hint=hint)
-    return content
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -327,15 +284,6 @@ def _assignment(text: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise ParameterError(f"--set {text!r} is not KEY=VALUE")
     return key.strip(), value.strip()
-
-
-def nearest(key: str, known: Sequence[str]) -> str:
-    """Say which known name a wrong one is nearest to."""
-    close = get_close_matches(key.replace("-", "_"), known, 1, 0.5)
-    close = close or get_close_matches(key, known, 1, 0.5)
-    if close:
-        return f"did you mean {flag(close[0])}?"
-    return "coblend COMMAND --help-all lists all options"
 
 
 def text_of(value: Any) -> str:

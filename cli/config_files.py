@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from coblend.cli.command import command, option_help
-from coblend.cli.config import file_value, flag, load_file, nearest, toml_of
+from coblend.cli.config import file_value, flag, toml_of
 from coblend.cli.main import COMMANDS, program
 from coblend.cli.report import emit
 from coblend.cli.run import Run
+from coblend.cli.toml_files import check_section, nearest, parse_file
 from coblend.core.errors import ConfigError, ParameterError
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import Checked, default_of, options_of
@@ -92,17 +94,15 @@ def template(names: Sequence[str] = ()) -> str:
 def problems(path: str) -> list[ConfigError]:
     """Everything that is wrong with a configuration file."""
     classes = params_classes()
-    try:
-        sections = load_file(path)
-    except ConfigError as error:
-        return [error]
-    found = []
-    for section, table in sections.items():
-        for key, raw in table.items():
-            try:
-                file_value(path, classes[section], section, key, raw)
-            except ConfigError as error:
-                found.append(error)
+    found: list[ConfigError] = []
+    with _collected(found):
+        content = parse_file(path)
+        for section, table in content.items():
+            with _collected(found):
+                check_section(path, section, table)
+                for key, raw in table.items():
+                    with _collected(found):
+                        file_value(path, classes[section], section, key, raw)
     return found
 
 
@@ -111,6 +111,15 @@ def params_classes() -> dict[str, type]:
     context = click.Context(program)
     commands: dict[str, Any] = {name: program.get_command(context, name) for name in COMMANDS}
     return {"common": CommonParams, **{n: c.params_class for n, c in commands.items()}}
+
+
+@contextmanager
+def _collected(found: list[ConfigError]) -> Iterator[None]:
+    """Keep an error instead of stopping at it."""
+    try:
+        yield
+    except ConfigError as error:
+        found.append(error)
 
 
 def _all_of(found: Sequence[ConfigError]) -> ConfigError:

@@ -107,6 +107,9 @@ def _planes(axes: Axes, exposure: Exposure) -> None:
     options = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": len(colours) - 0.5}
     sky_panel(axes, "mask", exposure.box, image, interpolation="nearest", **options)
     limits(axes, exposure.box)
+    if not found:
+        axes.set_xlabel("no plane is set")
+        return
     axes.legend(
         loc="upper left",
         bbox_to_anchor=(-0.05, -0.08),
@@ -126,7 +129,8 @@ def _noise_check(axes: Axes, exposure: Exposure) -> None:
     sky = exposure.good(("NO_DATA", "DETECTED", "BAD", "SAT"))
     ratio = exposure.image[sky] / np.sqrt(exposure.variance[sky])
     edges = np.linspace(-5, 5, 81)
-    axes.hist(ratio, edges, density=True, color="0.75", label="pixels")
+    if len(ratio):
+        axes.hist(ratio, edges, density=True, color="0.75", label="pixels")
     middle = np.linspace(-5, 5, 201)
     axes.plot(middle, np.exp(-0.5 * middle**2) / np.sqrt(2 * np.pi), "k", label="normal")
     below = ratio[(ratio < 0) & (ratio > -5)].astype(np.float64)

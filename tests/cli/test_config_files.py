@@ -70,6 +70,16 @@ def test_every_wrong_line_is_named(in_folder: Path, cli: Callable[..., Any]) -> 
         "  bad.toml: line 7: [detect] threshold: 'five' is not a number",
     ]
     assert outcome.out.split()[2:] == ["good.toml", "ok", "bad.toml", "wrong"]
+    Path("bad.toml").write_text(
+        "x = 1\n[detect]\nthreshhold = 4\n[dtect]\n[deblend]\nmax-iter = 'a'\n"
+    )
+    messages = [error.message for error in problems("bad.toml")]
+    assert messages == [
+        "x stands outside a section",
+        "line 3: [detect] has no option 'threshhold'",
+        "line 4: no command [dtect]",
+        "line 6: [deblend] max-iter: 'a' is not a whole number",
+    ]
     Path("bad.toml").write_text("[deblend]\n" + "".join(f"nope-{i} = 1\n" for i in range(9)))
     outcome = cli("config", "check", "bad.toml", "--json")
     assert len(outcome.err.splitlines()) <= 6

@@ -275,9 +275,13 @@ def test_empty_detections_and_blank_images_have_pictures(
     with create("none.fits", "merged/1") as out:
         write_detections(out, none)
     assert cli("show", "detections", "none.fits", *COADDS, "-o", "a.png").code == 0
-    flat = replace(exposure, image=np.zeros_like(exposure.image))
-    path = write_file(flat, "flat.fits")
-    assert cli("show", "coadd", path, "-o", "b.png").code == 0
+    none, every = np.zeros_like(exposure.mask), np.full_like(exposure.mask, 1 << 5)
+    dark = np.zeros_like(exposure.image)
+    noise = np.ones_like(exposure.variance)
+    for i, mask in enumerate((exposure.mask, none, every)):  # nothing masked; no sky
+        flat = replace(exposure, image=dark, mask=mask, variance=noise)
+        path = write_file(flat, f"flat{i}.fits")
+        assert cli("show", "coadd", path, "-o", f"flat{i}.png", *FEW).code == 0
 
 
 def test_colours_do_not_depend_on_the_unit(folder: Path, rng: np.random.Generator) -> None:
