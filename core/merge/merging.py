@@ -15,7 +15,7 @@ from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detection import Detections
 from coblend.core.errors import FormatError
 from coblend.core.exposure import HeaderValue
-from coblend.core.footprint import FootprintSet, union_spans
+from coblend.core.footprint import FootprintSet, raster_order, union_spans
 from coblend.core.merge.association import Association, associate, associate_by_band
 from coblend.core.merge.cull import kept_peaks
 from coblend.core.merge.footprint_lists import FootprintLists
@@ -71,16 +71,22 @@ def merge_detections(
     _check_extent(catalogues, box)
     lists = FootprintLists.of(catalogues, params.positions == "subpixel")
     footprints, parent_of, state = _join(lists, params, limits)
-    cores, core_bands = union_cores(catalogues)
+    cores = union_cores(catalogues)
     peaks = _surviving_peaks(catalogues, bands, lists, state, cores)
     owner = parent_of[lists.peak_owner[state.alive]]
     keep = _keep(peaks, owner, params)
     peaks, culled = peaks[keep], peaks[~keep]
-    parents = cut(catalogues, footprints, cores, peaks, owner[keep], box, params.max_peaks)
+    owner, culled_owner = owner[keep], owner[~keep]
+    parents = cut(catalogues, footprints, cores, peaks, owner, box, params.max_peaks)
+    if parents.cut.any():
+        owner, culled_owner = (
+            containing(parents.footprints, table["iy"], table["ix"]) for table in (peaks, culled)
+        )
     sky = _sky_objects(parents.footprints, masked, box, params, seed)
-    rows, table, everything = _tables(parents.footprints, peaks, sky, bands, params, field_id)
-    flag_parents(rows, catalogues, bands, parents, parent_of, core_bands, params.max_peaks)
-    _finish_culled(culled, rows, parents.footprints, field_id)
+    everything = FootprintSet.concatenate([parents.footprints, sky])
+    rows, table = _tables(everything, peaks, owner, sky, bands, params, field_id)
+    flag_parents(rows, catalogues, bands, parents, parent_of, cores, params.max_peaks)
+    _finish_culled(culled, rows, culled_owner, field_id)
     return Detections(
         bands=bands,
         parents=rows,
@@ -121,25 +127,24 @@ def _join(
 
 
 def _tables(
-    footprints: FootprintSet,
+    everything: FootprintSet,
     peaks: NDArray[Any],
+    owner: NDArray[np.int64],
     sky: FootprintSet,
     bands: tuple[str, ...],
     params: MergeParams,
     field_id: int,
-) -> tuple[NDArray[Any], NDArray[Any], FootprintSet]:
-    """PARENTS and PEAKS with the sky objects at the end, and all footprints."""
-    n = len(footprints)
-    everything = FootprintSet.concatenate([footprints, sky])
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """PARENTS and PEAKS, with those of the sky objects, the last footprints, at the end."""
+    n = len(everything) - len(sky)
     table = np.concatenate([peaks, _sky_peaks(bands, sky)])
-    owner = containing(footprints, peaks["iy"], peaks["ix"])
     rows, table, _ = assemble(
         bands, everything, table, np.concatenate([owner, n + np.arange(len(sky))]),
         order=_order(table, params), field_id=field_id, code=identifiers.MERGED,
         sky=np.arange(len(everything)) >= n,
     )  # fmt: skip
     rows["merge_footprint_sky"][n:] = True
-    return rows, table, everything
+    return rows, table
 
 
 def _bands(catalogues: Sequence[Detections]) -> tuple[str, ...]:
@@ -234,11 +239,11 @@ def _sky_objects(
     seed: int | Sequence[int],
 ) -> FootprintSet:
     """Discs in empty places, parent coordinates."""
-    taken = footprints.spans
+    taken = footprints.spans[raster_order(footprints.spans)]
     if masked is not None:
-        taken = np.concatenate([taken, masked])
+        taken = union_spans(np.concatenate([taken, masked]))
     y, x = sky_positions(
-        union_spans(taken), box, number=params.sky_objects, radius=params.sky_radius,
+        taken, box, number=params.sky_objects, radius=params.sky_radius,
         trials=params.sky_trials, seed=seed,
     )  # fmt: skip
     return sky_footprints(y, x, params.sky_radius)
@@ -274,10 +279,9 @@ def _band_meta(catalogues: Sequence[Detections], limits: Limits) -> dict[str, He
 
 
 def _finish_culled(
-    culled: NDArray[Any], rows: NDArray[Any], footprints: FootprintSet, field_id: int
+    culled: NDArray[Any], rows: NDArray[Any], owner: NDArray[np.int64], field_id: int
 ) -> None:
     """Identify culled peaks; they have no rank."""
-    owner = containing(footprints, culled["iy"], culled["ix"])
     culled["id"] = identifiers.encode(
         field_id, identifiers.MERGED, identifiers.PEAK, culled["iy"], culled["ix"]
     )

@@ -17,21 +17,17 @@ from coblend.core.detection import PARENT_FLAGS, Detections
 from coblend.core.footprint import FootprintSet, SpanIndex, raster_order, union_spans
 
 
-def union_cores(
-    catalogues: Sequence[Detections],
-) -> tuple[FootprintSet, NDArray[np.bool_]]:
-    """Find the connected components of all cores, and which bands contribute to each.
-
-    Catalogues without cores count with their footprints.
-    """
-    sets = [c.footprints if c.cores is None else c.cores for c in catalogues]
-    merged = union_spans(np.concatenate([np.empty((0, 3), np.int32), *(s.spans for s in sets)]))
+def union_cores(catalogues: Sequence[Detections]) -> FootprintSet:
+    """Find the connected components of all cores."""
+    spans = [own.spans for own in _own_cores(catalogues)]
+    merged = union_spans(np.concatenate([np.empty((0, 3), np.int32), *spans]))
     labels, n = label_spans(merged)
-    index = SpanIndex.build(merged)
-    has_band = np.zeros((n, len(catalogues)), bool)
-    for band, own in enumerate(sets):
-        has_band[labels[index.find(own.spans[:, 0], own.spans[:, 1])], band] = True
-    return group_spans(merged, labels, n), has_band
+    return group_spans(merged, labels, n)
+
+
+def _own_cores(catalogues: Sequence[Detections]) -> list[FootprintSet]:
+    """Cores of each catalogue; its footprints if it has none."""
+    return [c.footprints if c.cores is None else c.cores for c in catalogues]
 
 
 def cut(
@@ -109,7 +105,7 @@ def flag_parents(
     bands: tuple[str, ...],
     parents: Parents,
     parent_of: NDArray[np.int64],
-    core_bands: NDArray[np.bool_],
+    cores: FootprintSet,
     max_peaks: int,
 ) -> None:
     """Set the bands of each parent, and the flags that any of its footprints has."""
@@ -125,9 +121,13 @@ def flag_parents(
             flagged = np.zeros(n_old, bool)
             flagged[mine[catalogue.parents[f"flag_{name}"]]] = True
             set_parent_flag(rows, name, flagged[parents.origin])
-    own = np.zeros((len(rows), len(bands)), bool)
-    np.logical_or.at(own, parents.core_parent, core_bands)
-    has = np.where(parents.cut[:, None], own, has[parents.origin])
+    has = has[parents.origin]
+    if parents.cut.any():  # a piece has the bands of its cores
+        own = np.zeros_like(has)
+        for i, part in enumerate(_own_cores(catalogues)):
+            core = containing(cores, part.spans[:, 0], part.spans[:, 1])
+            own[parents.core_parent[core], i] = True
+        has[parents.cut] = own[parents.cut]
     for i, band in enumerate(bands):
         rows[f"merge_footprint_{column_suffix(band)}"] = has[:, i]
     set_parent_flag(rows, "split", parents.cut)
