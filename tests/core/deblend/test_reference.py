@@ -253,6 +253,17 @@ def test_losses_with_resized_boxes_equal_the_peers(scenery: Scenery) -> None:
 
 
 @pytest.mark.peer
+def test_losses_with_the_settings_of_the_pipelines_equal_the_peers(scenery: Scenery) -> None:
+    component = pytest.importorskip("lsst.scarlet.lite.component", reason="no scarlet lite")
+    batch = crowd(scenery, 6)
+    step = partial(component.default_adaprox_parameterization, noise_rms=batch.sigma / 10)
+    expected = peer_losses(batch, 30, step, resize=3, bg_thresh=1, initial_bg_thresh=1)
+    lsst = {**DeblendParams.PRESETS["lsst"], "relative_error": 0.0}
+    result = losses(batch, range(0, 30, 3), np.float64, **lsst)
+    assert np.abs(result / expected[::3] - 1).max() < 1e-6
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize("n", [3, 6])
 def test_losses_within_footprints_equal_the_peers(scenery: Scenery, n: int) -> None:
     """Its start looks at the whole box, its fit at the footprint."""
