@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.box import Box
 from coblend.core.deblend.fitting.components import Centres, Floats, Stack, stack_stamps
 from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.initialize import (
@@ -72,26 +73,18 @@ def reference_components(
         zip(centres.blend.tolist(), centres.y.tolist(), centres.x.tolist(), strict=True)
     ):
         image = images[blend][: centres.ny[i], : centres.nx[i]]
-        box, morph = _lit_part(image, y, x, threshold)
-        empty = not morph.any()
-        if empty:
-            half = len(psf_morph) // 2
-            box = _grown((y, y + 1, x, x + 1), half, image.shape)
-            morph = psf_morph[box[0] - y + half : box[1] - y + half,
-                              box[2] - x + half : box[3] - x + half]  # fmt: skip
+        box, morph, is_point = _morphology(image, y, x, threshold, psf_morph)
         parts = [morph]
-        if double[i] and not empty:
+        if double[i] and not is_point:
             parts = [np.minimum(morph, DISK_FRACTION), np.maximum(morph - DISK_FRACTION, 0)]
             parts = [part / part.max() for part in parts]
         for part in parts:
             rows.append(i)
-            limits.append(box)
+            limits.append((box.y0, box.y1, box.x0, box.x1))
             morphs.append(part)
-            point.append(empty)
-    own, edges = (
-        centres.select(np.array(rows, np.int64)),
-        np.array(limits, np.int64).reshape(-1, 4),
-    )
+            point.append(is_point)
+    own = centres.select(np.array(rows, np.int64))
+    edges = np.array(limits, np.int64).reshape(-1, 4)
     stacks = stack_stamps(own.radii_of(edges), own, [], 1, edges)
     dtype = observation.frames[0].data.dtype
     stacks = [stack.with_planes(stack.planes.astype(dtype)) for stack in stacks]
@@ -101,32 +94,26 @@ def reference_components(
     return own, stacks, np.array(point, bool)
 
 
-def _lit_part(
-    image: Floats, y: int, x: int, threshold: float
-) -> tuple[tuple[int, int, int, int], Floats]:
-    """Symmetric, monotonic part of an image about a pixel: its box, and its morphology there."""
-    if (y, x) == (image.shape[0] // 2, image.shape[1] // 2):
+def _morphology(
+    image: Floats, y: int, x: int, threshold: float, psf_morph: Floats
+) -> tuple[Box, Floats, bool]:
+    """Symmetric, monotonic light about a pixel: its box, its pixels, whether it is the PSF's."""
+    frame = Box(0, 0, *image.shape)
+    if (y, x) == (frame.ny // 2, frame.nx // 2):
         image = np.minimum(image, image[::-1, ::-1])  # off by half a pixel along even sides
     else:
         image = reflect(image, y, x)
     lit = monotonic_mask(image, *brightest_near(image, y, x)) & (image > threshold)
     if not lit.any():
-        return (y, y + 1, x, x + 1), np.zeros((1, 1))
-    rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
-    tight = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    box = _grown(tight, _PADDING, image.shape)
-    cut = slice(*box[:2]), slice(*box[2:])
+        stamp = Box(y, x, 1, 1).grow(len(psf_morph) // 2)
+        box = stamp & frame
+        return box, psf_morph[box.slices(stamp)], True
+    rows, columns = np.flatnonzero(lit.any(1)).tolist(), np.flatnonzero(lit.any(0)).tolist()
+    tight = Box.from_bounds(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+    box = tight.grow(_PADDING) & frame
+    cut = box.slices(frame)
     morph = np.where(lit[cut], image[cut], 0)
-    return box, morph / morph.max()
-
-
-def _grown(
-    box: tuple[int, int, int, int], padding: int, shape: tuple[int, ...]
-) -> tuple[int, int, int, int]:
-    """Box (first and end row, first and end column) with room around it, within the frame."""
-    y0, y1, x0, x1 = box
-    ny, nx = shape
-    return max(0, y0 - padding), min(ny, y1 + padding), max(0, x0 - padding), min(nx, x1 + padding)
+    return box, morph / morph.max(), False
 
 
 def unweighted_spectra(
