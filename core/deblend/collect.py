@@ -1,4 +1,8 @@
-"""From the results of all blends to the tables of one `ModelSet`."""
+"""From the results of all blends to the tables of one `ModelSet`.
+
+Every peak of the input has a row in OBJECTS, whether its parent was fitted, passed through as
+isolated, skipped or failed.
+"""
 
 from __future__ import annotations
 

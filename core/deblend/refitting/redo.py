@@ -19,8 +19,9 @@ from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.refitting.refit import left_over, refit
 from coblend.core.deblend.refitting.suggest import suggest_peaks
 from coblend.core.deblend.report import BlendResult
+from coblend.core.deblend.rules import Members
 from coblend.core.deblend.split import fit_parts, oversized
-from coblend.core.deblend.task import Members, Plan, batches, joint_batches, plan
+from coblend.core.deblend.task import Plan, batches, joint_batches, plan
 from coblend.core.deblend.warm import Warm
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
