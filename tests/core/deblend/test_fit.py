@@ -207,10 +207,12 @@ def test_one_band_missing_in_half_of_the_blend(scenery: Scenery) -> None:
     assert not result.object_flags[0] & FLAGS["no_data"]
 
 
-def test_units_do_not_matter(scenery: Scenery) -> None:
+@pytest.mark.parametrize("optimizer", ["accelerated", "adaprox", "fista"])
+def test_units_do_not_matter(scenery: Scenery, optimizer: str) -> None:
+    params = replace(PARAMS, optimizer=optimizer)
     flux = np.array([[2000.0, 1600, 1200], [900, 1000, 1200]])
     results = [
-        deblend_batch(scenery([(22, 20), (27, 29)], flux, scale=scale).batch, PARAMS)[0]
+        deblend_batch(scenery([(22, 20), (27, 29)], flux, scale=scale).batch, params)[0]
         for scale in (1.0, 1e-25)
     ]
     assert np.allclose(results[1].objects["model_flux"] / 1e-25,
