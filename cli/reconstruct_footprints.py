@@ -73,6 +73,7 @@ def reconstruct_footprints(
         bands = tuple(images)
         models.require_models()
         chosen = _choose(models, params)
+        _require_memory(run, params, chosen)
         products = Products(run, params)
         products.check(bands, len(chosen.rows))
         measured = measured_columns(bands, models.unit)
@@ -195,6 +196,19 @@ def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
         found += [models.parent_of_object(i) for i in params.source]
         rows = np.unique(np.array(found, np.int64))
     return _Chosen(parents, rows, models.object_rows(rows))
+
+
+def _require_memory(run: Run, params: ReconstructParams, chosen: _Chosen) -> None:
+    """Refuse at once what ``--max-memory`` does not allow: a parent is worked on as a whole."""
+    import numpy as np
+
+    from coblend.core.reconstruct.frames import memory_needed
+
+    need = memory_needed(chosen.parents[chosen.rows], params.stray)
+    if len(need):
+        worst = int(np.argmax(need))
+        name = f"parent {chosen.parents['id'][chosen.rows[worst]]}"
+        run.require_memory(int(need[worst]), name)
 
 
 def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:

@@ -237,7 +237,7 @@ def _shares(
     takers = takers[np.argsort(models.objects["id"][takers], kind="stable")]
     peaks = np.stack([models.objects["iy"], models.objects["ix"]], axis=1).astype(np.int64)
     rule = "nearest" if params.stray == "none" else params.stray
-    parts.append(stray_pieces(rule, stray, frames, takers, members.parent[takers], peaks[takers]))
+    parts += stray_pieces(rule, stray, frames, takers, members.parent[takers], peaks[takers])
     return join(parts), stray
 
 

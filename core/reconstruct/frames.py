@@ -16,6 +16,9 @@ from coblend.core.footprint import FootprintSet
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.stamps import area_offsets, boxes_of
 
+_PER_PIXEL, _PER_PIECE = 60, 80
+"""Memory of a pixel of a parent's box, and of an object's share of a pixel (byte, measured)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
@@ -136,6 +139,22 @@ def chunk_parents(
             out.append((row, row + 1))
             total = int(cost[row])
     return out
+
+
+def memory_needed(parents: NDArray[Any], stray: str = "none") -> NDArray[np.int64]:
+    """Memory that each parent may need if it is worked on alone (byte), shape (n,), int64.
+
+    Parameters
+    ----------
+    parents : structured array
+        Rows of PARENTS.
+    stray : str
+        Rule for stray light; a pixel that all objects share is stored once for each.
+    """
+    boxes = boxes_of(parents)
+    n = parents["n_child"].astype(np.int64) if stray == "r-to-peak" else 1
+    per_pixel = _PER_PIXEL if stray == "none" else _PER_PIXEL + _PER_PIECE * n
+    return np.asarray(boxes[:, 2] * boxes[:, 3] * per_pixel, np.int64)
 
 
 def near_parents(parents: NDArray[Any], rows: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

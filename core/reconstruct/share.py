@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
 
 ROUND_OFF = 1e-10
 """Template values below this part of the parent's largest are round-off of the transform."""
-_STRAY_BLOCK = 1 << 22
+_STRAY_BLOCK = 1 << 20
 """Pairs of stray pixels and candidates that are looked at together."""
 _STRAY_CLIP = 1e-3
 """Stray light: weights below this part of the largest are dropped (meas_deblender)."""
@@ -61,9 +62,12 @@ def join(parts: list[Pieces]) -> Pieces:
     parts = [p for p in parts if len(p.owner)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
-    whole = Pieces(*(np.concatenate([getattr(p, f) for p in parts]) for f in Pieces.__slots__))
-    key = whole.owner * (whole.pixel.max() + 1) + whole.pixel
-    return whole.take(np.argsort(key, kind="stable"))  # merges sorted runs, does not sort anew
+    pixel = np.concatenate([p.pixel for p in parts])
+    key = np.concatenate([p.owner for p in parts]) * (pixel.max() + 1) + pixel
+    order = np.argsort(key, kind="stable")  # merges sorted runs, does not sort anew
+    del pixel, key  # large
+    fields = (np.concatenate([getattr(p, f) for p in parts])[order] for f in Pieces.__slots__)
+    return Pieces(*fields)
 
 
 def template_pieces(
@@ -158,8 +162,8 @@ def stray_pieces(
     owner: NDArray[np.int64],
     parent: NDArray[np.int64],
     peaks: NDArray[np.int64],
-) -> Pieces:
-    """Share pixels that no template reaches.
+) -> list[Pieces]:
+    """Share pixels that no template reaches; the parts are to be joined.
 
     Parameters
     ----------
@@ -176,40 +180,49 @@ def stray_pieces(
     """
     offsets = frames.offsets
     frame_of = np.searchsorted(offsets, stray, side="right") - 1
-    none = np.empty(0, np.int64)
-    parts = [Pieces(none, none, np.empty(0), none)]
-    for frame in np.unique(frame_of):
-        pixels = stray[frame_of == frame]
+    parts = []
+    for frame in np.unique(frame_of).tolist():
         rows = np.flatnonzero(parent == frame)
-        n_block = len(pixels) * len(rows) // _STRAY_BLOCK + 1
-        for pixel in np.array_split(pixels, n_block) if len(rows) else ():
-            parts.append(_stray_of(rule, pixel, frames, int(frame), rows, owner, peaks))
-    return join(parts)
+        if not len(rows):
+            continue
+        pixels = stray[frame_of == frame]
+        share = _nearest if rule == "nearest" else _by_distance
+        n_pair = len(pixels) * (1 if rule == "nearest" else len(rows))
+        for pixel in np.array_split(pixels, n_pair // _STRAY_BLOCK + 1):
+            y, x = np.divmod(pixel - offsets[frame], frames.boxes[frame, 3])
+            places = np.stack([y, x], axis=1) + frames.boxes[frame, :2]
+            who, which, value = share(places, peaks[rows])
+            none = np.full(len(who), -1)
+            parts.append(Pieces(owner[rows[who]], pixel[which], value, none))
+    return parts
 
 
-def _stray_of(
-    rule: str,
-    pixel: NDArray[np.int64],
-    frames: Frames,
-    frame: int,
-    rows: NDArray[np.int64],
-    owner: NDArray[np.int64],
-    peaks: NDArray[np.int64],
-) -> Pieces:
-    """Share some stray pixels of one frame among the candidates ``rows``."""
-    y, x = np.divmod(pixel - frames.offsets[frame], frames.boxes[frame, 3])
-    dy = y + frames.boxes[frame, 0] - peaks[rows, 0, None]
-    dx = x + frames.boxes[frame, 1] - peaks[rows, 1, None]
-    distance2 = dy * dy + dx * dx
-    if rule == "nearest":
-        best = owner[rows[np.argmin(distance2, axis=0)]]
-        order = np.argsort(best, kind="stable")
-        return Pieces(best[order], pixel[order], np.ones(len(pixel)), np.full(len(pixel), -1))
-    weight = 1.0 / (1.0 + distance2)
+def _nearest(
+    places: NDArray[np.int64], peaks: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Candidate, place and weight of every pair: each place and its nearest peak.
+
+    Squared distances are integers, so a third coordinate whose square is below 1 decides between
+    equals: the first one wins.
+    """
+    n = len(peaks)
+    rank = np.sqrt(np.arange(n) / (n + 1))
+    tree = cKDTree(np.column_stack([peaks, rank]))
+    best = tree.query(np.column_stack([places, np.zeros(len(places))]))[1]
+    order = np.argsort(best, kind="stable")
+    return best[order], order, np.ones(len(order))
+
+
+def _by_distance(
+    places: NDArray[np.int64], peaks: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Candidate, place and weight of every pair with a weight."""
+    difference = places[None] - peaks[:, None]
+    weight = 1.0 / (1.0 + (difference * difference).sum(axis=2))
     weight[weight < _STRAY_CLIP * weight.max(axis=0)] = 0.0
     weight /= weight.sum(axis=0)
     who, which = np.nonzero(weight)
-    return Pieces(owner[rows[who]], pixel[which], weight[who, which], np.full(len(who), -1))
+    return who, which, weight[who, which]
 
 
 def _floors(templates: Stamps, parent: NDArray[np.int64], n_parent: int) -> NDArray[np.float64]:

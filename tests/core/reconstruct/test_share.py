@@ -118,18 +118,28 @@ def test_stray_light_goes_to_the_nearest_peak() -> None:
     stray = np.arange(24)
     owner, parent = np.array([5, 6]), np.zeros(2, int)
     peaks = np.array([[11, 21], [12, 24]])
-    pieces = stray_pieces("nearest", stray, frames, owner, parent, peaks)
+    pieces = join(stray_pieces("nearest", stray, frames, owner, parent, peaks))
     y, x = np.divmod(stray, 6)
     distance = [(y + 10 - py) ** 2 + (x + 20 - px) ** 2 for py, px in peaks]
     expected = np.where(distance[0] <= distance[1], 5, 6)  # ties: the first
     assert np.array_equal(pieces.owner[np.argsort(pieces.pixel)], expected)
 
 
+def test_the_first_of_equally_near_peaks_wins(rng: np.random.Generator) -> None:
+    frames = make_frames((0, 0, 30, 40))
+    peaks = rng.integers(0, 30, (50, 2))
+    who = np.arange(50)
+    pieces = join(stray_pieces("nearest", np.arange(1200), frames, who, 0 * who, peaks))
+    y, x = np.divmod(np.arange(1200), 40)
+    distance = (y[:, None] - peaks[:, 0]) ** 2 + (x[:, None] - peaks[:, 1]) ** 2
+    assert np.array_equal(pieces.owner[np.argsort(pieces.pixel)], distance.argmin(axis=1))
+
+
 def test_stray_light_by_distance_adds_up_to_one() -> None:
     frames = make_frames((0, 0, 3, 40))
     owner, parent, peaks = np.arange(2), np.zeros(2, int), np.array([[1, 0], [1, 39]])
     stray = np.arange(120)
-    pieces = stray_pieces("r-to-peak", stray, frames, owner, parent, peaks)
+    pieces = join(stray_pieces("r-to-peak", stray, frames, owner, parent, peaks))
     total = np.bincount(pieces.pixel, pieces.value)
     np.testing.assert_allclose(total, 1.0, rtol=1e-14)
     at_peak = (pieces.pixel == 40) & (pieces.owner == 1)
@@ -141,5 +151,5 @@ def test_stray_light_by_distance_adds_up_to_one() -> None:
 def test_stray_light_without_takers_stays() -> None:
     frames = make_frames((0, 0, 2, 2))
     none = np.zeros(0, int)
-    pieces = stray_pieces("nearest", np.arange(4), frames, none, none, np.zeros((0, 2), int))
-    assert len(pieces.owner) == 0
+    none_there = np.zeros((0, 2), int)
+    assert stray_pieces("nearest", np.arange(4), frames, none, none, none_there) == []
