@@ -141,8 +141,9 @@ class DeblendParams(Checked):
                                   minimum=0)
     start: str = option("sharpened", "Where the fit starts: a deconvolved image, or what the "
                         "reference system starts from", choices=("sharpened", "reference"))
-    edge: str = option("open", "What is beyond the edge of a model box: unknown, or dark as in "
-                       "the reference system, which also fits boxes tightly and recentres",
+    edge: str = option("open", "Adaprox and fista: what is beyond the edge of a model box: "
+                       "unknown, or dark as in the reference system, which also fits boxes "
+                       "tightly and recentres",
                        choices=("open", "zero"))
     noise_stat: str = option("median", "Average of a band's noise over its pixels",
                              choices=("median", "mean"))

@@ -279,7 +279,7 @@ class _Live:
             needed[stack.rows] = support_radius(lit) + PADDING
             limits[stack.rows] = limits_of_light(lit, self.centres.select(stack.rows))
         planes = len(self.stacks[0].planes)
-        if params.edge == "zero":
+        if self.steps is not None and params.edge == "zero":
             self.stacks = stack_stamps(
                 self.centres.radii_of(limits), self.centres, self.stacks, planes, limits
             )
