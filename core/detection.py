@@ -21,11 +21,10 @@ PARENT_FLAGS: dict[str, int] = {
     "crowded": 3,
     "masked": 4,
     "sat": 5,
-    "rescued": 6,
     "negative": 7,
     "nopeak_fallback": 8,
 }
-"""Bits of ``flags`` in PARENTS, each also a boolean column."""
+"""Bits of ``flags`` in PARENTS, each also a boolean column. Bit 6 is free."""
 
 PEAK_FLAGS: dict[str, int] = {"nocentroid": 1, "fallback": 2, "masked": 4}
 """Values of ``flags`` in PEAKS: no sub-pixel position; not a maximum but the brightest pixel of a

@@ -122,12 +122,13 @@ def flag_parents(
             flagged[mine[catalogue.parents[f"flag_{name}"]]] = True
             set_parent_flag(rows, name, flagged[parents.origin])
     has = has[parents.origin]
-    if parents.cut.any():  # a piece has the bands of its cores
+    if parents.cut.any():  # a piece has the bands of its cores, if it has cores
         own = np.zeros_like(has)
         for i, part in enumerate(_own_cores(catalogues)):
             core = containing(cores, part.spans[:, 0], part.spans[:, 1])
             own[parents.core_parent[core], i] = True
-        has[parents.cut] = own[parents.cut]
+        known = parents.cut & own.any(axis=1)
+        has[known] = own[known]
     for i, band in enumerate(bands):
         rows[f"merge_footprint_{column_suffix(band)}"] = has[:, i]
     set_parent_flag(rows, "split", parents.cut)

@@ -287,6 +287,7 @@ def test_cut_keeps_an_isolated_piece_that_has_a_peak_but_no_core(detections_from
     assert sorted(cut.peaks["ix"].tolist()) == [12, 28, 62]
     assert cut.parents["npeak"].tolist() == [1, 1, 1]
     assert sorted(cut.parents["area"].tolist()) == [5, 10, 11]
+    assert cut.parents["merge_footprint_g"].all()
     assert cut.parents["flag_split"].all()
     labels = cut.footprints.labels(cut.box)
     assert labels[cut.peaks["iy"], cut.peaks["ix"]].tolist() == [1, 2, 3]
