@@ -39,13 +39,15 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
     first pixel of each stamp) and, per band, cubes IMAGE_<band>, VARIANCE_<band> and MASK_<band>
     with one stamp per object; or, with --whole, the exposures with only the chosen objects left.
     """
-    from coblend.io.deblend.models import read_models
+    from coblend.io.deblend.models import ModelFile
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     specs = [parse_band_spec(argument) for argument in expand_lists(exposures)]
     _check(params, run.output, len(specs))
     run.add_input("models", deblended)
-    models = read_models(deblended)
+    with ModelFile(deblended) as file:
+        file.require_models()
+        models = file.read()
     rows = _rows(models, params, deblended)
     for _, spec in specs:
         run.add_input("exposure", spec.path)

@@ -142,7 +142,7 @@ def blend_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
 def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     """Columns of OBJECTS, one row per input peak."""
     flux = (
-        Column("model_flux", "f4", "Flux of the unconvolved model (deblend_scarletFlux)",
+        Column("model_flux", "f4", "Flux of the model; isolated: PSF flux (deblend_scarletFlux)",
                "flux", "phot.flux"),
         Column("model_flux_err", "f4", "Error of model_flux at fixed morphologies", "flux",
                "stat.error;phot.flux"),

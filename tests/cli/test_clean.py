@@ -135,4 +135,8 @@ def test_bad_input(cli: Cli, bands) -> None:
     assert done.code == 2
     assert "no object has id 999" in done.err
     assert cli("clean", "deblended.fits", "q=r.fits", "-o", "stamps.fits").code == 65
+    cli("deblend", "merged.fits", *bands, "-o", "sdss.fits", "--algorithm", "sdss")
+    done = cli("clean", "sdss.fits", *bands, "-o", "stamps.fits")
+    assert done.code == 65
+    assert "no model" in done.err
     assert not Path("stamps.fits").exists()
