@@ -202,7 +202,6 @@ def _write(
     comparison: Comparison | None,
 ) -> Psf | None:
     """Write the coadd; return its PSF."""
-    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
     from coblend.core.coadd.psf import tabulated
     from coblend.core.psf.coadd import CoaddPsf
     from coblend.io.coadd.coadds import write_input_psfs, write_planes
@@ -219,7 +218,7 @@ def _write(
             write_psf(out, psf)
         write_input_psfs(out, table, psfs)
         if comparison is not None:
-            out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
+            out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
     return psf
 
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from coblend.cli.coadd_inputs import Field, PlacedWarp, open_warps, read_ahead, room_for
 from coblend.cli.run import Run
 from coblend.core.box import Box
+from coblend.core.catalog import Column
 from coblend.core.coadd.artifacts import (
+    ARTIFACT_COLUMNS,
     Candidates,
     EpochMask,
     bright,
@@ -62,7 +64,7 @@ class Comparison:
     ----------
     epochs : list of EpochMask
     table : structured array
-        ARTIFACTS.
+        ARTIFACTS, with its columns.
     template : PlaneStore
         The template, and how many epochs can be compared with it.
     edges : Runs
@@ -71,6 +73,7 @@ class Comparison:
 
     epochs: list[EpochMask]
     table: NDArray[Any]
+    columns: tuple[Column, ...]
     template: PlaneStore
     edges: Runs
 
@@ -127,7 +130,7 @@ def compare_warps(
     for name, origin in (("x", matched.box.x0), ("y", matched.box.y0)):
         table[f"{name}0"] += origin
         table[f"{name}1"] += origin
-    return Comparison(epochs, table, template, seen.edges)
+    return Comparison(epochs, table, ARTIFACT_COLUMNS, template, seen.edges)
 
 
 _PLANES = {"IMAGE": "f4", "MASK": "i4", "VARIANCE": "f4", "NIMAGE": "i2", "WEIGHT": "f4"}

@@ -69,21 +69,19 @@ class Moments:
         g, term = spare
         np.copyto(g, use)
         g *= sample.weight
-        self.w[...] += g
+        _add(self.w, g)
         deviation = values - self.centre if self.centre.ndim else values
-        np.multiply(deviation, g, out=term)
-        self.s1[...] += term
+        _add(self.s1, np.multiply(deviation, g, out=term))
         if self.s2.ndim:
-            term *= deviation
-            self.s2[...] += term
+            _add(self.s2, np.multiply(deviation, term, out=term))
         if self.mosaic.ndim:
-            self.mosaic[...] += np.multiply(sample.variance, g, out=term)
+            _add(self.mosaic, np.multiply(sample.variance, g, out=term))
         if self.w2.ndim or self.error.ndim:
             g *= sample.weight
         if self.w2.ndim:
-            self.w2[...] += g
+            _add(self.w2, g)
         if self.error.ndim:
-            self.error[...] += np.multiply(sample.variance, g, out=term)
+            _add(self.error, np.multiply(sample.variance, g, out=term))
 
     def mean(self) -> Plane:
         """Weighted mean; NaN without a sample."""
@@ -139,3 +137,7 @@ def accumulate(
         view = sample.view
         sums.cut(view).add(sample, strip.values[k][view], used[k][view], spare[:, *view])
     return sums
+
+
+def _add(total: Plane, term: Plane) -> None:
+    total += term

@@ -15,7 +15,7 @@ from coblend.core.box import Box
 from coblend.core.coadd.clip import IQR_TO_SIGMA
 
 _SAMPLE = 1 << 16
-_BLOCKS = 32
+_BLOCKS = 16
 _TILES = 12
 
 
@@ -68,7 +68,7 @@ def usable_variance(
 def sample_boxes(box: Box, tile: int = 1) -> list[Box]:
     """Parts spread over ``box`` that stand for all its pixels.
 
-    32 blocks of whole rows with 65536 pixels; or, where pixels are read by square tiles, up to
+    16 blocks of whole rows with 65536 pixels; or, where pixels are read by square tiles, up to
     twelve of them in different rows and columns. For a variance that changes by 5 % over the
     image the mean over the parts is that of all pixels to 0.1 %.
 
