@@ -100,73 +100,101 @@ def flatten(
     bands, psfs, psf_cells, box, unit
         As in `ModelSet`; ``rest`` are its further fields.
     """
-    blends = [(i, b) for i, p in enumerate(parents) for b in p.blends]
     objects = [
         (p, b, o) for p in parents for b, o in
         [*((b, o) for b in p.blends for o in b.objects), *((None, o) for o in p.objects)]
     ]  # fmt: skip
     components = [(i, c) for i, (_, _, o) in enumerate(objects) for c in o.components]
-
-    parent_table = empty_table(parent_columns(), len(parents))
-    spans = [FootprintSet.from_mask(np.asarray(p.mask, bool), p.y0, p.x0).spans for p in parents]
-    footprints = FootprintSet(
-        np.concatenate(spans) if spans else np.empty((0, 3), np.int32),
-        np.concatenate([[0], np.cumsum([len(s) for s in spans])]).astype(np.int64),
-    )
-    for name, values in zip(("y0", "x0", "ny", "nx"), footprints.boxes().T, strict=True):
-        parent_table[name] = values
-    parent_table["area"] = footprints.areas
-    n_blend = _fill(parent_table, "n_blend", (len(p.blends) for p in parents))
-    parent_table["blend0"] = n_blend
-    n_child = [len(p.objects) + sum(len(b.objects) for b in p.blends) for p in parents]
-    for i, parent in enumerate(parents):
-        parent_table["id"][i] = parent.id
-        parent_table["n_peak"][i] = parent_table["n_child"][i] = n_child[i]
-        _flag(parent_table, i, parent.flags)
-
-    object_table = empty_table(object_columns(bands, unit), len(objects))
-    object_table["component0"] = _fill(
-        object_table, "n_component", (len(o.components) for _, _, o in objects)
-    )
-    for i, (parent, blend, one) in enumerate(objects):
-        row = object_table[i]
-        row["id"], row["parent"], row["peak_id"] = one.id, parent.id, one.peak_id
-        row["blend"] = 0 if blend is None else blend.id
-        row["iy"], row["ix"] = row["y"], row["x"] = one.peak
-        _flag(object_table, i, one.flags)
-
-    blend_table = empty_table(blend_columns(bands, unit), len(blends))
-    first = np.concatenate([[0], np.cumsum([len(o.components) for _, _, o in objects])])
-    start = np.concatenate([[0], np.cumsum(n_child)]).astype(int)
-    place: dict[int, int] = {}
-    for i, (p, blend) in enumerate(blends):
-        object0 = place.get(p, int(start[p]))
-        place[p] = stop = object0 + len(blend.objects)
-        row = blend_table[i]
-        row["id"], row["parent"], row["psf_cell"] = blend.id, p, blend.psf_cell
-        row["y0"], row["x0"], row["ny"], row["nx"] = blend.box.y0, blend.box.x0, *blend.box.shape
-        row["object0"], row["n_object"] = object0, len(blend.objects)
-        row["component0"], row["n_component"] = first[object0], first[stop] - first[object0]
-        for name, value in blend.values.items():
-            row[name] = value
-
-    component_table = empty_table(component_columns(bands, unit), len(components))
-    for i, (owner, c) in enumerate(components):
-        row = component_table[i]
-        row["object"], row["kind"], row["y0"], row["x0"] = owner, c.kind, c.y0, c.x0
-        row["ny"], row["nx"] = c.morph.shape[-2:]
-        row["peak_y"], row["peak_x"] = c.peak
-        for b, band in enumerate(bands):
-            row[f"spectrum_{column_suffix(band)}"] = c.spectrum[b]
+    footprints = _footprints(parents)
     values = [np.asarray(c.morph, np.float32).ravel() for _, c in components]
     offsets = np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64)
     models = ModelSet(
-        bands, parent_table, blend_table, object_table, component_table, footprints,
+        bands, _parent_rows(parents, footprints), _blend_rows(parents, bands, unit),
+        _object_rows(objects, bands, unit), _component_rows(components, bands, unit), footprints,
         np.concatenate(values) if values else np.zeros(0, np.float32), offsets,
         np.asarray(psfs, np.float32), np.asarray(psf_cells, np.float64), box, unit=unit, **rest,
     )  # fmt: skip
     _sum_models(models)
     return models
+
+
+def _footprints(parents: Sequence[NestedParent]) -> FootprintSet:
+    spans = [FootprintSet.from_mask(np.asarray(p.mask, bool), p.y0, p.x0).spans for p in parents]
+    return FootprintSet(
+        np.concatenate(spans) if spans else np.empty((0, 3), np.int32),
+        np.concatenate([[0], np.cumsum([len(s) for s in spans])]).astype(np.int64),
+    )
+
+
+def _parent_rows(parents: Sequence[NestedParent], footprints: FootprintSet) -> NDArray[Any]:
+    table = empty_table(parent_columns(), len(parents))
+    for name, values in zip(("y0", "x0", "ny", "nx"), footprints.boxes().T, strict=True):
+        table[name] = values
+    table["area"] = footprints.areas
+    table["blend0"] = _fill(table, "n_blend", (len(p.blends) for p in parents))
+    for i, parent in enumerate(parents):
+        table["id"][i] = parent.id
+        table["n_peak"][i] = table["n_child"][i] = _n_object(parent)
+        _flag(table, i, parent.flags)
+    return table
+
+
+def _blend_rows(parents: Sequence[NestedParent], bands: Sequence[str], unit: str) -> NDArray[Any]:
+    table = empty_table(blend_columns(bands, unit), sum(len(p.blends) for p in parents))
+    row = object0 = component0 = 0
+    for i, parent in enumerate(parents):
+        first = object0
+        for blend in parent.blends:
+            one = table[row]
+            one["id"], one["parent"], one["psf_cell"] = blend.id, i, blend.psf_cell
+            one["y0"], one["x0"] = blend.box.y0, blend.box.x0
+            one["ny"], one["nx"] = blend.box.shape
+            one["object0"], one["n_object"] = object0, len(blend.objects)
+            one["component0"] = component0
+            one["n_component"] = sum(len(o.components) for o in blend.objects)
+            for name, value in blend.values.items():
+                one[name] = value
+            row += 1
+            object0 += len(blend.objects)
+            component0 += int(one["n_component"])
+        object0 = first + _n_object(parent)
+        component0 += sum(len(o.components) for o in parent.objects)
+    return table
+
+
+def _object_rows(
+    objects: Sequence[tuple[NestedParent, NestedBlend | None, NestedObject]],
+    bands: Sequence[str],
+    unit: str,
+) -> NDArray[Any]:
+    table = empty_table(object_columns(bands, unit), len(objects))
+    counts = (len(o.components) for _, _, o in objects)
+    table["component0"] = _fill(table, "n_component", counts)
+    for i, (parent, blend, one) in enumerate(objects):
+        row = table[i]
+        row["id"], row["parent"], row["peak_id"] = one.id, parent.id, one.peak_id
+        row["blend"] = 0 if blend is None else blend.id
+        row["iy"], row["ix"] = row["y"], row["x"] = one.peak
+        _flag(table, i, one.flags)
+    return table
+
+
+def _component_rows(
+    components: Sequence[tuple[int, NestedComponent]], bands: Sequence[str], unit: str
+) -> NDArray[Any]:
+    table = empty_table(component_columns(bands, unit), len(components))
+    for i, (owner, c) in enumerate(components):
+        row = table[i]
+        row["object"], row["kind"], row["y0"], row["x0"] = owner, c.kind, c.y0, c.x0
+        row["ny"], row["nx"] = c.morph.shape[-2:]
+        row["peak_y"], row["peak_x"] = c.peak
+        for b, band in enumerate(bands):
+            row[f"spectrum_{column_suffix(band)}"] = c.spectrum[b]
+    return table
+
+
+def _n_object(parent: NestedParent) -> int:
+    return len(parent.objects) + sum(len(blend.objects) for blend in parent.blends)
 
 
 def _sum_models(models: ModelSet) -> None:
