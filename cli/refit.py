@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from coblend.core.exposure import Cube
     from coblend.core.model import ModelSet
     from coblend.io.deblend.models import ModelFile
+
+log = logging.getLogger("coblend")
 
 
 @command(
@@ -174,10 +177,28 @@ def _read_cube(
             models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path
         )  # fmt: skip
         found[exposure.band] = with_psf(exposure, given)
+        _warn_of_other_image(models.path, spec.path)
     missing = [band for band in models.bands if band not in found]
     if missing:
         raise FormatError(f"no exposure of band {missing[0]} is given", models.path)
     return Cube.from_exposures([found[band] for band in models.bands])
+
+
+def _warn_of_other_image(models: str, exposure: str) -> None:
+    """Say when an exposure is not what the models were made from, by the hashes of both."""
+    from coblend.io.fits.provenance import content_hash
+    from coblend.io.fits.reader import open_fits
+
+    with open_fits(models) as file:
+        if not file.has("PROVENANCE"):
+            return
+        inputs = file.table("PROVENANCE")
+    known = {str(row["hash"]).strip() for row in inputs if str(row["role"]).strip() == "exposure"}
+    if known and content_hash(exposure)[0] not in known:
+        log.warning(
+            "%s: not what %s was made from; its models start the fit all the same",
+            exposure, models,
+        )  # fmt: skip
 
 
 def _edit(

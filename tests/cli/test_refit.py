@@ -58,6 +58,7 @@ def test_added_source_improves_the_likelihood(cli: Cli, bands: list[str]) -> Non
     done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--add-peaks", SECOND,
                "--json")  # fmt: skip
     assert done.code == 0, done.err
+    assert "made from" not in done.err
     (row,) = json.loads(done.out)["table"]
     assert row["log_likelihood"] > row["log_likelihood_before"] + 1000
     old, new = read_models("deblended.fits"), read_models("new.fits")
@@ -178,6 +179,7 @@ def test_failed_refit_is_reported(cli: Cli, bands: list[str], fields, in_folder:
     blend = str(read_models("deblended.fits").blends["id"][0])
     done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--blend", blend)
     assert done.code == 3, done.err
+    assert "not what deblended.fits was made from" in done.err
     old, new = read_models("deblended.fits"), read_models("new.fits")
     assert new.parents["error"].tolist() == ["NoData", "", "", ""]
     assert new.objects["id"].tolist() == old.objects["id"].tolist()
