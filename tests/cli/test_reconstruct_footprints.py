@@ -115,7 +115,7 @@ def test_a_rerun_gives_the_same_file(folder: Path, cli: Cli) -> None:
     assert cli(*call).code == 0
     first = Path("a.fits").read_bytes()
     assert cli(*call).code == 73
-    assert cli(*call, "--overwrite", "-j2").code == 0
+    assert cli(*call, "--overwrite", "-j4").code == 0
     assert Path("a.fits").read_bytes() == first
 
 

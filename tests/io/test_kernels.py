@@ -75,5 +75,5 @@ def test_other_pixels_and_other_files(path):
         read_kernel(file, Box(0, 0, 200, 400))
     with create(path, "det/1", overwrite=True):
         pass
-    with open_fits(path) as file, pytest.raises(SchemaError, match="expected a kernel file"):
+    with open_fits(path) as file, pytest.raises(SchemaError, match="expected schema kernel"):
         read_kernel(file, BOX)
