@@ -155,6 +155,10 @@ def check_detections(detections: Detections, path: str) -> None:
     _refuse(parents["npeak"] == 0, "have no peak", path, "PARENTS")
     for name, table in (("PARENTS", parents), ("PEAKS", peaks)):
         _refuse(_repeated(table["id"]), "repeat an identifier", path, name)
+    key = spans[:, 0] * box.nx + spans[:, 1]
+    unsorted = np.zeros(len(key), bool)
+    unsorted[1:] = (np.diff(footprints.owner) == 0) & (np.diff(key) <= 0)
+    _refuse(unsorted, "are not sorted by y, x in their parent", path, "SPANS")
     order = raster_order(footprints.spans)
     owner = footprints.owner[order]
     sorted_spans = footprints.spans[order]

@@ -76,10 +76,10 @@ def photutils(image, folder, kind):
     finder = segmentation.SourceFinder(n_pixels=5, deblend=False, progress_bar=False)
     segments = finder(image, 4.0)
     table = segmentation.SourceCatalog(image, segments).to_table()
-    table.meta.clear()  # versions of everything, which FITS cannot hold, nor empty columns
-    table["label", "x_centroid", "y_centroid", "segment_flux", "kron_flux"].write(
-        folder / f"out.{kind}"
-    )
+    if kind == "fits":  # FITS can hold neither the empty columns nor the versions of everything
+        table.meta.clear()
+        table = table["label", "x_centroid", "y_centroid", "segment_flux", "kron_flux"]
+    table.write(folder / f"out.{kind}")
     fitsio.write(str(folder / "seg.fits"), np.asarray(segments.data, np.int32))
     return folder / f"out.{kind}", folder / "seg.fits"
 

@@ -230,7 +230,10 @@ def broken(found, name):
     elif name == "reversed":
         spans[3, [1, 2]] = spans[3, 2] + 1, spans[3, 1] - 1
     elif name == "overlap":
-        spans[1] = spans[0]
+        first, second = found.footprints.offsets[:2]
+        spans[second] = spans[first]
+    elif name == "unsorted":
+        spans[[1, 2]] = spans[[2, 1]]
     elif name == "area":
         parents["area"][2] += 1
     elif name == "no peak":
@@ -262,6 +265,7 @@ def broken(found, name):
         ("outside", r"SPANS\]: 1 rows lie outside the image or are reversed \(0-based: 3\)"),
         ("reversed", "lie outside the image or are reversed"),
         ("overlap", "overlap another span"),
+        ("unsorted", r"SPANS\]: 1 rows are not sorted by y, x in their parent \(0-based: 2\)"),
         ("area", r"PARENTS\]: 1 rows differ from SPANS in area \(0-based: 2\)"),
         ("no peak", r"1 rows have no peak \(0-based: 1\)"),
         ("peak outside", r"PEAKS\]: 1 rows lie outside the footprint .*: 4\)"),
