@@ -39,11 +39,13 @@ from coblend.core.coadd.differences import (
 from coblend.core.coadd.plan import plan_slabs
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
-from coblend.core.coadd.sparse import Indices, Runs, components
+from coblend.core.coadd.sparse import Indices, Runs
 from coblend.core.coadd.stack import Stacked, stack
 from coblend.core.coadd.streaks import MIN_AREA, band, extent, line_of
 from coblend.core.coadd.weights import sample_boxes
+from coblend.core.detect.components import label_spans
 from coblend.core.errors import FormatError, ParameterError
+from coblend.core.footprint import mask_to_spans
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized
@@ -111,8 +113,8 @@ def compare_warps(
     pixels = [epoch.pixels for epoch in found]
     everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
     n_image = _values_at(template, "NIMAGE", everywhere)
-    bright_regions = _bright_regions(template, sigma, params)
-    region = _region_of(bright_regions, everywhere)
+    regions = _Regions.of(template, sigma, params)
+    region = regions.at(everywhere)
     epochs, tables = [], []
     for i, (candidates, looks) in enumerate(zip(found, seen.looks, strict=True)):
         own = np.searchsorted(everywhere, candidates.pixels)
@@ -121,7 +123,7 @@ def compare_warps(
         )
         if params.streaks:
             trails = _trails(matched, i, candidates, rows, seen, template, sigma)
-            trails = trails[_region_of(bright_regions, trails) == 0]
+            trails = trails[regions.at(trails) == 0]
             clipped = np.union1d(clipped, trails)
         rows["input"] = i
         epochs.append(EpochMask(shape[1], clipped, Runs.joined([look.seen for look in looks])))
@@ -236,10 +238,10 @@ def _look_at_all(field: Field, params: CoaddParams, run: Run, template: PlaneSto
             )  # fmt: skip
             n_image, edge = np.zeros(box.shape, np.uint16), np.zeros(box.shape, bool)
             for part in parts:
-                seen = _look(part, noise[part.index], done, field, params)
+                seen, usable, near_edge = _look(part, noise[part.index], done, field, params)
                 cut = part.box.slices(box)
-                n_image[cut] += seen.usable
-                edge[cut] |= seen.edge
+                n_image[cut] += usable
+                edge[cut] |= near_edge
                 looks[part.index].append(seen)
             first = (box.y0 - field.box.y0) * field.box.nx
             edges.append(Runs.of(edge, first))
@@ -252,7 +254,9 @@ def _look_at_all(field: Field, params: CoaddParams, run: Run, template: PlaneSto
     return _Seen(looks, Runs.joined(edges), noise, table["weight"])
 
 
-def _look(part: WarpPart, noise: float, done: Stacked, field: Field, params: CoaddParams) -> Look:
+def _look(
+    part: WarpPart, noise: float, done: Stacked, field: Field, params: CoaddParams
+) -> tuple[Look, NDArray[np.bool_], NDArray[np.bool_]]:
     cut = part.box.slices(done.box)
     own = Template(done.image[cut], done.variance[cut], done.weight[cut])
     plane, bit = divmod(part.index, 31)
@@ -290,29 +294,36 @@ def _values_at(store: PlaneStore, name: str, pixels: Indices) -> NDArray[Any]:
     return out
 
 
-def _bright_regions(
-    template: PlaneStore, sigma: float, params: CoaddParams
-) -> tuple[Indices, Indices]:
-    """Find the pixels of the surroundings of bright sources, and the number of their region."""
-    height, width = template.shape
-    margin, found = reach(sigma), []
-    for first in range(0, height, _BLOCK):
-        last = min(first + _BLOCK, height)
-        low, high = max(first - margin, 0), min(last + margin, height)
-        image, variance = (template.read(name, low, high) for name in ("IMAGE", "VARIANCE"))
-        inside = bright(image, variance, sigma, params)[first - low : last - low]
-        found.append(np.flatnonzero(inside) + first * width)
-    members = np.concatenate(found)
-    return members, components(members, width)[0]
+@dataclass(frozen=True)
+class _Regions:
+    """Surroundings of bright sources: spans of flat indices, and the number of their region."""
 
+    first: Indices
+    last: Indices
+    labels: Indices
 
-def _region_of(regions: tuple[Indices, Indices], pixels: Indices) -> Indices:
-    """Find the number of the bright region at each pixel, 0: none."""
-    members, labels = regions
-    if not members.size:
-        return np.zeros(pixels.size, np.int64)
-    place = np.minimum(np.searchsorted(members, pixels), members.size - 1)
-    return np.where(members[place] == pixels, labels[place] + 1, 0)
+    @classmethod
+    def of(cls, template: PlaneStore, sigma: float, params: CoaddParams) -> _Regions:
+        """Find them, some rows of the template at a time."""
+        height, width = template.shape
+        margin, found = reach(sigma), []
+        for first in range(0, height, _BLOCK):
+            last = min(first + _BLOCK, height)
+            low, high = max(first - margin, 0), min(last + margin, height)
+            image, variance = (template.read(name, low, high) for name in ("IMAGE", "VARIANCE"))
+            inside = bright(image, variance, sigma, params)[first - low : last - low]
+            found.append(mask_to_spans(inside) + np.array([first, 0, 0], np.int32))
+        spans = np.concatenate(found)
+        y, left, right = spans.T.astype(np.int64)
+        return cls(y * width + left, y * width + right, label_spans(spans)[0])
+
+    def at(self, pixels: Indices) -> Indices:
+        """Find the number of the region at each pixel, 0: none."""
+        if not self.first.size:
+            return np.zeros(pixels.size, np.int64)
+        place = np.maximum(np.searchsorted(self.first, pixels, side="right") - 1, 0)
+        inside = (self.first[place] <= pixels) & (pixels <= self.last[place])
+        return np.where(inside, self.labels[place] + 1, 0)
 
 
 def _trails(

@@ -43,17 +43,12 @@ class Look:
         Pixels above the threshold, ascending.
     seen, flagged : Runs
         Where the epoch has data, and is known to be faulty.
-    edge, usable : array, shape (ny, nx), bool
-        Where the epoch is near the end of a sensor, and where the difference counts, in the box
-        of the part.
     """
 
     positive: Indices
     negative: Indices
     seen: Runs
     flagged: Runs
-    edge: NDArray[np.bool_]
-    usable: NDArray[np.bool_]
 
 
 def look(
@@ -63,7 +58,7 @@ def look(
     frame: Box,
     planes: MaskPlanes,
     params: CoaddParams,
-) -> Look:
+) -> tuple[Look, NDArray[np.bool_], NDArray[np.bool_]]:
     """Compare a part of an epoch with the template there.
 
     Parameters
@@ -77,6 +72,12 @@ def look(
     frame : Box
     planes : MaskPlanes
     params : CoaddParams
+
+    Returns
+    -------
+    look : Look
+    usable, edge : array, shape (ny, nx), bool
+        Where the difference counts, and where the epoch is near the end of a sensor.
     """
     image, variance = scaled(part, planes)
     significance = difference(image, variance, template, part.weight, in_template)
@@ -97,14 +98,13 @@ def look(
         return np.asarray((mask & np.int32(planes.value(names))) != 0)
 
     with np.errstate(invalid="ignore"):
-        return Look(
+        found = Look(
             positive=flat(significance >= params.artifact_threshold),
             negative=flat(significance <= -params.artifact_threshold),
             seen=runs(~np.isnan(image)),
             flagged=runs(has("NO_DATA", "BAD", "SUSPECT")),
-            edge=has("EDGE"),
-            usable=np.isfinite(significance) & ~has("NO_DATA", "BAD", "SAT"),
         )
+    return found, np.isfinite(significance) & ~has("NO_DATA", "BAD", "SAT"), has("EDGE")
 
 
 def scaled(part: WarpPart, planes: MaskPlanes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -98,15 +98,17 @@ def test_what_a_part_of_an_epoch_shows(make_warp):
     mask[1, 1], mask[1, 3] = 1 << PLANES["BAD"], 1 << PLANES["EDGE"]
     part = make_warp(0, image, mask=mask, shape=(3, 6), origin=box)
     nothing, ones = np.zeros((3, 6), np.float32), np.ones((3, 6), np.float32)
-    seen = look(part, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS)
+    seen, usable, edge = look(
+        part, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS
+    )
     assert list(seen.positive) == [3 * 12 + 7]
     assert list(seen.negative) == [4 * 12 + 10]
     expected = np.zeros(frame.shape, bool)
     expected[2:5, 5:11] = np.isfinite(image)
     np.testing.assert_array_equal(seen.seen.plane(0, frame.shape), expected)
     assert list(np.flatnonzero(seen.flagged.plane(0, frame.shape))) == [3 * 12 + 6]
-    assert seen.edge.sum() == 1
-    assert seen.usable.sum() == 18 - 2
+    assert edge.sum() == 1
+    assert usable.sum() == 18 - 2
 
 
 def test_noise_factor_finds_the_noise(rng):
@@ -219,9 +221,9 @@ def reject(make_warp, simulation):
     for i, warp in enumerate(warps):
         inside = (done.input_map[0] >> i & 1).astype(bool)
         noise = noise_factor([(warp.image, warp.variance)])
-        seen = look(replace(warp, variance=warp.variance * np.float32(noise)), template, inside,
-                    box, STANDARD, PARAMS)  # fmt: skip
-        assert seen.usable.all()
+        louder = replace(warp, variance=warp.variance * np.float32(noise))
+        seen, usable, _ = look(louder, template, inside, box, STANDARD, PARAMS)
+        assert usable.all()
         found.append(find_candidates(seen.positive, seen.negative, seen.flagged, shape, SIGMA))
         n_different[found[-1].pixels] += 1
     regions, _ = label(bright(done.image, done.variance, SIGMA, PARAMS), np.ones((3, 3)))
