@@ -80,9 +80,10 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         table = field.table() if once else field.weigh(params)
         marks = _marks(run, params, field, comparison)
         combine = by_inputs if once else by_slabs
-        typical = fill(store, combine(field, plan, table, params, run), table, marks)
+        typical = fill(store, combine(field, plan, table, params, run), marks)
         _warn_of_loss(field, _clip_loss(table))
-        edits = _interpolation(field, typical) if interpolate else {}
+        gaps = interpolate and typical is not None
+        edits = _interpolation(field, typical or 0.0) if gaps else {}
         psf = _write(run, params, field, table, store, edits, comparison)
         if comparison is not None:
             _write_on_request(run, params, field, comparison)

@@ -61,11 +61,9 @@ def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tup
     return replace(plan, n_bytes=needed), True
 
 
-def fill(
-    store: PlaneStore, parts: Iterable[Stacked], table: NDArray[Any], marks: Sequence[Mark]
-) -> float:
-    """Store slab after slab; fills the counts of the table; returns a typical value."""
-    sampled = []
+def fill(store: PlaneStore, parts: Iterable[Stacked], marks: Sequence[Mark]) -> float | None:
+    """Store slab after slab; returns a typical value, None where no pixel lacks data."""
+    sampled, complete = [], True
     every, row = -(-store.shape[0] * store.shape[1] // _SAMPLE), 0
     for done in parts:
         for bits, where in marks:
@@ -75,9 +73,12 @@ def fill(
             WEIGHT=done.weight,
             **dict(zip(input_map_names(len(done.input_map)), done.input_map, strict=True)),
         )  # fmt: skip
+        complete &= bool(done.n_image.all())
         rows = done.image[-row % every :: every]
         sampled.append(rows[np.isfinite(rows)])
         row += done.box.ny
+    if complete:
+        return None
     values = np.concatenate(sampled)
     return float(np.median(values)) if values.size else 0.0
 
