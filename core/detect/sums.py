@@ -50,8 +50,8 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
         if not good.all():
             masked[here] = ~_over(np.logical_and, good, bounds)
             image = np.where(good, image, 0)
-        flux[here] = _over(np.add, image, bounds, np.float64)
-        if sat:
+        flux[here] = _over(np.add, image, bounds)  # float32 does for a run: summed in pairs
+        if np.bitwise_or.reduce(mask[rows], axis=None) & sat:
             saturated[here] = (_over(np.bitwise_or, mask[rows], bounds) & sat) != 0
     owner, n = footprints.owner[order], len(footprints)
     return FootprintSums(
@@ -61,9 +61,7 @@ def sum_footprints(pixels: Pixels, footprints: FootprintSet) -> FootprintSums:
     )
 
 
-def _over(
-    function: np.ufunc, plane: NDArray[Any], bounds: NDArray[np.int64], kind: Any = None
-) -> NDArray[Any]:
+def _over(function: np.ufunc, plane: NDArray[Any], bounds: NDArray[np.int64]) -> NDArray[Any]:
     """Reduce the flattened plane over index ranges, given as start, stop, start, stop, ..."""
     inside = bounds[: len(bounds) - (bounds[-1] == plane.size)]
-    return np.asarray(function.reduceat(plane.ravel(), inside, dtype=kind)[::2])
+    return np.asarray(function.reduceat(plane.ravel(), inside)[::2])
