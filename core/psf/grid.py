@@ -45,7 +45,7 @@ class GridPsf:
     def __post_init__(self) -> None:
         normalized(self.stamps, gaps=True)
         stamps = np.array(self.stamps, np.float64)
-        known = np.isfinite(stamps).all((-2, -1))
+        known = np.asarray(np.isfinite(stamps).all((-2, -1)))
         stamps[~known] = np.nan
         field = LatticeField(_bridged(stamps, known), self.y, self.x, self.interpolation)
         for name, value in (("stamps", stamps), ("y", field.y), ("x", field.x)):
@@ -67,7 +67,7 @@ class GridPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        known = np.isfinite(self.stamps).all((-2, -1))
+        known = np.asarray(np.isfinite(self.stamps).all((-2, -1)))
         field = LatticeField(_bridged(self.stamps, known), self.y, self.x, self.interpolation)
         stamps = normalized(field.at_many(y, x))
         row, column = (

@@ -86,6 +86,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Write the file again, uncompressed, after ``change`` of its HDUs by name."""
     with fits.open(path) as hdus:
         primary = hdus[0].header.copy()
+        for key in ("CHECKSUM", "DATASUM"):  # of the old header
+            primary.remove(key, ignore_missing=True)
         kept: dict[str, Any] = {}
         for hdu in hdus[1:]:
             header = hdu.header.copy()
@@ -345,7 +347,8 @@ def test_unknown_option(command: str, folder: Path, cli: Callable[..., Any]) -> 
     for extra in (["--no-such-option"], ["--set", "no_such_option=1"]):
         outcome = cli(*arguments, *extra)
         assert outcome.code == 2
-        assert "no-such-option" in outcome.err or "no_such_option" in outcome.err
+        named = ("no-such-option", "no_such_option", "No such option '--set'")
+        assert any(text in outcome.err for text in named)
         assert "Traceback" not in outcome.err
         assert len(outcome.err.strip().splitlines()) <= 6
     assert state(folder) == before

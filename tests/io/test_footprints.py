@@ -128,5 +128,5 @@ def test_unknown_object_and_file(heavy: HeavyFootprints, tmp_path: Path) -> None
     other = str(tmp_path / "other.fits")
     with create(other, "exposure/1") as out:
         out.image("IMAGE", np.zeros((3, 3), np.float32))
-    with pytest.raises(SchemaError, match="expected .*heavy"):
+    with pytest.raises(SchemaError, match="expected schema heavy"):
         read_heavy(other)
