@@ -215,7 +215,7 @@ def _reserved(run: Run) -> Iterator[None]:
         yield
         return
     from coblend.io.fits.lock import exclusive
-    from coblend.io.fits.writer import check_output
+    from coblend.io.fits.output import check_output
 
     check_output(run.output, overwrite=run.overwrite or run.dry_run)
     with exclusive(run.output) if not run.dry_run else nullcontext():

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from coblend.core.errors import OutputError
@@ -59,6 +59,7 @@ def setup_logging(verbosity: int, log_file: str | None) -> None:
     stream.setFormatter(_Formatter(timed=verbosity >= 1))
     log.addHandler(stream)
     if log_file:
+        _refuse_fits(log_file)
         try:
             file = logging.FileHandler(log_file, encoding="utf-8")
         except OSError as error:
@@ -68,6 +69,13 @@ def setup_logging(verbosity: int, log_file: str | None) -> None:
         log.addHandler(file)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+
+
+def _refuse_fits(path: str) -> None:
+    """Refuse to append to what is no log: an image named by mistake."""
+    with suppress(OSError), open(path, "rb") as stream:
+        if stream.read(9) == b"SIMPLE  =":
+            raise OutputError("is a FITS file, expected a log file", path)
 
 
 def on_terminal() -> bool:

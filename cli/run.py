@@ -129,7 +129,7 @@ class Run:
         OutputExistsError, OutputError
             It exists, is an input, or its folder cannot be written to.
         """
-        from coblend.io.fits.writer import check_output
+        from coblend.io.fits.output import check_output
 
         check_output(path, overwrite=self.overwrite or self.dry_run)
         for _, name in self._inputs:
@@ -164,7 +164,7 @@ class Run:
     @contextmanager
     def create_other(self) -> Iterator[str]:
         """Create an output that is not FITS: yields the temporary path to write to."""
-        from coblend.io.fits.writer import replacing
+        from coblend.io.fits.output import replacing
 
         with replacing(self.output, overwrite=self.overwrite) as temporary:
             yield temporary

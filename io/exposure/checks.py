@@ -13,8 +13,8 @@ from coblend.core.exposure import Exposure
 from coblend.io.sky.wcs import grid_offset
 
 _WCS_TOLERANCE = 0.01  # pixel
-_FLOAT32_VARIANCE = (1e-30, 1e30)
-"""Variances with which 32-bit sums of squares and inverses neither vanish nor overflow."""
+_FLOAT32_VARIANCE = (1e-36, 1e36)
+"""Variances whose inverses and sums over some hundred exposures are 32-bit floats."""
 _N_LOOKED_AT = 4096
 
 

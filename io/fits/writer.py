@@ -6,14 +6,6 @@ and then renamed. Compression is lossless unless a caller asks otherwise.
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
-import re
-import secrets
-import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,26 +17,19 @@ from numpy.typing import DTypeLike, NDArray
 from coblend.core.catalog import Column
 from coblend.core.errors import (
     CoblendError,
-    DiskError,
     OutputError,
-    OutputExistsError,
     ParameterError,
 )
 from coblend.core.exposure import HeaderValue
 from coblend.io.fits.checksum import PLACEHOLDERS, seal
+from coblend.io.fits.output import disk_error, replacing
 from coblend.io.fits.provenance import Provenance, creation_date
 from coblend.io.fits.structure import scan
 
-log = logging.getLogger("coblend")
-
-_TEMPORARY = re.compile(r"\.coblend-\d+-[0-9a-f]{8}\.fits(\.gz)?")
-_STALE = 86400.0  # seconds
 _TILE = 256
 _PLIO_LIMIT = 1 << 24
 _INTEGER_CODECS = ("RICE_1", "PLIO_1")
 _CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
-_FULL = 1 << 16  # byte
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FitsWriter:
@@ -215,7 +200,7 @@ class FitsWriter:
         except CoblendError:
             raise
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise _disk_error(error, self.path, name) from error
+            raise disk_error(error, self.path, name) from error
 
 
 @contextmanager
@@ -271,84 +256,6 @@ def create(
         scan(temporary)
 
 
-@contextmanager
-def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
-    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
-
-    The temporary path holds no character that CFITSIO interprets. On any exception, also
-    signals that raise, it is removed.
-
-    Raises
-    ------
-    OutputExistsError, OutputError
-        Before the block is entered.
-    """
-    check_output(path, overwrite=overwrite)
-    folder = os.path.dirname(os.path.abspath(path))
-    _remove_stale(folder)
-    suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
-    hidden = f".coblend-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
-    temporary = os.path.join(folder, hidden)
-    alias = tempfile.mkdtemp(prefix="coblend-")
-    try:
-        link = os.path.join(alias, "out")
-        os.symlink(folder, link)
-        yield os.path.join(link, hidden)
-        try:
-            with open(temporary, "r+b") as stream:
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-            _sync_folder(folder)
-        except OSError as error:
-            raise _disk_error(error, path, "") from error
-    except OSError as error:
-        if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
-            raise _disk_error(error, path, "") from error
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        shutil.rmtree(alias, ignore_errors=True)
-
-
-def _remove_stale(folder: str) -> None:
-    """Remove what a killed process left in a folder more than a day ago."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        with suppress(OSError):
-            if _TEMPORARY.fullmatch(name) and time.time() - os.path.getmtime(path) > _STALE:
-                os.unlink(path)
-                log.warning("%s: removed, left by a killed process", path)
-
-
-def check_output(path: str, *, overwrite: bool = False) -> None:
-    """Check that ``path`` can be created, making its folder.
-
-    Raises
-    ------
-    OutputExistsError, OutputError
-    ParameterError
-        The name is empty, or ``-``.
-    """
-    if path in ("", "-"):
-        raise ParameterError(
-            f"output {path!r} is no file name", hint="output goes to files, never to a pipe"
-        )
-    if os.path.isdir(path) or path.endswith(os.sep):
-        raise OutputError("is a folder, expected a file name", path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OutputError("is a device or a pipe, expected a file name", path)
-    if os.path.lexists(path) and not overwrite:
-        raise OutputExistsError("exists", path, hint="pass --overwrite to replace it")
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"its folder cannot be made: {error.strerror}", path) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError("its folder cannot be written to: permission denied", path)
-
-
 def _codec(data: NDArray[Any]) -> str:
     if data.size == 0 or data.ndim > 3:  # CFITSIO fails to write compressed 4-D images
         return "none"
@@ -370,21 +277,3 @@ def _ascii(rows: NDArray[Any]) -> NDArray[Any]:
 
 def _plain(value: HeaderValue) -> HeaderValue:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems refuse to sync a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _disk_error(error: Exception, path: str, name: str) -> DiskError:
-    full = getattr(error, "errno", None) in _NO_SPACE or "space left" in str(error)
-    with suppress(OSError):  # CFITSIO says anything but that when the disk is full
-        full = full or shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < _FULL
-    reason = "disk full" if full else str(error).strip().splitlines()[-1:] or ["unknown"]
-    text = reason if isinstance(reason, str) else reason[0]
-    return DiskError(f"writing failed: {text}; nothing was left behind", path, name or None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from coblend.core.detection import Detections
-from coblend.io.fits.writer import replacing
+from coblend.io.fits.output import replacing
 
 
 def write_regions(path: str, detections: Detections, *, overwrite: bool = False) -> None:

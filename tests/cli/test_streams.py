@@ -108,6 +108,12 @@ def test_an_input_that_is_a_pipe(folder: Path) -> None:
     assert "is a pipe or a device" in done.stderr
 
 
+def test_a_log_file_that_is_an_image(folder: Path) -> None:
+    before = Path("r.fits").read_bytes()
+    assert bash("coblend info r.fits --log-file r.fits").returncode == 73
+    assert Path("r.fits").read_bytes() == before
+
+
 def test_a_log_file_that_cannot_be_written(folder: Path) -> None:
     done = bash("coblend info r.fits --log-file nowhere/log")
     assert (done.returncode, done.stdout) == (73, "")

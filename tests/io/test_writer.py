@@ -18,6 +18,7 @@ from astropy.table import Table
 
 from coblend.core.catalog import Column
 from coblend.core.errors import DiskError, OutputError, OutputExistsError, ParameterError
+from coblend.io.fits.output import replacing
 from coblend.io.fits.provenance import InputFile, Provenance
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.structure import scan
@@ -261,13 +262,18 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, number: int) -> Non
 
 
 def test_old_leftovers_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
-    old, young = (tmp_path / f".coblend-1-0000000{i}.fits" for i in (1, 2))
-    for leftover in (old, young):
-        leftover.write_text("x")
-    os.utime(old, (0, 0))
-    write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
-    assert not old.exists()
-    assert young.exists()
+    """Old, or of a process of this machine that is no more."""
+    elsewhere = [tmp_path / f".coblend-1-{i:016d}.fits" for i in (1, 2)]
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with replacing(str(tmp_path / "b.fits")) as temporary:
+        running = tmp_path / Path(temporary).name
+        killed = tmp_path / running.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+        for leftover in (*elsewhere, running, killed):
+            leftover.write_text("x")
+        os.utime(elsewhere[0], (0, 0))
+        write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
+        assert [p.exists() for p in (*elsewhere, running, killed)] == [False, True, True, False]
 
 
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:

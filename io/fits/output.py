@@ -1,0 +1,153 @@
+"""Outputs that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from coblend.core.errors import (
+    CoblendError,
+    DiskError,
+    OutputError,
+    OutputExistsError,
+    ParameterError,
+)
+
+log = logging.getLogger("coblend")
+
+_TEMPORARY = re.compile(r"\.coblend-(?P<pid>\d+)-(?P<where>[0-9a-f]{8})[0-9a-f]{8}\.fits(\.gz)?")
+_STALE = 86400.0  # seconds
+_FULL = 1 << 16  # byte
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
+
+    The temporary path holds no character that CFITSIO interprets. On any exception, also
+    signals that raise, it is removed.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        Before the block is entered.
+    """
+    check_output(path, overwrite=overwrite)
+    folder = os.path.dirname(os.path.abspath(path))
+    _remove_stale(folder)
+    suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
+    hidden = f".coblend-{os.getpid()}-{_where()}{secrets.token_hex(4)}{suffix}"
+    temporary = os.path.join(folder, hidden)
+    alias = tempfile.mkdtemp(prefix="coblend-")
+    try:
+        link = os.path.join(alias, "out")
+        os.symlink(folder, link)
+        yield os.path.join(link, hidden)
+        try:
+            with open(temporary, "r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            _sync_folder(folder)
+        except OSError as error:
+            raise disk_error(error, path, "") from error
+    except OSError as error:
+        if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
+            raise disk_error(error, path, "") from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        shutil.rmtree(alias, ignore_errors=True)
+
+
+def _where() -> str:
+    """Say in 8 digits where the process numbers of this process count: host and name space."""
+    with suppress(OSError):
+        return _digits(f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}")
+    return _digits(socket.gethostname())
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _remove_stale(folder: str) -> None:
+    """Remove what a killed process left in a folder: one of here, or more than a day ago."""
+    for name in os.listdir(folder):
+        match = _TEMPORARY.fullmatch(name)
+        if match is None:
+            continue
+        path = os.path.join(folder, name)
+        with suppress(OSError):
+            gone = match["where"] == _where() and not _is_running(int(match["pid"]))
+            if gone or time.time() - os.path.getmtime(path) > _STALE:
+                os.unlink(path)
+                log.info("%s: removed, left by a killed process", path)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def check_output(path: str, *, overwrite: bool = False) -> None:
+    """Check that ``path`` can be created, making its folder.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+    ParameterError
+        The name is empty, or ``-``.
+    """
+    if path in ("", "-"):
+        raise ParameterError(
+            f"output {path!r} is no file name", hint="output goes to files, never to a pipe"
+        )
+    if os.path.isdir(path) or path.endswith(os.sep):
+        raise OutputError("is a folder, expected a file name", path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OutputError("is a device or a pipe, expected a file name", path)
+    if os.path.lexists(path) and not overwrite:
+        raise OutputExistsError("exists", path, hint="pass --overwrite to replace it")
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"its folder cannot be made: {error.strerror}", path) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("its folder cannot be written to: permission denied", path)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse to sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(error: Exception, path: str, name: str) -> DiskError:
+    """Say plainly why writing to ``path`` failed; ``name`` is the HDU, "" for none."""
+    full = getattr(error, "errno", None) in _NO_SPACE or "space left" in str(error)
+    with suppress(OSError):  # CFITSIO says anything but that when the disk is full
+        full = full or shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < _FULL
+    reason = "disk full" if full else str(error).strip().splitlines()[-1:] or ["unknown"]
+    text = reason if isinstance(reason, str) else reason[0]
+    return DiskError(f"writing failed: {text}; nothing was left behind", path, name or None)
