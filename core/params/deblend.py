@@ -48,7 +48,7 @@ class DeblendParams(Checked):
                                         maximum=1, alias="maxTempDotProd")
     max_iter: int = option(300, "Most iterations per blend; 0: the initial model", minimum=0,
                            shown=True, alias="maxIter")
-    min_iter: int = option(10, "Fewest iterations per blend", minimum=0, alias="minIter")
+    min_iter: int = option(5, "Fewest iterations per blend", minimum=0, alias="minIter")
     relative_error: float = option(1e-3, "Stop when the log-likelihood changes by less than this "
                                    "fraction", minimum=0, shown=True, alias="relativeError")
     background_thresh: float = option(0.25, "Model pixels below this are dropped", unit="sigma",
@@ -129,6 +129,10 @@ class DeblendParams(Checked):
                               minimum=0)
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
+    asymmetry_price: float = option(100.0, "Loss of log-likelihood per unit of light without a "
+                                    "mirror image, in a model of maximum 1, with which the "
+                                    "accelerated fit leaves undetected neighbours alone; 0: none",
+                                    minimum=0)
     optimizer: str = option("accelerated", "Steps of the fit; the others are the reference "
                             "system's", choices=("accelerated", "adaprox", "fista"))
     scheme: str = option("amsgrad", "Variant of adaprox",

@@ -35,9 +35,11 @@ from coblend.core.deblend.fitting.start import first_spectra, gradient_noise, so
 from coblend.core.params.deblend import DeblendParams
 
 _SPECTRA_EVERY = 4
+_SHORTER, _LONGER = 1.25, 0.97
+"""Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
-_NEGLIGIBLE = 0.1
+_NEGLIGIBLE = 0.5
 """Changes of the log-likelihood that mean nothing, however small the blend."""
 _RUNAWAY = 10
 """A loss this much higher than at the start calls for a new start with shorter steps."""
@@ -207,8 +209,8 @@ class _Live:
         here = evaluate(self.observation, self.members, points, self.spectra, self.correlated)
         rose = here.loss > self.loss
         self.nesterov = np.where(rose, 1.0, t)
-        # a restart that does not help calls for shorter steps
-        self.damping = np.where(rose & (momentum == 0), 2 * self.damping, self.damping)
+        # steps that overshoot are shortened for a while
+        self.damping = np.clip(np.where(rose, _SHORTER, _LONGER) * self.damping, 1, _DIVERGED)
         self._settle(here.loss, params.relative_error)
         stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
@@ -216,8 +218,9 @@ class _Live:
         for i, (stack, point) in enumerate(zip(self.stacks, points, strict=True)):
             rows = stack.rows
             self.stacks[i], scale[rows] = step(
-                stack, point.morph, here.pull[i], here.load[i], stiffness[rows], damping[rows]
-            )
+                stack, point.morph, here.pull[i], here.load[i], stiffness[rows], damping[rows],
+                params.asymmetry_price,
+            )  # fmt: skip
         self.spectra = here.spectra * scale[:, None]
 
     def advance_along_gradient(self, steps: GradientSteps, it: int) -> None:

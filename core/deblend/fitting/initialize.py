@@ -1,8 +1,8 @@
 """Where a fit starts: morphologies from a deconvolved detection image, made symmetric.
 
 The better the start, the fewer iterations: the detection image is sharpened to the resolution of
-the model first, and symmetry is taken about the half pixel nearest to the true centre, because a
-source reflected about the wrong pixel leaves a dipole that takes dozens of iterations to repair.
+the model first, and symmetry does not touch the core, because a source reflected about the wrong
+point of its pixel leaves a dipole there that takes dozens of iterations to repair.
 """
 
 from __future__ import annotations
@@ -92,26 +92,18 @@ def signal_to_noise(
     return ratio
 
 
-def recentre(centres: Centres, images: Sequence[Floats]) -> tuple[Centres, NDArray[np.bool_]]:
+def recentre(centres: Centres, images: Sequence[Floats]) -> Centres:
     """Move centres that lie beside a local maximum onto it.
 
     Peaks on the flank of a neighbour have no maximum of their own and stay where they are.
-
-    Returns
-    -------
-    centres : Centres
-    is_peak : array, shape (k,), bool
-        Centres that are the brightest of their 3x3 pixels.
     """
     y, x = centres.y.copy(), centres.x.copy()
-    is_peak = np.zeros(len(centres), bool)
     for i, blend in enumerate(centres.blend):
         image = images[blend][: centres.ny[i], : centres.nx[i]]
         first = brightest_near(image, int(y[i]), int(x[i]))
-        is_peak[i] = brightest_near(image, *first) == first
-        if is_peak[i]:
+        if brightest_near(image, *first) == first:
             y[i], x[i] = first
-    return replace(centres, y=y, x=x), is_peak
+    return replace(centres, y=y, x=x)
 
 
 def brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
@@ -122,34 +114,15 @@ def brightest_near(image: Floats, y: int, x: int) -> tuple[int, int]:
     return y0 + dy, x0 + dx
 
 
-def half_pixel_shift(stamps: Floats) -> NDArray[np.int64]:
-    """Offset of the half pixel nearest to the centroid, in half pixels, shape (k, 2).
+def symmetrize(stamps: Floats) -> Floats:
+    """Smaller of each pixel and its reflection about the centre, but for the central 3x3 pixels.
 
-    The centroid of the central 3x3 pixels above their smallest value.
+    These tell where within its pixel the true centre lies, and hold little light of neighbours.
     """
+    out = np.minimum(stamps, stamps[:, ::-1, ::-1])
     r = stamps.shape[-1] // 2
-    core = stamps[:, r - 1 : r + 2, r - 1 : r + 2].astype(np.float64)
-    core = core - core.min((1, 2), keepdims=True)
-    total = np.maximum(core.sum((1, 2)), 1e-30)
-    dy = (core[:, 2].sum(1) - core[:, 0].sum(1)) / total
-    dx = (core[:, :, 2].sum(1) - core[:, :, 0].sum(1)) / total
-    shift = np.clip(np.rint(2 * np.stack([dy, dx], 1)), -1, 1)
-    return np.asarray(shift, np.int64)
-
-
-def symmetrize(stamps: Floats, shift: NDArray[np.int64]) -> Floats:
-    """Smaller of each pixel and its reflection about ``centre + shift / 2``.
-
-    Pixels whose reflection falls outside the stamp keep their value.
-    """
-    out = stamps.copy()
-    n = stamps.shape[-1]
-    for dy, dx in np.unique(shift, axis=0):
-        rows = np.flatnonzero((shift == (dy, dx)).all(1))
-        # pixel i is reflected to n - 1 + d - i
-        ys, xs = slice(max(0, dy), n + min(0, dy)), slice(max(0, dx), n + min(0, dx))
-        part = stamps[rows, ys, xs]
-        out[rows, ys, xs] = np.minimum(part, part[:, ::-1, ::-1])
+    core = np.s_[:, r - 1 : r + 2, r - 1 : r + 2]
+    out[core] = stamps[core]
     return out
 
 
@@ -173,7 +146,7 @@ def initial_components(
         Components that start as the model PSF.
     """
     images = observation.by_blend([detection_images(frames) for frames in observation.frames])
-    centres, is_peak = recentre(centres, images)
+    centres = recentre(centres, images)
     noise = np.float32(threshold * np.sqrt(observation.n_band))
     radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
     stacks = stack_stamps(radii, centres, [])
@@ -186,8 +159,7 @@ def initial_components(
             part = slice(first, first + most)
             rows = stack.rows[part]
             outside = None if stack.outside is None else stack.outside[part]
-            shift = np.where(is_peak[rows, None], half_pixel_shift(cuts[part]), 0)
-            morph = project(symmetrize(cuts[part], shift), outside)
+            morph = project(symmetrize(cuts[part]), outside)
             morph[morph <= noise] = 0
             top = morph.max((1, 2))
             empty = top <= 0

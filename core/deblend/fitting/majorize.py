@@ -4,6 +4,9 @@ For non-negative kernels and morphologies the loss is majorised by a separable p
 curvature ``s K'(w K M) / m``, M the model of all components: a step is then multiplicative, large
 where a component is bright and dominates, small where others do. A small constant added to m lets
 dark pixels come back. Nesterov's extrapolation, restarted where the loss rises, does the rest.
+
+Light without a mirror image has a price: where a source is fainter than what its noise and its
+undetected neighbours would add to it, the model stays symmetric.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from coblend.core.deblend.fitting.components import Floats, Stack
+from coblend.core.deblend.fitting.mirror import mirror_image
 from coblend.core.deblend.fitting.monotonic import pool_gradient
 from coblend.core.deblend.fitting.operators import constrain
 
@@ -40,7 +44,13 @@ def extrapolate(stack: Stack, momentum: Floats) -> Stack:
 
 
 def step(
-    stack: Stack, point: Floats, pull: Floats, load: Floats, stiffness: Floats, damping: Floats
+    stack: Stack,
+    point: Floats,
+    pull: Floats,
+    load: Floats,
+    stiffness: Floats,
+    damping: Floats,
+    price: float,
 ) -> tuple[Stack, Floats]:
     """Move morphologies one step down the loss.
 
@@ -56,6 +66,8 @@ def step(
         Curvature of the loss for all pixels of a component together.
     damping : array, shape (m,)
         What to divide steps by.
+    price : float
+        What a unit of morphology (of maximum 1) without a mirror image adds to the loss.
 
     Returns
     -------
@@ -64,12 +76,20 @@ def step(
     scale : array, shape (m,), float32
         Factor for the spectra.
     """
+    length = np.maximum(load, 0)  # the curvature first, its inverse in the end
+    length += (_FLOOR * _CROWD * stiffness).astype(np.float32)[:, None, None]
+    np.maximum(length, np.float32(1e-30), out=length)
+    np.divide(point + _FLOOR, length, out=length)
+    length *= (_RELAX / damping).astype(np.float32)[:, None, None]
     move = pool_gradient(point, pull)
-    curvature = np.maximum(load, 0)
-    curvature += (_FLOOR * _CROWD * stiffness).astype(np.float32)[:, None, None]
-    curvature /= point + _FLOOR
-    move *= (_RELAX / damping).astype(np.float32)[:, None, None]
-    move /= np.maximum(curvature, np.float32(1e-30))
-    morph, scale = constrain(point - move, stack.outside)
+    move *= length
+    target = np.subtract(point, move, out=move)
+    if price:
+        length *= np.float32(price)
+        paid = np.subtract(target, length, out=length)
+        np.maximum(paid, mirror_image(stack.morph, stack.outside), out=paid)
+        np.minimum(target, paid, out=target)
+    np.maximum(target, 0, out=target)
+    morph, scale = constrain(target, stack.outside)
     before = stack.morph / scale[:, None, None]
     return stack.with_planes(np.stack([morph, before])), scale

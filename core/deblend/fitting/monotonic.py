@@ -9,6 +9,7 @@ be capped at once: exact, and vectorised over any number of morphologies.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -157,11 +158,13 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     """
     side = stamps.shape[-1]
     steps = plan(side // 2, stamps.dtype.str)
+    # what is dark beyond a level of non-negative stamps stays dark
+    levels = steps.levels[: _lit_levels(stamps, steps) if stamps.min() >= 0 else None]
     if outside is not None:
         stamps = stamps.copy()
         np.putmask(stamps, outside, stamps.dtype.type(_OUTSIDE))
     values = _to_levels(stamps, steps)
-    cap_outwards(values, steps)
+    cap_outwards(values, levels)
     result = _from_levels(values, steps, side)
     if outside is not None:
         np.putmask(result, outside, 0)
@@ -196,7 +199,7 @@ def project_about_brightest(stamps: Floats, outside: NDArray[np.bool_] | None = 
         wide[place], dark[place] = np.where(outside[i], 0, stamps[i]), outside[i]
     steps = plan(n // 2 + 1, stamps.dtype.str)
     values = _to_levels(wide, steps)
-    cap_outwards(values, steps, _to_levels(dark, steps))
+    cap_outwards(values, steps.levels, _to_levels(dark, steps))
     wide = _from_levels(values, steps, n + 2)
     return np.stack([wide[place] for place in places])
 
@@ -212,10 +215,19 @@ def _from_levels(values: Floats, steps: Plan, side: int) -> Floats:
     return np.ascontiguousarray(ordered.T).reshape(-1, side, side)
 
 
-def cap_outwards(values: Floats, steps: Plan, dark: NDArray[np.bool_] | None = None) -> None:
+def _lit_levels(stamps: Floats, steps: Plan) -> int:
+    """Count the levels up to the last one with light."""
+    lit = np.flatnonzero(stamps.any(0).ravel()[steps.order])
+    last = int(lit[-1]) if len(lit) else 0
+    return sum(first <= last for first, *_ in steps.levels)
+
+
+def cap_outwards(
+    values: Floats, levels: Sequence[Level], dark: NDArray[np.bool_] | None = None
+) -> None:
     """Apply the caps in place to level-ordered stamps, shape (n * n, k); dark pixels stay 0."""
     minimum, total, multiply = np.minimum, np.add.reduce, np.multiply
-    for first, last, neighbours, weights in steps.levels:
+    for first, last, neighbours, weights in levels:
         cap = values.take(neighbours, axis=0)
         multiply(cap, weights, out=cap)
         own = values[first:last]
@@ -245,17 +257,20 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
     side = stamps.shape[-1]
     steps = plan(side // 2, stamps.dtype.str)
     values, pull = _to_levels(stamps, steps), _to_levels(gradient, steps)
+    lit = np.flatnonzero(values.any(1))
+    values = values[: int(lit[-1]) + 1 if len(lit) else 0]  # dark pixels beyond are not capped
     cap = np.zeros_like(values)
     for neighbours, weights in zip(steps.neighbours, steps.weights, strict=True):
-        near = values.take(neighbours, axis=0)
-        near *= weights
+        near = values.take(neighbours[: len(values)], axis=0)
+        near *= weights[: len(values)]
         cap += near
-    held = (values >= cap * values.dtype.type(_AT_CAP)) & (cap > 0)
+    cap *= values.dtype.type(_AT_CAP)
+    held = (values >= cap) & (cap > 0)
     passed = np.minimum(pull, 0)
-    passed *= held
+    passed[: len(held)] *= held
+    passed[len(held) :] = 0
     minimum, total, multiply = np.minimum, np.add.reduce, np.multiply
-    lit = np.flatnonzero(held.any(1))
-    last_held = int(lit[-1]) if len(lit) else -1
+    last_held = len(held) - 1
     for first, last, pixels, weights in steps.outer:
         if first > last_held:
             continue
@@ -263,7 +278,7 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
         multiply(add, weights, out=add)
         own = pull[first:last]
         own += total(add, 0)
-        push = passed[first:last]
-        minimum(own, 0, out=push)
+        push = passed[first : min(last, len(held))]
+        minimum(own[: len(push)], 0, out=push)
         push *= held[first:last]
     return _from_levels(pull, steps, side)
