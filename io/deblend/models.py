@@ -46,7 +46,7 @@ from coblend.io.fits.writer import FitsWriter
 __all__ = ["SCHEMA", "ModelFile", "read_models", "verify_blends", "write_models"]
 
 SCHEMA = "deblended/1"
-_TILE = 1024
+_TILE = 2048
 _PSF_STEP = 2e-7
 """Step at which the stamps of a varying PSF are stored; a decimal that header text holds."""
 _RECIPE = (
