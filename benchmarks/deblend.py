@@ -1,9 +1,11 @@
 """Time, likelihood, memory and accuracy of the deblender, beside scarlet lite where importable.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/deblend.py [--size 1000] [--hsc DIR]
+    ... python benchmarks/deblend.py --growth       (number of sources, blend size, bands)
 
 Both get the same footprints and peaks and run from scratch to their own convergence on one core,
-in turn, parent by parent (the peer) and batch by batch (coblend). Times are CPU times.
+in turn, parent by parent (the peer) and batch by batch (coblend). Times are CPU times of the fit
+from its start and of sharing the light of the image among the sources.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,9 @@ from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
 from coblend.core.footprint import FootprintSet
 from coblend.core.params.deblend import DeblendParams
+from coblend.core.params.reconstruct import ReconstructParams
+from coblend.core.reconstruct.band import reconstruct_band
+from coblend.core.reconstruct.frames import cut_frames
 from coblend.io.exposure.exposures import read_cube
 
 try:
@@ -52,14 +57,15 @@ class Outcome:
     loss : array, shape (n_parent,)
         Half the weighted sum of squared residuals of each parent.
     n_iter : array, shape (n_parent,)
-    flux : array, shape (n_peak, n_band)
-        Fluxes of the models.
+    flux, light : array, shape (n_peak, n_band)
+        Fluxes of the models, and of the image redistributed by them.
     """
 
     seconds: float
     loss: np.ndarray
     n_iter: np.ndarray
     flux: np.ndarray
+    light: np.ndarray
 
 
 def run_coblend(cube: Cube, detections: Detections, **options: object) -> Outcome:
@@ -73,20 +79,35 @@ def run_coblend(cube: Cube, detections: Detections, **options: object) -> Outcom
         for result in deblend_work(batch, params)
     ]
     models = collect(detections, cube, work, results, params)
+    light = np.stack(
+        [
+            reconstruct_band(models, cut_frames(models, exposure), b, ReconstructParams())
+            .objects["flux"]
+            for b, exposure in enumerate(map(cube.exposure, range(len(cube.bands))))
+        ],
+        axis=1,
+    )  # fmt: skip
     seconds = time.process_time() - start
     results.sort(key=lambda result: result.parent)
     flux = np.stack([models.objects[f"model_flux_{b}"] for b in cube.bands], 1)
     return Outcome(seconds, np.array([r.loss for r in results]),
-                   np.array([r.n_iter for r in results]), flux)  # fmt: skip
+                   np.array([r.n_iter for r in results]), flux, light)  # fmt: skip
 
 
-def run_peer(cube: Cube, detections: Detections, relative_error: float) -> Outcome:
-    """Deblend all parents with scarlet lite at its library defaults."""
+def run_peer(
+    cube: Cube, detections: Detections, relative_error: float, *, pipelines: bool = False
+) -> Outcome:
+    """Deblend all parents with scarlet lite, at its library defaults or as the pipelines set it.
+
+    The pipelines cut at 1 sigma, resize every 3 iterations, and make at least 5.
+    """
+    start_options = {"initial_bg_thresh": 1.0, "bg_thresh": 1.0} if pipelines else {}
+    fit_options = {"min_iter": 5, "resize": 3} if pipelines else {}
     psfs = np.stack([psf.at(0, 0) for psf in cube.psfs]).astype(np.float32)
     noise = np.sqrt(cube.variances).mean((1, 2))
     narrow = integrated_circular_gaussian(sigma=0.8)[None]
     monotonic = Monotonicity((101, 101))
-    loss, n_iter, flux, seconds = [], [], [], 0.0
+    loss, n_iter, flux, light, seconds = [], [], [], [], 0.0
     for i in range(len(detections)):
         box = detections.footprints.box(i)
         cut = (slice(None), *box.slices(cube.box))
@@ -98,11 +119,16 @@ def run_peer(cube: Cube, detections: Detections, relative_error: float) -> Outco
             psfs=psfs, model_psf=narrow, bands=cube.bands, noise_rms=noise,
             bbox=PeerBox(box.shape, (box.y0, box.x0)),
         )  # fmt: skip
-        start_up = FactorizedInitialization(observation, peaks, monotonicity=monotonic)
+        start_up = FactorizedInitialization(
+            observation, peaks, monotonicity=monotonic, **start_options
+        )
         blend = Blend(start_up.sources, observation)
         blend.fit_spectra()
-        blend.parameterize(partial(default_adaprox_parameterization, noise_rms=noise))
-        blend.fit(300, e_rel=relative_error)
+        step = noise / 10 if pipelines else noise
+        blend.parameterize(partial(default_adaprox_parameterization, noise_rms=step))
+        for component in blend.components if pipelines else ():
+            component.bg_thresh = 1.0
+        blend.fit(300, e_rel=relative_error, **fit_options)
         blend.conserve_flux()
         seconds += time.process_time() - start
         loss.append(-blend.log_likelihood)
@@ -111,7 +137,8 @@ def run_peer(cube: Cube, detections: Detections, relative_error: float) -> Outco
             source.get_model().data.sum((1, 2)) if source.components else np.zeros(len(noise))
             for source in blend.sources
         ]
-    return Outcome(seconds, np.array(loss), np.array(n_iter), np.array(flux))
+        light += [source.flux_weighted_image.data.sum((1, 2)) for source in blend.sources]
+    return Outcome(seconds, np.array(loss), np.array(n_iter), np.array(flux), np.array(light))
 
 
 def accuracy(field: Field, flux: np.ndarray) -> str:
@@ -141,7 +168,8 @@ def report(name: str, outcome: Outcome, field: Field | None, n_peak: int, n_band
         f"median {np.median(outcome.loss):.2f}"
     )
     if field is not None:
-        print(f"{'':34s} {accuracy(field, outcome.flux)}")
+        print(f"{'models':>34s} {accuracy(field, outcome.flux)}")
+        print(f"{'redistributed':>34s} {accuracy(field, outcome.light)}")
 
 
 def hsc(folder: Path) -> tuple[Cube, Detections]:
@@ -177,13 +205,49 @@ def peak_memory(field: Field, most: int = 150) -> str:
     return f"{len(peaks)} blends: median {np.median(peaks):.1f} MB, largest {max(peaks):.1f} MB"
 
 
+def growth(seed: int) -> None:
+    """Print milliseconds per source and band for more sources, larger blends and other bands."""
+    run_coblend(*_cut(make_field(200, seed=seed)), max_iter=1)
+    for size in (250, 500, 1000, 1400):
+        _row(f"{size} pixels", *_cut(field := make_field(size, seed=seed)))
+    for n_band in (1, 2, 3, 5):
+        _row(f"{n_band} bands", *_cut(field, bands=n_band))
+    counts = field.detections.parents["npeak"]
+    for least, most in ((1, 1), (2, 2), (3, 4), (5, 9), (10, 99)):
+        rows = np.flatnonzero((counts >= least) & (counts <= most))
+        if len(rows):
+            _row(f"blends of {least} to {most}", *_cut(field, rows))
+
+
+def _cut(field: Field, rows: np.ndarray | None = None, bands: int = 5) -> tuple[Cube, Detections]:
+    """Return some of the parents, in some of the bands."""
+    cube, detections = field.cube, field.detections
+    cube = Cube.from_exposures([cube.exposure(b) for b in range(bands)])
+    detections = replace(detections, bands=cube.bands)
+    if rows is None:
+        return cube, detections
+    parents = detections.parents[rows].copy()
+    peaks = np.concatenate([detections.peaks_of(int(row)) for row in rows])
+    parents["peak0"] = np.cumsum(parents["npeak"]) - parents["npeak"]
+    spans = detections.footprints.select(rows)
+    return cube, replace(detections, parents=parents, peaks=peaks, footprints=spans)
+
+
+def _row(name: str, cube: Cube, detections: Detections) -> None:
+    report(name, run_coblend(cube, detections), None, len(detections.peaks), len(cube.bands))
+
+
 def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1000, help="side of the field (pixel)")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--hsc", type=Path, help="folder of the blend hsc_cosmos_35")
+    parser.add_argument("--growth", action="store_true", help="only how the time grows")
     args = parser.parse_args()
+    if args.growth:
+        growth(args.seed)
+        return
     field = make_field(args.size, seed=args.seed)
     counts = field.detections.parents["npeak"]
     print(f"{len(field.truth)} true sources, {len(counts)} parents, {counts.sum()} peaks, "
@@ -201,6 +265,8 @@ def main() -> None:
             if Blend is not None:
                 peer = run_peer(cube, detections, error)
                 report(f"{scene} scarlet lite {error:g}", peer, truth, *size)
+                tuned = run_peer(cube, detections, error, pipelines=True)
+                report(f"{scene} the same, as the pipelines {error:g}", tuned, truth, *size)
             own = run_coblend(cube, detections, relative_error=error)
             report(f"{scene} coblend {error:g}", own, truth, *size)
             if Blend is not None:

@@ -168,7 +168,7 @@ class DeblendParams(Checked):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
-        "model": {"relative_error": 1e-4, "max_iter": 600},
+        "model": {"relative_error": 1e-4, "max_iter": 600, "asymmetry_price": 0.0},
         "reference": {**_LIBRARY},
         "lsst": {
             **_LIBRARY,
