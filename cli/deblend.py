@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def deblend(
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
                "n_fitted": len(work.fitted)}  # fmt: skip
     run.report(summary)
+    _warn_of_narrow_psfs(cube.bands, work, params)
     _warn_of_skipped(detections, work)
     if run.dry_run:
         run.report({}, _costliest(detections, work))
@@ -112,6 +114,19 @@ def _check_heavy(params: DeblendParams, n_band: int) -> None:
         raise ParameterError(
             "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
         )
+
+
+def _warn_of_narrow_psfs(bands: Sequence[str], work: Plan, params: DeblendParams) -> None:
+    """Name bands that see more detail than the models can hold."""
+    from coblend.core.deblend.task import psf_sigmas
+
+    for band, sigma in zip(bands, psf_sigmas(work), strict=True):
+        if sigma < params.model_psf_sigma:
+            log.warning(
+                "band %s: its PSF (sigma %.2f px) is narrower than that of the models (%.2f); "
+                "--set model_psf_sigma=%.1f",
+                band, sigma, params.model_psf_sigma, max(0.5, int(9 * sigma) / 10),
+            )  # fmt: skip
 
 
 def _warn_of_skipped(detections: Detections, work: Plan) -> None:

@@ -6,6 +6,7 @@ What comes of it is put together by `collect`; which parents are left out is dec
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from coblend.core.kernels import model_psf
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.base import Psf
+from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
 from coblend.core.psf.resample import resized
 
 
@@ -110,6 +112,20 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
         flags, np.flatnonzero((flags == 0) & ~blind), psfs, psf_cells, no_psf, cells, members,
         refused, sigma, weights, memory,
     )  # fmt: skip
+
+
+def psf_sigmas(work: Plan) -> NDArray[np.float64]:
+    """Width of the sharpest PSF of every band, as sigma of a Gaussian (pixel).
+
+    A Gaussian integrated over pixels counts with its width before that, as the model PSF does.
+    """
+    sigma = np.full(work.psfs.shape[1], np.inf)
+    for band in range(len(sigma)):
+        known = work.psfs[~work.no_psf[:, band], band].astype(np.float64)
+        with suppress(FormatError):  # no Gaussian matches: nothing is known of its width
+            fwhm = adaptive_moments(known).fwhm.min(initial=np.inf)
+            sigma[band] = np.sqrt(max(0.0, (fwhm / FWHM_PER_SIGMA) ** 2 - 1 / 12))
+    return sigma
 
 
 def evaluate_psfs(

@@ -161,6 +161,20 @@ def test_psfs_and_exposures_given_apart(cli: Cli, in_folder: Path, fields) -> No
     assert "two PSFs" in done.err
 
 
+def test_a_psf_narrower_than_that_of_the_models(cli: Cli, in_folder: Path, fields) -> None:
+    """The band is named, with an option that the remedy's width makes true."""
+    cube, detections = fields.make_scene([PAIR, LONE], (130, 130))
+    names = fields.save(cube, detections, in_folder)
+    spec = ("--psf", "gaussian:sigma=2,size=21", "--psf", "g=gaussian:sigma=0.7,size=21")
+    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", *spec, "--dry-run")
+    assert done.err.count("narrower than that of the models") == 1
+    assert "band g: its PSF (sigma 0.7" in done.err
+    remedy = ("--set", "model_psf_sigma=0.6")
+    assert remedy[1] in done.err
+    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", *spec, *remedy, "--dry-run")
+    assert "narrower" not in done.err
+
+
 def test_epochs_of_one_filter(cli: Cli, in_folder: Path, fields) -> None:
     """Three exposures of one band under names of their own; a star that varies is followed."""
     cube, detections = fields.make_scene([PAIR, LONE, TRIPLE], (130, 130))
