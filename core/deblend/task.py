@@ -6,11 +6,11 @@ What comes of it is put together by `collect`; which parents are left out is dec
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erfinv
 
 from coblend.core.deblend.batch import Batch, make_batches
 from coblend.core.deblend.crowded import StarField
@@ -27,7 +27,6 @@ from coblend.core.kernels import model_psf
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.base import Psf
-from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
 from coblend.core.psf.resample import resized
 
 
@@ -115,17 +114,13 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
 
 
 def psf_sigmas(work: Plan) -> NDArray[np.float64]:
-    """Width of the sharpest PSF of every band, as sigma of a Gaussian (pixel).
+    """Width of the sharpest PSF of every band (pixel).
 
-    A Gaussian integrated over pixels counts with its width before that, as the model PSF does.
+    That of a Gaussian, integrated over pixels as the model PSF is, with the same central pixel.
     """
-    sigma = np.full(work.psfs.shape[1], np.inf)
-    for band in range(len(sigma)):
-        known = work.psfs[~work.no_psf[:, band], band].astype(np.float64)
-        with suppress(FormatError):  # no Gaussian matches: nothing is known of its width
-            fwhm = adaptive_moments(known).fwhm.min(initial=np.inf)
-            sigma[band] = np.sqrt(max(0.0, (fwhm / FWHM_PER_SIGMA) ** 2 - 1 / 12))
-    return sigma
+    middle = work.psfs.shape[-1] // 2
+    peaks = np.where(work.no_psf, 0.0, work.psfs[:, :, middle, middle]).max(0)
+    return np.asarray(0.5 / (np.sqrt(2) * erfinv(np.sqrt(np.clip(peaks, 1e-6, 1 - 1e-6)))))
 
 
 def evaluate_psfs(
