@@ -23,11 +23,18 @@ PARENT, PEAK, SKY_PARENT, SKY_PEAK = range(4)
 """Kinds of row."""
 MAX_FIELD = (1 << 24) - 1
 
-_CODES = {band: code for code, band in enumerate("ugrizyJHK", start=1)}
+_SPACE = (
+    "F225W F275W F336W F390W F435W F438W F475W F555W F606W F625W F775W F814W F850LP "
+    "F070W F090W F098M F105W F110W F115W F125W F140M F140W F150W F160W F162M F182M F200W F210M "
+    "F250M F277W F300M F335M F356W F360M F410M F430M F444W F460M F480M "
+    "F560W F770W F1000W F1130W F1280W F1500W F1800W F2100W F2550W"
+).split()
+"""Broad and medium filters of HST and JWST: many are used together, and checksums collide."""
+_CODES = {band: code for code, band in enumerate([*"ugrizyJHK", *_SPACE], start=1)}
 
 
 def band_code(band: str) -> int:
-    """Code 1 to 61 of a band: u g r i z y J H K are 1 to 9, all others 10 to 61 by checksum."""
+    """Code 1 to 61 of a band: well-known ones by a list, others 10 to 61 by checksum."""
     return _CODES.get(band) or 10 + crc32(band.encode()) % 52
 
 

@@ -263,7 +263,7 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
         cli("detect", coadd, "-o", negative, "--polarity", "negative", "--threshold", 3).code == 0
     )
     refused(65, "holds negative detections", negative)
-    refused(2, "bands F435W and F475W have the same identifier code", f"F435W={g}", f"F475W={r}")
+    refused(2, "bands FUV and NUV have the same identifier code", f"FUV={g}", f"NUV={r}")
     refused(2, "has a limit for band z; the inputs have g, r", g, r, "--min-new-peak", "1,z=2")
     refused(2, "-1 is for all bands or for none", g, r, "--min-new-peak", "1,r=-1")
     refused(2, "two distances for one band", g, "--max-same-peak", "1,2")

@@ -48,6 +48,10 @@ def test_parts_of_the_key():
 
 def test_band_codes():
     assert [band_code(b) for b in "ugrizyJHK"] == list(range(1, 10))
+    space = ["F435W", "F475W", "F606W", "F814W", "F850LP", "F105W", "F110W", "F125W", "F160W",
+             "F090W", "F115W", "F150W", "F200W", "F277W", "F356W", "F444W", "F770W"]  # fmt: skip
+    check_band_codes(["g", "r", "i", *space])
+    check_band_codes(["VIS", "NIR_Y", "NIR_J", "NIR_H"])
     others = [band_code(f"F{n}W") for n in range(100, 900)]
     assert min(others) >= 10
     assert max(others) <= 61
