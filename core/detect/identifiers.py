@@ -28,9 +28,9 @@ _SPACE = (
     "F070W F090W F098M F105W F110W F115W F125W F140M F140W F150W F160W F162M F182M F200W F210M "
     "F250M F277W F300M F335M F356W F360M F410M F430M F444W F460M F480M "
     "F560W F770W F1000W F1130W F1280W F1500W F1800W F2100W F2550W"
-).split()
+)
 """Broad and medium filters of HST and JWST: many are used together, and checksums collide."""
-_CODES = {band: code for code, band in enumerate([*"ugrizyJHK", *_SPACE], start=1)}
+_CODES = {band: code for code, band in enumerate([*"ugrizyJHK", *_SPACE.split()], start=1)}
 
 
 def band_code(band: str) -> int:

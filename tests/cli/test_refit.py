@@ -143,7 +143,10 @@ def test_unconverged_parents_converge_when_they_may(cli: Cli, bands: list[str]) 
 
 @pytest.mark.parametrize(
     ("options", "rtol"),
-    [(("--set", "split=always"), 0.06), (("--crowded", "psf", "--max-number-of-peaks", "1"), 0.03)],
+    [
+        (("--set", "split=always"), 0.06),
+        (("--crowded", "psf", "--max-number-of-peaks", "1"), 0.03),
+    ],
 )
 def test_parts_and_star_fields_start_from_their_models(
     cli: Cli, in_folder: Path, fields, options, rtol: float
