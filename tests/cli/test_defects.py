@@ -347,7 +347,7 @@ def test_unknown_option(command: str, folder: Path, cli: Callable[..., Any]) -> 
     for extra in (["--no-such-option"], ["--set", "no_such_option=1"]):
         outcome = cli(*arguments, *extra)
         assert outcome.code == 2
-        named = ("no-such-option", "no_such_option", "No such option '--set'")
+        named = ("no-such-option", "no_such_option", "--set")  # not all commands have --set
         assert any(text in outcome.err for text in named)
         assert "Traceback" not in outcome.err
         assert len(outcome.err.strip().splitlines()) <= 6
