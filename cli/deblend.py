@@ -61,18 +61,21 @@ def deblend(
     the catalogue (OBJECTS, one row per peak) and the models in one file.
     """
     from coblend.core.deblend.collect import collect
-    from coblend.core.deblend.task import batches, plan
+    from coblend.core.deblend.task import BYTES_PER_PIXEL, batches, plan
     from coblend.core.deblend.work import deblend_work
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.deblend.models import write_models
     from coblend.io.detect.detections import read_detections
-    from coblend.io.exposure.exposures import band_psfs, read_cube
+    from coblend.io.exposure.exposures import band_psfs, count_pixels, read_cube
     from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
 
     exposures = tuple(expand_lists(exposures))
     run.add_input("merged", parse_spec(merged).path)
-    for exposure in exposures:
-        run.add_input("exposure", parse_band_spec(exposure)[1].path)
+    n_pixel = 0
+    for _, spec in map(parse_band_spec, exposures):
+        run.add_input("exposure", spec.path)
+        n_pixel += count_pixels(spec)
+    run.require_memory(BYTES_PER_PIXEL * n_pixel, parse_spec(merged).path)
     _check_heavy(params, len(exposures))
     detections = read_detections(merged)
     cube = read_cube(exposures, psfs=band_psfs(psfs))

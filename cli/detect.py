@@ -58,14 +58,16 @@ def detect(
     Writes the tables PARENTS (footprints), PEAKS, SPANS (their pixels) and CORES (their pixels
     before growth), for merge-detections or, for a single band, for deblend.
     """
+    from coblend.core.detect.search import BYTES_PER_PIXEL
     from coblend.core.detect.search import detect as search
     from coblend.io.exposure.checks import require_band
-    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.exposure.exposures import count_pixels, read_exposure
     from coblend.io.fits.specs import parse_band_spec
 
     band, spec = parse_band_spec(exposure)
     check_products(run, out_image, out_snr, out_segmentation, regions)
     run.add_input("exposure", spec.path)
+    run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
     image = read_exposure(spec, band=band, psf=psf)
     require_band(image, spec.path)
     try:

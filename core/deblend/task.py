@@ -29,6 +29,9 @@ from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.base import Psf
 from coblend.core.psf.resample import resized
 
+BYTES_PER_PIXEL = 12
+"""Memory of image, variance and mask of one band; blends come on top (`max_blend_memory`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -30,6 +30,8 @@ from coblend.core.exposure import Exposure
 from coblend.core.footprint import FootprintSet, SpanIndex
 from coblend.core.params.detect import DetectParams
 
+BYTES_PER_PIXEL = 24
+"""Memory of a search per pixel of the exposure, which takes half of it (docs/performance.md)."""
 SMALL_IMAGE = 100_000
 """Usable pixels below which an image may be covered by one object."""
 

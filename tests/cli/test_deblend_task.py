@@ -161,6 +161,13 @@ def test_psfs_and_exposures_given_apart(cli: Cli, in_folder: Path, fields) -> No
     assert "two PSFs" in done.err
 
 
+def test_exposures_that_do_not_fit_into_memory(cli: Cli, bands: list[str]) -> None:
+    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--max-memory", "500kB")
+    assert done.code == 75
+    assert "merged.fits: needs about 1 MB, --max-memory is 500kB" in done.err
+    assert not Path("x.fits").exists()
+
+
 def test_a_psf_narrower_than_that_of_the_models(cli: Cli, in_folder: Path, fields) -> None:
     """The band is named, with an option that the remedy's width makes true."""
     cube, detections = fields.make_scene([PAIR, LONE], (130, 130))

@@ -62,6 +62,13 @@ def test_writes_a_catalogue_with_sky_positions(cli, coadd, tmp_path):
     assert (found.peaks["id"] >> 39 == 9).all()
 
 
+def test_an_exposure_that_does_not_fit_into_memory(cli, coadd, tmp_path):
+    done = cli("detect", coadd, "-o", tmp_path / "d.fits", "--max-memory", "10kB")
+    assert done.code == 75
+    assert "needs about" in done.err
+    assert not (tmp_path / "d.fits").exists()
+
+
 def test_same_bytes_for_any_jobs(cli, coadd, tmp_path):
     paths = [tmp_path / f"{n}.fits" for n in "ab"]
     for path, jobs in zip(paths, (1, 2), strict=True):
