@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from coblend.core.errors import OutputError, ResourceError
 
 log = logging.getLogger("coblend")
+
+# Their handlers raise, at any line; held back while the lock file is made and while it is removed.
+_RAISING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -29,13 +33,25 @@ def exclusive(path: str) -> Iterator[None]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     lock = os.path.join(folder, f".coblend-{name}.lock")
-    descriptor = _acquire(lock, path)
+    descriptor = None
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+        descriptor = _acquire(lock, path)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _RAISING)
         yield
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(lock)  # before the lock is released: who waits for it finds a new file
-        os.close(descriptor)
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+        finally:  # a signal that came just before raises at that call
+            if descriptor is not None:
+                _release(lock, descriptor)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _RAISING)
+
+
+def _release(lock: str, descriptor: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(lock)  # before the lock is released: who waits for it finds a new file
+    os.close(descriptor)
 
 
 def _acquire(lock: str, path: str) -> int:
