@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import HeaderValue
-from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.mask import MaskPlanes
 from coblend.core.psf.base import Psf
 from coblend.io.coadd.grid import Grid, is_framed
 from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.rows import RowReader
 from coblend.io.exposure.checks import require_scale
-from coblend.io.exposure.dialects import RMS, WEIGHT, Planes, find_planes, only_image
+from coblend.io.exposure.dialects import find_planes, header_of
 from coblend.io.exposure.frame import frame_origin
+from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec
 from coblend.io.psf.psfs import parse_psf_spec, read_psf
@@ -44,7 +45,6 @@ class Warp:
     grid : Grid
         Pixels covered.
     planes : MaskPlanes
-        Without names, any bit means ``BAD``.
     unit, band : str
     zero_point : float or None
     psf : Psf or None
@@ -95,25 +95,25 @@ class WarpFile:
     info : Warp
     origin : tuple of int
         Parent coordinates ``(y, x)`` of the first pixel in the file.
-    image, noise : RowReader
-    mask : RowReader or None
-    noise_kind : str
-        What the noise plane holds (`coblend.io.exposure.dialects`).
+    planes : Planes
+        What its numbers mean.
+    image : RowReader
+    noise, mask : RowReader or None
     """
 
     def __init__(
         self,
         info: Warp,
         origin: tuple[int, int],
+        planes: Planes,
         image: RowReader,
-        noise: RowReader,
+        noise: RowReader | None,
         mask: RowReader | None,
-        noise_kind: str,
     ) -> None:
         self.info = info
         self._origin = origin
+        self._planes = planes
         self._image, self._noise, self._mask = image, noise, mask
-        self._noise_kind = noise_kind
         self._checked = False
 
     @property
@@ -138,32 +138,34 @@ class WarpFile:
             Where the planes go in the mask; bits without a name are dropped.
         """
         section = box.slices(Box(*self._origin, *self._image.shape))
+        planes = self._planes
         with ExitStack() as stack:
             file = None if self.straight else stack.enter_context(open_fits(self.info.path))
-            other = file if self._noise.path == self.info.path else None
-            image = self._image.read(*section, file).astype(np.float32, copy=False)
-            noise = self._noise.read(*section, other)
+            image = planes.image.linear(self._image.read(*section, file))
+            image = image.astype(np.float32, copy=False)
+            noise: NDArray[Any] = image
+            if self._noise is not None and planes.noise.plane is not None:
+                noise = self._noise.read(*section, self._of(self._noise, file))
+                noise = planes.noise.plane.linear(noise)
             mask = None
             if self._mask is not None:
-                words = self._mask.read(*section, file).astype(np.int32, copy=False)
-                mask = self._remap(words, target)
-        self._require_scale(noise)
-        return image, mask, _variance(noise.astype(np.float32, copy=False), self._noise_kind)
+                words = self._mask.read(*section, self._of(self._mask, file))
+                mask = planes.code.decode(words, target)
+        self._require_scale(noise, image)
+        return image, mask, planes.noise.variance(noise.astype(np.float32, copy=False), image)
 
-    def _require_scale(self, noise: NDArray[Any]) -> None:
+    def _of(self, plane: RowReader, file: FitsFile | None) -> FitsFile | None:
+        """Return the open file if the plane is in it."""
+        return file if plane.path == self.info.path else None
+
+    def _require_scale(self, noise: NDArray[Any], image: NDArray[np.float32]) -> None:
         """Check the first rows read, before they are rounded to 32 bits."""
         if not self._checked:
-            some = noise[:: max(len(noise) // _N_ROWS, 1)].astype(np.float64)
-            require_scale(_variance(some, self._noise_kind), self._noise.path, "VARIANCE")
+            rows = slice(None, None, max(len(noise) // _N_ROWS, 1))
+            some = self._planes.noise.variance(noise[rows].astype(np.float64), image[rows])
+            path = self.info.path if self._noise is None else self._noise.path
+            require_scale(some, path, "VARIANCE")
             self._checked = True
-
-    def _remap(self, mask: NDArray[np.int32], target: MaskPlanes) -> NDArray[np.int32]:
-        own = self.info.planes
-        if not own.bits:
-            return np.where(mask != 0, np.int32(1 << target.bits["BAD"]), np.int32(0))
-        fixed = sum(1 << bit for name, bit in own.bits.items() if target.bits[name] == bit)
-        found = int(np.bitwise_or.reduce(mask, axis=None))
-        return mask if found & ~fixed == 0 else own.remap(mask, target)
 
 
 def open_warp(listed: Listed) -> WarpFile:
@@ -181,24 +183,21 @@ def open_warp(listed: Listed) -> WarpFile:
     """
     band, spec = parse_band_spec(listed.file)
     with open_fits(spec.path) as file:
-        planes = find_planes(file, spec)
-        image = _plane(file, planes.image.hdu, "IMAGE")
-        mask = None if planes.mask is None else _plane(file, planes.mask.hdu, "MASK")
-        if planes.noise.path == spec.path:
-            noise = _plane(file, planes.noise.hdu, "VARIANCE")
-        else:
-            with open_fits(planes.noise.path) as other:
-                noise = _plane(other, only_image(other), "VARIANCE")
+        planes = find_planes(file, spec).scaled(file)
+        image = _rows(file, planes.image, "IMAGE")
+        mask = None if planes.mask is None else _rows(file, planes.mask, "MASK")
+        plane = planes.noise.plane
+        noise = None if plane is None else _rows(file, plane, "VARIANCE")
         info = _describe(file, spec, planes, band)
-    for name, plane in (("VARIANCE", noise), ("MASK", mask)):
-        if plane is not None and plane.shape != image.shape:
+    for name, rows in (("VARIANCE", noise), ("MASK", mask)):
+        if rows is not None and rows.shape != image.shape:
             raise ShapeMismatchError(
-                f"{name} has {_size(plane.shape)} pixels, IMAGE {_size(image.shape)}", spec.path
+                f"{name} has {_size(rows.shape)} pixels, IMAGE {_size(image.shape)}", spec.path
             )
     origin = info.box.y0, info.box.x0
     if spec.section is not None:
         info = replace(info, grid=info.grid.cut(spec.section))
-    return WarpFile(_as_listed(info, listed), origin, image, noise, mask, planes.noise_kind)
+    return WarpFile(_as_listed(info, listed), origin, planes, image, noise, mask)
 
 
 def _as_listed(info: Warp, listed: Listed) -> Warp:
@@ -232,22 +231,17 @@ def require_same_band(warps: Sequence[Warp]) -> None:
 def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) -> Warp:
     index = planes.image.hdu
     own = file.header(index)
-    header = {**file.header(0), **own}
+    header = header_of(file, planes)
     y0, x0 = frame_origin(own, spec.path)
     box = Box(y0, x0, *file.hdus[index].shape)
     unit = str(header.get("BUNIT", "")).strip()
-    named = dict(STANDARD.bits)
-    if planes.mask is not None:
-        mask_header = file.header(planes.mask.hdu)
-        named = {k[3:]: int(v) for k, v in mask_header.items() if k.startswith("MP_")}
-        named = named or dict(planes.mask_bits)
     return Warp(
         grid=Grid(spec.path, box, wcs_cards(file.cards(index), spec.path), is_framed(own)),
-        planes=MaskPlanes(named),
+        planes=planes.code.planes,
         unit=unit,
         band=band or str(header.get("BAND", header.get("FILTER", ""))).strip(),
         zero_point=_zero_point(header, unit),
-        psf=read_psf(file, box),
+        psf=read_psf(file, box, planes.psf),
         header=header,
         polygon=_polygon(file),
         scales=_columns(file, "ZPGRID", ("y", "x", "scale")),
@@ -269,11 +263,14 @@ def _columns(file: FitsFile, name: str, columns: Sequence[str]) -> NDArray[np.fl
     return np.stack([table[names[column]] for column in columns]).astype(np.float64)
 
 
-def _plane(file: FitsFile, index: int, name: str) -> RowReader:
-    shape = file.hdus[index].shape
+def _rows(file: FitsFile, plane: Plane, name: str) -> RowReader:
+    if plane.path != file.path:
+        with open_fits(plane.path) as other:
+            return _rows(other, plane, name)
+    shape = file.hdus[plane.hdu].shape
     if len(shape) != 2:
         raise FormatError(f"{name} has {_size(shape)} pixels, expected two axes", file.path)
-    return RowReader.of(file, index)
+    return RowReader.of(file, plane.hdu)
 
 
 def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
@@ -281,16 +278,6 @@ def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
         return _NANOJANSKY_ZERO_POINT
     value = header_float(header, *ZERO_POINT_KEYS)
     return None if np.isnan(value) else value
-
-
-def _variance(noise: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Variance from a noise plane; not finite or not positive where nothing is known."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        if kind == WEIGHT:
-            return np.asarray(np.divide(np.float32(1), noise))
-        if kind == RMS:
-            return np.asarray(np.square(noise) * np.sign(noise))
-    return noise
 
 
 def header_float(header: Mapping[str, HeaderValue], *keys: str) -> float:

@@ -12,24 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import (
-    CoblendError,
-    FormatError,
-    ParameterError,
-    ShapeMismatchError,
-)
+from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf import Psf
 from coblend.io.exposure.checks import (
-    describe_box,
     require_band,
     require_psf,
     require_same_grid,
     require_scale,
 )
-from coblend.io.exposure.dialects import RMS, WEIGHT, Plane, Planes, find_planes, only_image
-from coblend.io.exposure.frame import frame_header, frame_origin, header_number
+from coblend.io.exposure.dialects import find_planes, header_of
+from coblend.io.exposure.flags import ANY
+from coblend.io.exposure.frame import frame_header, frame_origin
+from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec
 from coblend.io.fits.writer import FitsWriter
@@ -86,15 +82,14 @@ def read_exposure(
     spec = parse_spec(spec) if isinstance(spec, str) else spec
     section = section or spec.section
     with open_fits(spec.path) as file:
-        planes = find_planes(file, spec)
+        planes = find_planes(file, spec).scaled(file)
         log.info("%s: read as %s", file.path, planes.convention)
-        image = _plane(file, planes.image, "IMAGE", section, np.float32)
-        header = _merged_header(file, planes.image.hdu)
+        header = header_of(file, planes)
+        image = _image(planes.image.read(file, "IMAGE", section))
         box = _box(file, planes.image, image.shape, section)
         names, mask = _mask(file, planes, image.shape, section)
-        variance = _noise(file, planes, section)
-        for label, plane in (("MASK", mask), ("VARIANCE", variance)):
-            _same_shape(label, plane, image, file.path)
+        variance = _variance(file, planes, image, section)
+        _same_shape("MASK", mask, image, file.path)
         n_filled = fill_no_data(image, mask, variance, names)
         if n_filled:
             log.info("%s: %d pixels without data", file.path, n_filled)
@@ -105,7 +100,7 @@ def read_exposure(
                 file.path,
             )
         cards = _shifted_wcs(file, planes.image.hdu, section)
-        model = parse_psf_spec(psf) if psf else read_psf(file, box)
+        model = parse_psf_spec(psf) if psf else read_psf(file, box, planes.psf)
         name = band or _band_of(header, file.path)
     return Exposure(
         image=image,
@@ -130,8 +125,7 @@ def band_of(spec: FileSpec) -> str:
         The file cannot be read, or the name is no band name.
     """
     with open_fits(spec.path) as file:
-        index = find_planes(file, spec).image.hdu
-        return _band_of(_merged_header(file, index), file.path)
+        return _band_of(header_of(file, find_planes(file, spec)), file.path)
 
 
 def band_psfs(texts: Sequence[str]) -> dict[str, Psf]:
@@ -267,33 +261,9 @@ def _blanked(exposure: Exposure, plane: NDArray[np.float32]) -> NDArray[np.float
     return np.where(np.isfinite(exposure.variance), plane, np.float32(np.nan))
 
 
-def _merged_header(file: FitsFile, index: int) -> dict[str, HeaderValue]:
-    own = file.header(index)
-    return {**(file.header(0) if index else {}), **own}
-
-
-def _plane(
-    file: FitsFile, plane: Plane, label: str, section: Box | None, dtype: Any
-) -> NDArray[Any]:
-    info = file.info(plane.hdu)
-    where = info.name or str(plane.hdu)
-    shape = info.shape
-    if len(shape) != 2 and not (len(shape) == 3 and shape[0] == 1):
-        size = "x".join(str(n) for n in shape[::-1]) or "no"
-        raise FormatError(f"{label} has {size} pixels, expected two axes", file.path, where)
-    slices: tuple[slice, ...] | None = None
-    if section is not None:
-        if not Box(0, 0, *shape[-2:]).contains(section):
-            raise FormatError(
-                f"section {describe_box(section)} is outside the {shape[-1]}x{shape[-2]} image",
-                file.path,
-                where,
-            )
-        slices = section.slices(Box(0, 0, 0, 0))
-        slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
-    data = file.image(plane.hdu, slices)
+def _image(data: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, so NO_DATA
-        return np.asarray(data.reshape(data.shape[-2:]), dtype)
+        return np.asarray(data, np.float32)
 
 
 def _mask(
@@ -301,46 +271,32 @@ def _mask(
 ) -> tuple[MaskPlanes, NDArray[np.int32]]:
     if planes.mask is None:
         return STANDARD, np.zeros(shape, np.int32)
-    mask = np.asarray(_plane(file, planes.mask, "MASK", section, None)).astype(
-        np.int32, copy=False
-    )
-    header = file.header(planes.mask.hdu)
-    named = {
-        k[3:]: int(header_number(header, k, file.path)) for k in header if k.startswith("MP_")
-    }
-    named = named or dict(planes.mask_bits)
-    if not named:
-        if mask.any():
-            log.warning("%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path)
-        return STANDARD, np.where(mask != 0, np.int32(1), np.int32(0)).astype(np.int32)
-    try:
-        own = MaskPlanes(named)
-        target = own.union(STANDARD)
-    except CoblendError as error:
-        raise FormatError(error.message, file.path, "MASK") from error
-    unnamed = int(np.bitwise_or.reduce(mask, axis=None)) & ~own.value(named)
+    words = planes.mask.read(file, "MASK", section)
+    code = planes.code
+    if code.flags is ANY and words.any():
+        log.warning("%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path)
+    unnamed = code.unnamed(words)
     if unnamed:
-        bits = [str(b) for b in range(31) if unnamed >> b & 1]
-        log.warning("%s: mask bits %s have no name; dropped", file.path, ", ".join(bits))
-    return target, own.remap(mask, target).copy()
+        bits = ", ".join(map(str, unnamed))
+        log.warning("%s: mask bits %s have no name; dropped", file.path, bits)
+    target = code.planes.union(STANDARD)
+    return target, np.array(code.decode(words, target))
 
 
-def _noise(file: FitsFile, planes: Planes, section: Box | None) -> NDArray[np.float32]:
-    # Weight and rms maps are converted in float64; a variance plane needs no such copy.
-    dtype = np.float64 if planes.noise_kind in (WEIGHT, RMS) else None
-    if planes.noise.path == file.path:
-        data = _plane(file, planes.noise, "VARIANCE", section, dtype)
-    else:
-        with open_fits(planes.noise.path) as other:
-            plane = Plane(other.path, only_image(other))
-            data = _plane(other, plane, "the noise map", section, dtype)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        if planes.noise_kind == WEIGHT:
-            data = np.where(data > 0, 1 / data, np.nan)
-        elif planes.noise_kind == RMS:
-            data = np.where(data > 0, data**2, np.nan)
-        require_scale(data, planes.noise.path, planes.noise_kind.upper())
-        return np.asarray(data, np.float32)
+def _variance(
+    file: FitsFile, planes: Planes, image: NDArray[np.float32], section: Box | None
+) -> NDArray[np.float32]:
+    noise = planes.noise
+    data: NDArray[Any] = image
+    if noise.plane is not None:
+        data = noise.plane.read(file, "VARIANCE", section)
+        _same_shape("VARIANCE", data, image, file.path)
+        data = data.astype(np.float64) if noise.wide else data
+    variance = noise.variance(data, image)
+    path = file.path if noise.plane is None else noise.plane.path
+    require_scale(variance, path, noise.kind.upper())
+    with np.errstate(over="ignore"):
+        return np.asarray(variance, np.float32)
 
 
 def _same_shape(label: str, plane: NDArray[Any], image: NDArray[Any], path: str) -> None:

@@ -1,4 +1,4 @@
-"""File arguments: ``[BAND=]PATH[HDU][x1:x2,y1:y2]`` and ``@list`` files."""
+"""File arguments: ``[BAND=]PATH[HDU][x1:x2,y1:y2][key=value]`` and ``@list`` files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from coblend.core.errors import InputMissingError, ParameterError
 _GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
 _SECTION = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*$")
 _BAND = re.compile(r"^(?P<band>[A-Za-z0-9_.+-]{1,16})=(?P<rest>.+)$")
+SETTINGS = ("noise", "gain", "mask", "flags")
+"""What ``[key=value]`` may say of an exposure (`coblend.io.exposure.dialects`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +31,30 @@ class FileSpec:
         EXTVER, 0: any.
     section : Box, optional
         Part of the image in array coordinates (0-based).
+    settings : tuple of (str, str)
+        What the header does not say: keys of `SETTINGS` with their values.
     """
 
     path: str
     hdu: str | int | None = None
     version: int = 0
     section: Box | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.path if self.hdu is None else f"{self.path}[{self.hdu}]"
 
 
 def parse_spec(text: str) -> FileSpec:
-    """Read ``PATH``, ``PATH[NAME]``, ``PATH[NAME,2]``, ``PATH[1]``, ``PATH#NAME``, and sections.
+    """Read ``PATH``, ``PATH[NAME]``, ``PATH[NAME,2]``, ``PATH[1]``, ``PATH#NAME``.
 
-    A file of exactly that name wins over any reading of brackets. Sections are FITS sections:
-    1-based, inclusive, x first.
+    Sections and settings may follow in brackets of their own. A file of exactly that name wins
+    over any reading of brackets. Sections are FITS sections: 1-based, inclusive, x first.
 
     Raises
     ------
     ParameterError
-        For brackets that are neither an HDU nor a section.
+        For brackets that are neither an HDU nor a section nor settings.
     """
     if os.path.exists(text):
         return FileSpec(text)
@@ -60,12 +65,15 @@ def parse_spec(text: str) -> FileSpec:
     hdu: str | int | None = None
     version = 0
     section: Box | None = None
+    settings: list[tuple[str, str]] = []
     for group in re.findall(r"\[([^\[\]]*)\]", match["groups"]):
-        if ":" in group:
+        if "=" in group:
+            settings += _parse_settings(group)
+        elif ":" in group:
             section = parse_section(group)
         else:
             hdu, version = _parse_hdu(group)
-    return FileSpec(match["path"], hdu, version, section)
+    return FileSpec(match["path"], hdu, version, section, tuple(settings))
 
 
 def parse_section(text: str) -> Box:
@@ -124,6 +132,19 @@ def _parse_hdu(text: str) -> tuple[str | int, int]:
     if name.isdigit():
         return int(name), 0
     return name.upper(), int(version) if version else 0
+
+
+def _parse_settings(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for part in text.split(","):
+        key, _, value = (word.strip() for word in part.partition("="))
+        if key not in SETTINGS or not value:
+            raise ParameterError(
+                f"[{text}] sets {key!r}", hint=f"in brackets: {', '.join(SETTINGS)}, as in "
+                "image.fits[noise=weight:weight.fits]; see docs/formats.md",
+            )  # fmt: skip
+        pairs.append((key, value))
+    return pairs
 
 
 def _reason(error: Exception) -> str:

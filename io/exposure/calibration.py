@@ -1,0 +1,78 @@
+"""Band and zero point, where surveys and telescopes do not name them as we do."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+
+from coblend.core.exposure import HeaderValue
+
+_AB_JANSKY = 8.9
+_AB_FREQUENCY = -48.6  # erg/s/cm2/Hz
+_LIGHT = 2.99792458e18  # Angstrom/s
+_NANOMAGGY = 22.5
+
+Header = Mapping[str, HeaderValue]
+
+
+def calibrated(header: Header, convention: str, path: str) -> dict[str, HeaderValue]:
+    """Header with ``BAND`` and ``MAGZERO``, the AB magnitude of one unit of a pixel.
+
+    Parameters
+    ----------
+    header : mapping
+        Of the image over that of the primary HDU; what it says already stays.
+    convention : str
+        `coblend.io.exposure.planes.Planes.convention`.
+    path : str
+        The file, whose name holds the band in the Legacy Surveys.
+    """
+    band, zero = "", math.nan
+    if convention == "jwst":
+        pupil = _text(header, "PUPIL")
+        band = pupil if re.match(r"F\d", pupil) else _text(header, "FILTER")
+        sr = _number(header, "PIXAR_SR")
+        if _text(header, "BUNIT").lower() == "mjy/sr" and sr > 0:
+            zero = _AB_JANSKY - 2.5 * math.log10(1e6 * sr)
+    elif convention.startswith("hst"):
+        band, zero = _hubble(header)
+    elif convention == "legacy":
+        name = re.search(r"-image-(\w+)\.", os.path.basename(path))
+        band, zero = name[1] if name else _text(header, "FILTER"), _NANOMAGGY
+    elif convention == "ps1":
+        band = _text(header, "FPA.FILTER").partition(".")[0]
+        seconds = _number(header, "EXPTIME")
+        if seconds > 0:
+            zero = _number(header, "FPA.ZP", 25.0) + 2.5 * math.log10(seconds)
+    elif convention in ("des", "decam-cp"):
+        band = _text(header, "FILTER").partition(" ")[0]
+        zero = _number(header, "SEXMGZPT")
+    found: dict[str, HeaderValue] = {"BAND": band} if band else {}
+    if math.isfinite(zero):
+        found["MAGZERO"] = zero
+    return {**header, **found, **{k: v for k, v in header.items() if k in ("BAND", "MAGZERO")}}
+
+
+def _hubble(header: Header) -> tuple[str, float]:
+    """Filter, and zero point from the inverse sensitivity per second and pivot wavelength."""
+    names = [_text(header, key) for key in ("FILTER", "FILTER1", "FILTER2")]
+    band = next((n for n in names if n and not n.startswith("CLEAR")), "")
+    per_count, wavelength = _number(header, "PHOTFLAM"), _number(header, "PHOTPLAM")
+    if not (per_count > 0 and wavelength > 0):
+        return band, math.nan
+    zero = _AB_FREQUENCY - 2.5 * math.log10(per_count * wavelength**2 / _LIGHT)
+    seconds = 1.0
+    if not re.search(r"/\s*S", _text(header, "BUNIT").upper()):
+        seconds = _number(header, "EXPTIME")
+    return band, zero + 2.5 * math.log10(seconds) if seconds > 0 else math.nan
+
+
+def _text(header: Header, key: str) -> str:
+    return str(header.get(key, "")).strip()
+
+
+def _number(header: Header, key: str, default: float = math.nan) -> float:
+    value = header.get(key)
+    return float(value) if isinstance(value, int | float) else default
