@@ -44,5 +44,7 @@ class WarpParams(Checked):
         256, "Spacing of the nodes of the warped PSF.", unit="pixel", minimum=16, maximum=100000
     )
     compress: str = option(
-        "auto", "Lossless compression of the pixels, or none.", choices=("auto", "none")
+        "auto",
+        "Compression of the pixels: lossless, none, or lossy (steps of a sixteenth of the noise).",
+        choices=("auto", "none", "lossy"),
     )

@@ -25,6 +25,7 @@ from coblend.io.exposure.checks import (
 from coblend.io.exposure.dialects import find_planes, header_of
 from coblend.io.exposure.flags import ANY
 from coblend.io.exposure.frame import frame_header, frame_origin
+from coblend.io.exposure.lossy import round_mantissa, rounding_step
 from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec
@@ -228,8 +229,13 @@ def write_exposure(
     header : mapping, optional
         Further keywords of the IMAGE HDU.
     compress : str
-        ``auto`` (lossless) or ``none``.
+        ``auto`` (lossless), ``none``, or ``lossy``: the image in steps of a sixteenth of the
+        noise, the variance to 5e-4.
     """
+    lossy = compress == "lossy"
+    step = rounding_step(exposure.image, exposure.variance) if lossy else None
+    compress = "auto" if lossy else compress
+    variance = _blanked(exposure, exposure.variance)
     planes = exposure.planes.union(STANDARD)
     cards = exposure.wcs
     frame = frame_header(exposure.box)
@@ -238,7 +244,7 @@ def write_exposure(
     science = {"EXTTYPE": "IMAGE", "INHERIT": True, **_unit(unit), **named, **frame}
     out.image(
         "IMAGE", _blanked(exposure, exposure.image), wcs=cards, compress=compress,
-        header={**science, **exposure.meta, **(header or {})},
+        header={**science, **exposure.meta, **(header or {})}, step=step,
     )  # fmt: skip
     bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
     out.image(
@@ -247,7 +253,7 @@ def write_exposure(
     )  # fmt: skip
     squared = _unit(f"{unit}**2" if unit else "")
     out.image(
-        "VARIANCE", _blanked(exposure, exposure.variance), wcs=cards, compress=compress,
+        "VARIANCE", round_mantissa(variance) if lossy else variance, wcs=cards, compress=compress,
         header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
     )  # fmt: skip
     if exposure.psf is not None:

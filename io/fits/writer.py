@@ -1,7 +1,7 @@
 """Writing files: whole or not at all, the same bytes for the same content.
 
 A file is written under a hidden name beside its place, gets its checksums, is checked, synced
-and then renamed. Compression is lossless unless a caller asks otherwise.
+and then renamed. Compression is lossless unless a caller gives a step.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from coblend.io.fits.structure import scan
 
 _TILE = 256
 _PLIO_LIMIT = 1 << 24
+_SEED = 1  # of the dither; 1 to 10000
 _INTEGER_CODECS = ("RICE_1", "PLIO_1")
 _CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
 
@@ -60,6 +61,7 @@ class FitsWriter:
         wcs: Sequence[str] = (),
         compress: str = "auto",
         tile: tuple[int, ...] | None = None,
+        step: float | None = None,
     ) -> None:
         """Append an image HDU.
 
@@ -79,6 +81,9 @@ class FitsWriter:
             RICE_1).
         tile : tuple of int, optional
             Tile shape in numpy order; default 256 x 256 on the last two axes.
+        step : float, optional
+            Floats may be rounded to multiples of this. They are dithered, so that no mean is
+            off; zeros and NaNs stay.
         """
         data = np.ascontiguousarray(data.astype(np.uint8) if data.dtype == bool else data)
         if compress == "auto":
@@ -88,9 +93,9 @@ class FitsWriter:
         )
         with self._writing(name):
             hdu = self._image_hdu(
-                name, data.shape, data.dtype, dict(header or {}), wcs, compress, tile
+                name, data.shape, data.dtype, dict(header or {}), wcs, compress, tile, step
             )
-            hdu.write(data, start=[0] * data.ndim)
+            hdu.write(data, start=[0] * data.ndim)  # at once: later tiles would forget the step
 
     def stream(
         self,
@@ -126,6 +131,7 @@ class FitsWriter:
         wcs: Sequence[str],
         compress: str,
         tile: tuple[int, ...],
+        step: float | None = None,
     ) -> Any:
         is_float = dtype.kind == "f"
         if compress not in _CODECS or (is_float and compress in _INTEGER_CODECS):
@@ -134,6 +140,11 @@ class FitsWriter:
         if compress != "none":
             options = {"compress": compress, "tile_dims": tile}
             options |= {"qlevel": 0} if is_float else {}
+        if step is not None:
+            # CFITSIO reads a negative level as the step itself; its seeds from the clock or from
+            # the pixels are lost between fitsio's calls, so that the dither is not subtracted
+            options |= {"compress": "RICE_1", "tile_dims": tile, "qlevel": -step,
+                        "qmethod": "SUBTRACTIVE_DITHER_2", "dither_seed": _SEED}  # fmt: skip
         # room for the cards is reserved now: a header that grows later moves the data
         room = [{"name": "COMMENT", "value": "x"}] * (len(header) + len(wcs) + 12)
         self._handle.create_image_hdu(
