@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coblend.core.coadd.moments import Plane, accumulate
 from coblend.core.coadd.samples import Strip, count
-from coblend.core.coadd.sorting import LARGEST, quantiles, sort_samples
+from coblend.core.coadd.sorting import LARGEST, quantiles
 
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian over its interquartile range."""
@@ -58,9 +58,7 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[NDArray[np.bo
     afw ``Statistics`` MEANCLIP. Where fewer than two of several samples would survive, those of
     the previous iteration are kept and the pixel is done; the original returns NaN there.
     """
-    rows = sort_samples(strip.values)
-    lower, median, upper = quantiles(rows, strip.n_available, (0.25, 0.5, 0.75))
-    del rows
+    lower, median, upper = quantiles(strip.values, strip.n_available, (0.25, 0.5, 0.75))
     half = sigma_clip * IQR_TO_SIGMA * (upper - lower)
     window = Window(median - half, median + half)
     everything = Window(median * 0 - LARGEST, median * 0 + LARGEST)
@@ -74,7 +72,7 @@ def clip(strip: Strip, sigma_clip: float, clip_iter: int) -> tuple[NDArray[np.bo
             done |= lonely
             used = window.choose(strip)
         if iteration < clip_iter:
-            moments = accumulate(strip, used, centre=np.nan_to_num(median), scatter=True)
+            moments = accumulate(strip, used, ("w", "w2", "s1", "s2"), np.nan_to_num(median))
             mean = moments.mean()
             half = sigma_clip * np.sqrt(moments.scatter())
             half[~several] = 0.0
@@ -108,7 +106,7 @@ def clip_by_variance(
     -----
     Gruen, Seitz & Bernstein 2014, PASP 126, 158 (SWarp's CLIPPED).
     """
-    (median,) = quantiles(sort_samples(strip.values), strip.n_available, (0.5,))
+    (median,) = quantiles(strip.values, strip.n_available, (0.5,))
     with np.errstate(invalid="ignore", over="ignore"):
         centre = median.astype(np.float32)
         of_median = median_variance(strip).astype(np.float32)
@@ -139,7 +137,7 @@ def median_variance(strip: Strip) -> Plane:
     the mean. NaN without a sample.
     """
     n = strip.n_available.astype(np.float64)
-    inverse, total = np.zeros(strip.shape), np.zeros(strip.shape)
+    inverse, total = (np.zeros(strip.shape, np.float32) for _ in range(2))
     for sample in strip.samples:
         sigma = np.sqrt(sample.variance)
         sigma[sigma == 0] = np.inf  # not available
@@ -147,7 +145,7 @@ def median_variance(strip: Strip) -> Plane:
         total[sample.view] += sample.variance
     bias = np.where(n % 2 == 1, np.pi / 2 - 1, np.pi - 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        many = np.pi * np.square(n) / (2 * np.square(inverse) * (n + bias))
+        many = np.pi / 2 / (n + bias) * np.square(n / inverse)
         return np.where(n > 2, many, total / np.square(n))
 
 

@@ -13,7 +13,7 @@ from coblend.core.coadd.clip import median_variance
 from coblend.core.coadd.moments import Moments, Plane, accumulate
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Strip
-from coblend.core.coadd.sorting import quantiles, ranks, sort_samples
+from coblend.core.coadd.sorting import quantiles
 
 Used = NDArray[np.bool_]
 
@@ -40,14 +40,15 @@ def combine(
         Sums over the used samples.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = rules.variance if rules.variance != "scatter" else ""
         origin = None
         if rules.needs_scatter:
             origin = np.nan_to_num(_first(strip) if centre is None else centre)
-        sums = accumulate(strip, used, centre=origin, scatter=rules.needs_scatter, error=error)
+        sums = accumulate(strip, used, rules.sums, centre=origin)
         value, variance = _EVALUATE[rules.statistic](strip, used, rules, sums)
         empty = sums.n == 0
-        return np.where(empty, np.nan, value), np.where(empty, np.nan, variance), sums
+        if empty.any():
+            value, variance = (np.where(empty, np.nan, plane) for plane in (value, variance))
+        return value, variance, sums
 
 
 def _mean(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
@@ -55,12 +56,9 @@ def _mean(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[P
 
 
 def _median(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
-    n = strip.n_available
-    complete = int(n.min(initial=0xFFFF)) == len(strip.values)
-    wanted = ranks(len(strip.values), (0.5,)) if complete else ()
-    (value,) = quantiles(sort_samples(strip.values, wanted), n, (0.5,))
+    (value,) = quantiles(strip.values, strip.n_available, (0.5,))
     if rules.variance == "scatter":
-        return value, np.pi / 2 * sums.scatter() / n
+        return value, np.pi / 2 * sums.scatter() / strip.n_available
     return value, median_variance(strip)
 
 
@@ -88,8 +86,7 @@ def _error_of_scatter(scatter: Plane, n: NDArray[np.uint16]) -> Plane:
 
 
 def _iqrange(strip: Strip, used: Used, rules: StackRules, sums: Moments) -> tuple[Plane, Plane]:
-    rows = sort_samples(strip.values)
-    lower, upper = quantiles(rows, strip.n_available, (0.25, 0.75))
+    lower, upper = quantiles(strip.values, strip.n_available, (0.25, 0.75))
     return upper - lower, np.full(strip.shape, np.nan)
 
 

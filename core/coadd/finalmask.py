@@ -111,7 +111,7 @@ def _bits_of_used(strip: Strip, used: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def _bits_of_rejected(strip: Strip) -> NDArray[np.int32] | None:
     """OR of the masks of the samples that are not available; None without such a sample."""
-    if all(sample.complete for sample in strip.samples):
+    if all(sample.complete or sample.mask is None for sample in strip.samples):
         return None
     mask = np.zeros(strip.shape, np.int32)
     for k, sample in enumerate(strip.samples):

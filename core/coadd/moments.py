@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.coadd.samples import Sample, Strip, count
+from coblend.core.coadd.samples import Pixels, Sample, Strip, Weight, count
 
 Plane = NDArray[np.float64]
 
@@ -33,20 +34,14 @@ class Moments:
     mosaic: Plane
 
     @classmethod
-    def zeros(cls, shape: tuple[int, int], *, scatter: bool = False, error: str = "") -> Moments:
-        """Begin with no sample and centre 0; the options are those of `accumulate`."""
-        w, s1 = np.zeros(shape), np.zeros(shape)
-        centre, w2, s2 = (np.zeros(shape) if scatter else _NOT_SUMMED for _ in range(3))
-        return cls(
-            n=np.zeros(shape, np.uint16),
-            centre=centre if scatter else np.zeros(()),
-            w=w,
-            s1=s1,
-            w2=w2,
-            s2=s2,
-            error=np.zeros(shape) if error == "input" else _NOT_SUMMED,
-            mosaic=np.zeros(shape) if error == "mosaic" else _NOT_SUMMED,
-        )
+    def zeros(cls, shape: tuple[int, int], sums: Sequence[str]) -> Moments:
+        """Begin with no sample and centre 0; the sums asked for are named."""
+        planes = {
+            name: np.zeros(shape) if name in sums else _NOT_SUMMED
+            for name in ("w", "s1", "w2", "s2", "error", "mosaic")
+        }
+        centre = np.zeros(shape if "s2" in sums else ())
+        return cls(n=np.zeros(shape, np.uint16), centre=centre, **planes)
 
     def cut(self, part: tuple[slice, slice]) -> Moments:
         """Return views of a part of all planes."""
@@ -54,7 +49,13 @@ class Moments:
         return Moments(*(plane[part] if plane.ndim else plane for plane in planes))
 
     def add(
-        self, sample: Sample, values: NDArray[np.float32], use: NDArray[np.bool_], spare: Plane
+        self,
+        sample: Sample,
+        values: NDArray[np.float32],
+        use: NDArray[np.bool_],
+        spare: Plane,
+        *,
+        all_available: bool,
     ) -> None:
         """Add a sample to all sums but ``n``.
 
@@ -63,25 +64,35 @@ class Moments:
         sample : Sample
         values : array, shape (ny, nx), float32
         use : array, shape (ny, nx), bool
-        spare : array, shape (2, ny, nx), float64
+        spare : array, shape (3, ny, nx), float64
             Room for intermediate values.
+        all_available : bool
+            Whether ``use`` is where the sample is available. What is not is 0 then and needs no
+            weight of its own, if nothing is subtracted.
         """
-        g, term = spare
-        np.copyto(g, use)
-        g *= sample.weight
-        _add(self.w, g)
-        deviation = values - self.centre if self.centre.ndim else values
-        _add(self.s1, np.multiply(deviation, g, out=term))
+        term, deviation, weights = spare
+        weight, absent = sample.weight, sample.absent
+        if absent is None or self.s2.ndim or not all_available:
+            np.copyto(weights, use)
+            weights *= sample.weight
+            weight, absent = weights, None
+        _add(self.w, weight, absent)
         if self.s2.ndim:
-            _add(self.s2, np.multiply(deviation, term, out=term))
+            np.subtract(values, self.centre, out=deviation)
+            np.multiply(deviation, weight, out=term)
+            _add(self.s1, term)
+            term *= deviation
+            _add(self.s2, term)
+        elif self.s1.ndim:
+            _add(self.s1, _product(values, weight, term))
         if self.mosaic.ndim:
-            _add(self.mosaic, np.multiply(sample.variance, g, out=term))
+            _add(self.mosaic, _product(sample.variance, weight, term))
         if self.w2.ndim or self.error.ndim:
-            g *= sample.weight
+            weight = weight * sample.weight
         if self.w2.ndim:
-            _add(self.w2, g)
+            _add(self.w2, weight, absent)
         if self.error.ndim:
-            _add(self.error, np.multiply(sample.variance, g, out=term))
+            _add(self.error, _product(sample.variance, weight, term))
 
     def mean(self) -> Plane:
         """Weighted mean; NaN without a sample."""
@@ -111,10 +122,8 @@ class Moments:
 def accumulate(
     strip: Strip,
     used: NDArray[np.bool_],
-    *,
+    names: Sequence[str],
     centre: Plane | None = None,
-    scatter: bool = False,
-    error: str = "",
 ) -> Moments:
     """Sum over the used samples.
 
@@ -123,21 +132,39 @@ def accumulate(
     strip : Strip
     used : array, shape (n_sample, ny, nx), bool
         Which samples count, all of them available.
+    names : sequence of str
+        The sums that are needed.
     centre : array, shape (ny, nx), optional
         Subtracted before squaring: near the values, so that nothing is lost in the scatter.
-    scatter : bool
-        Whether the second moments are needed.
-    error : str
-        ``input``: sum ``w**2 v``; ``mosaic``: sum ``w v``; "": neither.
     """
-    sums = Moments.zeros(strip.shape, scatter=scatter, error=error)
-    sums = replace(sums, n=count(used), centre=np.zeros(()) if centre is None else centre)
-    spare = np.empty((2, *strip.shape))
-    for k, sample in enumerate(strip.samples):
-        view = sample.view
-        sums.cut(view).add(sample, strip.values[k][view], used[k][view], spare[:, *view])
+    everything = used is strip.available
+    sums = replace(
+        Moments.zeros(strip.shape, names),
+        n=strip.n_available if everything else count(used),
+        centre=np.zeros(()) if centre is None else centre,
+    )
+    spare = np.empty((3, *strip.shape))
+    for sample, values, use in zip(strip.samples, strip.values, used, strict=True):
+        part, room = sums, spare
+        if sample.variance.shape != strip.shape:
+            view = sample.view
+            part, values, use, room = sums.cut(view), values[view], use[view], spare[:, *view]
+        part.add(sample, values, use, room, all_available=everything)
     return sums
 
 
-def _add(total: Plane, term: Plane) -> None:
-    total += term
+def _product(plane: NDArray[np.float32], weight: Weight, out: Plane) -> Plane:
+    """Multiply in float64; a copy of its own is faster than numpy's cast in pieces."""
+    np.copyto(out, plane)
+    out *= weight
+    return out
+
+
+def _add(total: Plane, term: Weight, absent: Pixels | None = None) -> None:
+    """Add a term everywhere, or everywhere but at the absent pixels."""
+    if absent is None or not absent[0].size:
+        total += term
+    else:
+        kept = total[absent]
+        total += term
+        total[absent] = kept

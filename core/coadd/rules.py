@@ -104,3 +104,13 @@ class StackRules:
         return mean or self.statistic in (
             "variance", "stdev", "varianceclip", "stdevclip", "meansquare",
         )  # fmt: skip
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Sums over the samples that the statistic is made of: names of `Moments`."""
+        if self.needs_scatter:
+            return "w", "w2", "s1", "s2"
+        if self.statistic not in ("mean", "meanclip", "sum"):
+            return ("w",)
+        error = {"input": ("error",), "mosaic": ("mosaic",)}
+        return "w", "s1", *error.get(self.variance, ())

@@ -39,8 +39,7 @@ class RunningMean:
         self, box: Box, rules: StackRules, n_input: int, *, input_map: bool = False
     ) -> None:
         self.box, self.rules = box, rules
-        error = "" if rules.variance == "scatter" else rules.variance
-        self._sums = Moments.zeros(box.shape, scatter=rules.needs_scatter, error=error)
+        self._sums = Moments.zeros(box.shape, rules.sums)
         self._used, self._rejected = (np.zeros(box.shape, np.int32) for _ in range(2))
         self._hits = [np.zeros(box.shape) for _ in rules.thresholds]
         self._map = np.zeros((map_planes(n_input) * input_map, *box.shape), np.int32)
@@ -72,7 +71,7 @@ class RunningMean:
         sums = self._sums.cut(cut)
         if sums.centre.ndim:
             np.copyto(sums.centre, values, where=use & (sums.n == 0))
-        sums.add(sample, values, use, np.empty((2, *box.shape)))
+        sums.add(sample, values, use, np.empty((3, *box.shape)), all_available=True)
         sums.n[...] += use
         self._counts[sample.index] += (
             sample.n_available, 0, sample.n_pixels - sample.n_available

@@ -14,6 +14,9 @@ from coblend.core.coadd.sorting import ABSENT
 
 Scale = float | NDArray[np.float32]
 Weight = float | NDArray[np.float64]
+Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+_FEW = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Sample:
     """What one input contributes to a strip.
 
     ``view`` indexes the strip; ``variance`` (0 where the sample is not available), ``mask`` and
-    a ``weight`` per pixel have the shape of that part of it.
+    a ``weight`` per pixel have the shape of that part of it. ``absent`` are the pixels ``(y, x)``
+    of that part where it is not available, None if they are more than a few.
     """
 
     index: int
@@ -70,6 +74,7 @@ class Sample:
     weight: Weight
     n_pixels: int
     n_available: int
+    absent: Pixels | None
 
     @property
     def complete(self) -> bool:
@@ -85,7 +90,7 @@ class Strip:
     ----------
     samples : tuple of Sample
     values : array, shape (n_sample, ny, nx), float32
-        Scaled; `ABSENT` where a sample is not available.
+        Scaled; where a sample is not available `ABSENT`, or 0 for statistics that only add.
     available : array, shape (n_sample, ny, nx), bool
     n_available : array, shape (ny, nx), uint16
     """
@@ -107,16 +112,17 @@ def gather(warps: Sequence[WarpPart], box: Box, rules: StackRules) -> Strip:
     A sample is available when image and variance are finite, the variance is positive and none
     of the bad bits is set.
     """
-    parts = [(warp, warp.box & box) for warp in warps]
-    parts = [(warp, common) for warp, common in parts if common.area]
+    parts = [
+        (warp, common, common.slices(box)) for warp in warps if (common := warp.box & box).area
+    ]
+    fill = np.float32(0) if rules.statistic in ("mean", "sum") else ABSENT
     values = np.empty((len(parts), *box.shape), np.float32)
     available = np.empty(values.shape, bool)
     samples = []
-    for k, (warp, common) in enumerate(parts):
+    for (warp, common, view), x, use in zip(parts, values, available, strict=True):
         if common != box:
-            values[k], available[k] = ABSENT, False
-        view = common.slices(box)
-        samples.append(_sample(warp, common, view, values[k][view], available[k][view], rules))
+            x[...], use[...] = fill, False
+        samples.append(_sample(warp, common, view, x[view], use[view], rules, fill))
     return Strip(tuple(samples), values, available, count(available))
 
 
@@ -133,6 +139,7 @@ def _sample(
     values: NDArray[np.float32],
     available: NDArray[np.bool_],
     rules: StackRules,
+    fill: np.float32,
 ) -> Sample:
     """Fill the sample's values and availability, and return the rest of it."""
     cut = box.slices(warp.box)
@@ -153,10 +160,11 @@ def _sample(
     if rules.pixel_weights:
         known = (variance > 0) & (variance < np.inf)
         weight = np.divide(1, variance, out=np.zeros(box.shape), where=known)
-    n_available = int(np.count_nonzero(available))
-    if n_available < available.size:
-        absent = np.divmod(np.flatnonzero(~available), box.nx)
-        values[absent] = ABSENT
+    absent = np.divmod(np.flatnonzero(~available), box.nx)
+    n_absent, n = absent[0].size, available.size
+    if n_absent:
+        values[absent] = fill
         variance = variance.copy()
         variance[absent] = 0
-    return Sample(warp.index, view, variance, mask, weight, available.size, n_available)
+    few = absent if n_absent < _FEW * n else None
+    return Sample(warp.index, view, variance, mask, weight, n, n - n_absent, few)

@@ -6,6 +6,7 @@ inputs that is several times faster than `numpy.sort` along the first axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -81,7 +82,7 @@ def _merged(a: Order, b: Order) -> tuple[Comparators, Order]:
 
 
 def sort_samples(
-    cube: NDArray[np.float32], wanted: Sequence[int] = ()
+    cube: NDArray[np.float32], wanted: tuple[int, ...] = ()
 ) -> list[NDArray[np.float32]]:
     """Sort along the first axis.
 
@@ -89,7 +90,7 @@ def sort_samples(
     ----------
     cube : array, shape (n, ny, nx), float32
         Not changed. No NaN.
-    wanted : sequence of int
+    wanted : tuple of int
         Ranks that must be right; default all.
 
     Returns
@@ -103,7 +104,7 @@ def sort_samples(
     rows = list(cube.copy())
     spare = np.empty_like(cube[0])
     comparators, order = network(n)
-    for i, j in pruned(n, tuple(wanted)) if wanted else comparators:
+    for i, j in pruned(n, wanted) if wanted else comparators:
         np.minimum(rows[i], rows[j], out=spare)
         np.maximum(rows[i], rows[j], out=rows[j])
         rows[i], spare = spare, rows[i]
@@ -111,14 +112,14 @@ def sort_samples(
 
 
 def quantiles(
-    rows: Sequence[NDArray[np.float32]], n: NDArray[np.integer], fractions: Sequence[float]
+    cube: NDArray[np.float32], n: NDArray[np.integer], fractions: Sequence[float]
 ) -> list[NDArray[np.float64]]:
-    """Quantiles of the first ``n`` sorted samples, linear between positions ``f (n - 1)``.
+    """Quantiles of the ``n`` smallest samples, linear between positions ``f (n - 1)``.
 
     Parameters
     ----------
-    rows : sequence of arrays, shape (ny, nx)
-        Sorted samples, available ones first.
+    cube : array, shape (n_sample, ny, nx), float32
+        `ABSENT` where a sample is not available.
     n : array, shape (ny, nx), int
         Number of available samples.
     fractions : sequence of float
@@ -131,8 +132,9 @@ def quantiles(
     """
     counts = np.bincount(n.ravel(), minlength=1)
     common = int(counts.argmax())
-    others = [int(c) for c in np.flatnonzero(counts) if c not in (0, common)]
-    where = {c: np.nonzero(n == c) for c in others}
+    found = [int(c) for c in np.flatnonzero(counts) if c]
+    rows = sort_samples(cube, tuple(sorted({r for c in found for r in ranks(c, fractions)})))
+    where = {c: np.nonzero(n == c) for c in found if c != common}
     missing = n == 0 if counts[0] else None
     out = []
     for fraction in fractions:
@@ -145,10 +147,10 @@ def quantiles(
     return out
 
 
-def ranks(n: int, fractions: Sequence[float]) -> tuple[int, ...]:
-    """Ranks that `quantiles` reads for ``n`` samples."""
-    below = [int(f * (n - 1)) for f in fractions]
-    return tuple(sorted({*below, *(min(b + 1, n - 1) for b in below)}))
+def ranks(n: int, fractions: Sequence[float]) -> set[int]:
+    """Ranks that the quantiles of ``n`` samples depend on."""
+    positions = [f * (n - 1) for f in fractions]
+    return {rank for p in positions for rank in (math.floor(p), math.ceil(p))}
 
 
 def _quantile(

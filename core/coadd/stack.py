@@ -147,7 +147,7 @@ def _stack_strip(
     out.mask[cut] = final_mask(flags_of(strip, used, sums.n, rules), rules)
     counts = np.zeros_like(out.counts)
     for sample, use in zip(strip.samples, used, strict=True):
-        n_used = int(np.count_nonzero(use))
+        n_used = sample.n_available if used is strip.available else int(np.count_nonzero(use))
         n_rejected = sample.n_pixels - sample.n_available
         counts[sample.index] += n_used, sample.n_available - n_used, n_rejected
         if len(out.input_map):
