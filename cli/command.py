@@ -198,14 +198,15 @@ def _cut_exposures(values: dict[str, Any]) -> None:
     section = values.pop("section", None)
     if section is None:
         return
-    from coblend.io.fits.specs import parse_section
+    from coblend.io.fits.specs import expand_lists, parse_section
 
     parse_section(section)
     for name in _EXPOSURES & values.keys():
         given = values[name]
-        one = isinstance(given, str)
-        cut = tuple(f"{text}[{section}]" for text in ([given] if one else given))
-        values[name] = cut[0] if one else cut
+        if isinstance(given, str):
+            values[name] = f"{given}[{section}]"
+        else:
+            values[name] = tuple(f"{text}[{section}]" for text in expand_lists(given))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import ShapeMismatchError
+from coblend.core.errors import ParameterError, ShapeMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf
 
@@ -159,9 +159,13 @@ class Cube:
 
         Raises
         ------
+        ParameterError
+            When there is none.
         ShapeMismatchError
             When the boxes differ.
         """
+        if not exposures:
+            raise ParameterError("no exposures given: the lists are empty")
         first = exposures[0]
         planes = MaskPlanes()
         for exposure in exposures:

@@ -26,6 +26,7 @@ from coblend.core.exposure import Exposure
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import Checked
 from coblend.io.detect.detections import read_detections
+from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 
 PROGRAM = [sys.executable, "-m", "coblend"]
@@ -373,3 +374,15 @@ def test_sections_are_those_of_the_file_arguments(
     assert outcome.code == 2
     assert "section '5:4,1:1' is empty" in outcome.err
     assert cli("detect", path, "--section", "1:99,1:9", "-o", tmp_path / "c.fits").code == 65
+
+
+def test_sections_apply_to_every_file_of_a_list(
+    cli: Callable[..., Any], exposure: Exposure, write_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """``--section`` with ``@LIST`` reads that part of the files in the list."""
+    names = tmp_path / "names.txt"
+    names.write_text(f"{write_file(exposure)}\n")
+    out = tmp_path / "out.fits"
+    options = ["--psf", "gaussian:fwhm=3,size=15", "--reference", "gaussian:fwhm=4,size=15", "-q"]
+    assert cli("psf-match", f"@{names}", "--section", "3:40,2:30", "-o", out, *options).code == 0
+    assert read_exposure(str(out)).box == Box(201, 102, 29, 38)
