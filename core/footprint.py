@@ -339,3 +339,16 @@ def expand_runs(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[
     end = np.cumsum(length)
     total = int(end[-1]) if len(end) else 0
     return np.arange(total, dtype=np.int64) + np.repeat(start - end + length, length)
+
+
+def box_offsets(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the pixels of each box start when all are laid end to end, shape (n + 1,), int64.
+
+    Parameters
+    ----------
+    boxes : array, shape (n, 4), int64
+        ``y0, x0, ny, nx``.
+    """
+    out = np.zeros(len(boxes) + 1, np.int64)
+    np.cumsum(boxes[:, 2] * boxes[:, 3], out=out[1:])
+    return out

@@ -58,6 +58,8 @@ BOX_COLUMNS = (
     Column("nx", "i4", "Columns of the box", "pixel", "meta.number;instr.pixel"),
 )  # fmt: skip
 """Where a box is, in all tables that hold boxes."""
+BOX_FIELDS = tuple(column.name for column in BOX_COLUMNS)
+"""``y0, x0, ny, nx``."""
 _FLAG_WORD = Column("flags", "i4", "All flags as bits", "", "meta.code")
 _FLAG_TEXT = {
     "isolated": "Single peak, not modelled (deblend_skipped_isolatedParent)",
@@ -273,6 +275,16 @@ class ModelSet:
         if not len(self.components):
             return np.zeros((0, len(self.bands)), np.float32)
         return np.stack([self.components[n] for n in names], axis=1)
+
+
+def box_of(row: Any) -> Box:
+    """Box of one row of a table."""
+    return Box(*(int(row[name]) for name in BOX_FIELDS))
+
+
+def boxes_of(table: NDArray[Any]) -> NDArray[np.int64]:
+    """Boxes ``y0, x0, ny, nx`` of all rows of a table, shape (n, 4), int64."""
+    return np.stack([table[name].astype(np.int64) for name in BOX_FIELDS], axis=1)
 
 
 def set_flag(table: NDArray[Any], rows: Any, name: str) -> None:

@@ -17,11 +17,12 @@ from coblend.core.box import Box
 from coblend.core.catalog import Column, table_dtype
 from coblend.core.exposure import Exposure
 from coblend.core.mask import STANDARD
+from coblend.core.model import box_of
+from coblend.core.params.coadd import NANOJANSKY
 from coblend.core.params.simulate import SimulateParams
 from coblend.core.psf.stamp import StampPsf
 from coblend.core.simulate.profiles import STAMP_SIDE, moffat_transfer, stamps
 from coblend.core.simulate.sky import (
-    NJY_ZERO_POINT,
     Sky,
     relative_wavelength,
 )
@@ -120,8 +121,8 @@ def expose(
     Exposure
         In whole adu, sky subtracted, background-free.
     """
-    box = Box(*(int(epoch[name]) for name in ("y0", "x0", "ny", "nx")))
-    scale = 10 ** (0.4 * (float(epoch["zero_point"]) - NJY_ZERO_POINT))
+    box = box_of(epoch)
+    scale = 10 ** (0.4 * (float(epoch["zero_point"]) - NANOJANSKY))
     counts = light[box.slices(sky.box)] * scale
     variance = round_mantissa(
         (float(epoch["sky"]) / params.gain + counts) / params.gain, VARIANCE_BITS

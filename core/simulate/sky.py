@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.catalog import Column, column_suffix, per_band, table_dtype
 from coblend.core.errors import ParameterError
+from coblend.core.params.coadd import NANOJANSKY
 from coblend.core.params.simulate import SimulateParams
 from coblend.core.simulate.profiles import (
     BULGE_NU,
@@ -24,8 +25,6 @@ from coblend.core.simulate.profiles import (
 WAVELENGTHS = {"u": 365.0, "g": 477.0, "r": 622.0, "i": 770.0, "z": 890.0, "y": 1000.0}
 """Effective wavelengths of known bands (nm)."""
 
-NJY_ZERO_POINT = 31.4
-"""AB magnitude of 1 nJy."""
 COUNTS_SLOPE = 0.6
 """Integral number counts fall as flux to this power."""
 BLEND_SIZES = np.array([2, 3, 4, 5, 6, 7, 8])
@@ -234,9 +233,7 @@ def _inside(points: NDArray[np.float64], margin: float, size: int) -> bool:
 def _draw_light(sources: NDArray[Any], params: SimulateParams, rng: np.random.Generator) -> None:
     """Fill shapes and fluxes: power-law counts, power-law spectra, larger when brighter."""
     n = len(sources)
-    faint, bright = (
-        10 ** (0.4 * (NJY_ZERO_POINT - m)) for m in (params.faintest, params.brightest)
-    )
+    faint, bright = (10 ** (0.4 * (NANOJANSKY - m)) for m in (params.faintest, params.brightest))
     low, high = faint**-COUNTS_SLOPE, bright**-COUNTS_SLOPE
     flux = (low + rng.uniform(0, 1, n) * (high - low)) ** (-1 / COUNTS_SLOPE)
     star = rng.uniform(0, 1, n) < params.star_fraction

@@ -94,7 +94,7 @@ def test_planes_and_boxes_that_do_not_fit_are_refused() -> None:
         plain(mask=np.zeros((2, 2), np.int32))
     with pytest.raises(ShapeMismatchError, match="IMAGE has 3x2 pixels, its box 3x3"):
         plain(box=Box(0, 0, 3, 3))
-    with pytest.raises(ShapeMismatchError, match="band i covers .*, band r"):
+    with pytest.raises(ShapeMismatchError, match=r"band i covers .*, band r"):
         Cube.from_exposures([plain(), plain(band="i", box=Box(0, 0, 2, 3))])
     with pytest.raises(ParameterError, match="no exposures given"):
         Cube.from_exposures([])
