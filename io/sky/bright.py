@@ -12,7 +12,7 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
 from coblend.core.region import Region
 from coblend.io.fits.reader import open_fits
-from coblend.io.sky.wcs import celestial
+from coblend.io.sky.wcs import sky_to_pixel
 
 _SHAPE = re.compile(r"^([+-]?)\s*(circle|ellipse|box|polygon)\s*\(([^)]*)\)", re.IGNORECASE)
 _FRAMES = ("fk5", "icrs", "j2000", "galactic", "image", "physical")
@@ -53,24 +53,29 @@ class _Grid:
     """Sky and image positions to parent coordinates."""
 
     def __init__(self, cards: Sequence[str], box: Box, path: str) -> None:
-        self.box, self.path = box, path
-        self.wcs = celestial(cards)
+        self.cards, self.box, self.path = cards, box, path
 
     def place(
         self, frame: str, a: NDArray[np.float64], b: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Parent coordinates ``(y, x)`` of positions, shape (2, n)."""
-        if frame in ("image", "physical"):
+        """Parent coordinates ``(y, x)`` of positions, shape (2, n).
+
+        DS9 counts pixels from 1: ``image`` those of the array, ``physical`` those of the parent
+        image (keywords LTV, see `coblend.io.exposure.frame`).
+        """
+        if frame == "image":
             return np.stack([b - 1 + self.box.y0, a - 1 + self.box.x0])
-        if self.wcs is None:
+        if frame == "physical":
+            return np.stack([b - 1, a - 1])
+        if not self.cards:
             raise FormatError("a sky region, but the coadd has no WCS", self.path)
         if frame == "galactic":
             from astropy.coordinates import SkyCoord
 
             icrs = SkyCoord(a, b, unit="deg", frame="galactic").icrs
             a, b = icrs.ra.deg, icrs.dec.deg
-        x, y = self.wcs.all_world2pix(a, b, 0)
-        return np.stack([y + self.box.y0, x + self.box.x0])
+        x, y = sky_to_pixel(self.cards, self.box, a, b)
+        return np.stack([y, x])
 
     def axes(self, frame: str, a: float, b: float) -> NDArray[np.float64]:
         """Pixels ``(dy, dx)`` per degree east and north, or per pixel along x and y."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.errors import WcsMismatchError
-from coblend.io.sky.wcs import celestial
+from coblend.io.sky.wcs import pixel_to_pixel
 
 _OUTLINE = 16  # points per side
 
@@ -42,12 +41,10 @@ def map_positions(
     WcsMismatchError
         A grid has no celestial WCS.
     """
-    source, target = celestial(from_cards), celestial(to_cards)
-    if source is None or target is None:
+    if not from_cards or not to_cards:
         raise WcsMismatchError("no celestial WCS", hint="warping needs one in both files")
-    sky = source.all_pix2world(x.ravel() - from_box.x0, y.ravel() - from_box.y0, 0)
-    px, py = _world_to_pixel(target, *sky)
-    return np.stack([(py + to_box.y0).reshape(y.shape), (px + to_box.x0).reshape(x.shape)])
+    there_x, there_y = pixel_to_pixel(from_cards, from_box, to_cards, to_box, x.ravel(), y.ravel())
+    return np.stack([there_y.reshape(y.shape), there_x.reshape(x.shape)])
 
 
 def outline(box: Box) -> NDArray[np.float64]:
@@ -58,16 +55,3 @@ def outline(box: Box) -> NDArray[np.float64]:
     y = np.concatenate([np.full(_OUTLINE, -0.5), t, np.full(_OUTLINE, top), top - 0.5 - t])
     x = np.concatenate([s, np.full(_OUTLINE, right), right - 0.5 - s, np.full(_OUTLINE, -0.5)])
     return np.stack([y + box.y0, x + box.x0])
-
-
-def _world_to_pixel(wcs: Any, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> Any:
-    from astropy.wcs import NoConvergence
-
-    try:
-        return wcs.all_world2pix(ra, dec, 0)
-    except NoConvergence as error:
-        solution = np.array(error.best_solution)
-        for failed in (error.divergent, error.slow_conv):
-            if failed is not None:
-                solution[failed] = np.nan
-        return solution.T

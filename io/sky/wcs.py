@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,18 @@ def shift_cards(cards: Sequence[str], dy: int, dx: int) -> tuple[str, ...]:
 def celestial(cards: Sequence[str]) -> Any | None:
     """`astropy.wcs.WCS` of the cards (array coordinates), or None without a celestial WCS.
 
+    Equal cards give the same object, which is not to be changed.
+
     Raises
     ------
     FormatError
         The cards do not make a valid WCS.
     """
-    if not cards:
-        return None
+    return _wcs_of(tuple(cards)) if cards else None
+
+
+@lru_cache(maxsize=64)
+def _wcs_of(cards: tuple[str, ...]) -> Any:
     from astropy.io.fits import Header
     from astropy.wcs import WCS, FITSFixedWarning
 
@@ -123,23 +129,33 @@ def pixel_to_sky(
     wcs = celestial(cards)
     if wcs is None or not len(x):
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
-    ra, dec = wcs.all_pix2world(x - box.x0, y - box.y0, 0)
-    frame = (wcs.wcs.radesys or "ICRS").strip().upper()
-    if wcs.wcs.lngtyp.strip() == "RA" and frame in ("ICRS", ""):
-        return np.asarray(ra), np.asarray(dec)
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    sky = wcs_to_celestial_frame(wcs)
+    longitude, latitude = wcs.all_pix2world(x - box.x0, y - box.y0, 0)
+    frame = _frame(wcs)
+    if frame is None:
+        return np.asarray(longitude), np.asarray(latitude)
     from astropy.coordinates import SkyCoord
 
-    icrs = SkyCoord(ra, dec, unit="deg", frame=sky).icrs
+    icrs = SkyCoord(longitude, latitude, unit="deg", frame=frame).icrs
     return np.asarray(icrs.ra.deg), np.asarray(icrs.dec.deg)
 
 
 def sky_to_pixel(
     cards: Sequence[str], box: Box, ra: ArrayLike, dec: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions ``x, y`` in parent coordinates of sky positions (degree, the WCS's frame).
+    """Positions ``x, y`` in parent coordinates of sky positions; inverts `pixel_to_sky`.
+
+    Parameters
+    ----------
+    cards : sequence of str
+        WCS of the array whose first pixel is the corner of ``box``.
+    box : Box
+    ra, dec : array_like, shape (n,)
+        Degrees, ICRS.
+
+    Returns
+    -------
+    x, y : array, shape (n,), float64
+        NaN where the projection has no such point.
 
     Raises
     ------
@@ -149,8 +165,81 @@ def sky_to_pixel(
     wcs = celestial(cards)
     if wcs is None:
         raise FormatError("no celestial WCS; positions in ra, dec cannot be placed")
-    x, y = wcs.all_world2pix(np.asarray(ra, float), np.asarray(dec, float), 0)
-    return np.asarray(x) + box.x0, np.asarray(y) + box.y0
+    longitude, latitude = np.asarray(ra, float), np.asarray(dec, float)
+    frame = _frame(wcs)
+    if frame is not None:
+        from astropy.coordinates import SkyCoord
+
+        own = SkyCoord(longitude, latitude, unit="deg").transform_to(frame).spherical
+        longitude, latitude = own.lon.deg, own.lat.deg
+    x, y = world_to_pixel(wcs, longitude, latitude)
+    return x + box.x0, y + box.y0
+
+
+def pixel_to_pixel(
+    from_cards: Sequence[str],
+    from_box: Box,
+    to_cards: Sequence[str],
+    to_box: Box,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions ``x, y`` in the second grid of positions in the first, both parent coordinates.
+
+    Parameters
+    ----------
+    from_cards, to_cards : sequence of str
+        WCS, array coordinates of the boxes.
+    from_box, to_box : Box
+    x, y : array, shape (n,), float64
+
+    Returns
+    -------
+    x, y : array, shape (n,), float64
+        NaN where the second projection has no such point.
+    """
+    source, target = celestial(from_cards), celestial(to_cards)
+    if source is None or target is None or _frame_name(source) != _frame_name(target):
+        return sky_to_pixel(to_cards, to_box, *pixel_to_sky(from_cards, from_box, x, y))
+    there_x, there_y = world_to_pixel(
+        target, *source.all_pix2world(x - from_box.x0, y - from_box.y0, 0)
+    )
+    return there_x + to_box.x0, there_y + to_box.y0
+
+
+def world_to_pixel(
+    wcs: Any, longitude: NDArray[np.float64], latitude: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Array positions ``x, y`` of positions in the frame of an astropy WCS (degree).
+
+    NaN where the projection has no such point, or where its distortion cannot be inverted.
+    """
+    from astropy.wcs import NoConvergence
+
+    try:
+        x, y = wcs.all_world2pix(longitude, latitude, 0)
+    except NoConvergence as error:
+        solution = np.array(error.best_solution)
+        for failed in (error.divergent, error.slow_conv):
+            if failed is not None:
+                solution[failed] = np.nan
+        x, y = solution.T
+    return np.asarray(x), np.asarray(y)
+
+
+def _frame(wcs: Any) -> Any | None:
+    """Celestial frame of a WCS, for astropy's SkyCoord; None for ICRS, which needs none."""
+    if _frame_name(wcs)[:2] == ("RA", "ICRS"):
+        return None
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    return wcs_to_celestial_frame(wcs)
+
+
+def _frame_name(wcs: Any) -> tuple[str, str, float]:
+    """Kind of longitude, frame and equinox (0: none given)."""
+    system = wcs.wcs.radesys.strip().upper() or "ICRS"
+    return wcs.wcs.lngtyp.strip(), system, float(np.nan_to_num(wcs.wcs.equinox))
 
 
 def pixel_scale(cards: Sequence[str]) -> float | None:
@@ -169,19 +258,14 @@ def grid_offset(cards_a: Sequence[str], box_a: Box, cards_b: Sequence[str], box_
     """
     if tuple(cards_a) == tuple(cards_b) and box_a == box_b:
         return 0.0
-    a, b = celestial(cards_a), celestial(cards_b)
-    if a is None or b is None:
-        return 0.0 if a is b else float("inf")
+    if not cards_a or not cards_b:
+        return 0.0 if not cards_a and not cards_b else float("inf")
     common = box_a & box_b
     common = common if common.area else box_a
     y = np.array([common.y0, common.y0, common.y1 - 1, common.y1 - 1, common.y0 + common.ny / 2])
     x = np.array([common.x0, common.x1 - 1, common.x0, common.x1 - 1, common.x0 + common.nx / 2])
-    sky = a.all_pix2world(x - box_a.x0, y - box_a.y0, 0)
-    try:
-        bx, by = b.all_world2pix(*sky, 0)
-    except ValueError:  # astropy's NoConvergence: the grids are nowhere near each other
-        return float("inf")
-    distance = np.hypot(bx + box_b.x0 - x, by + box_b.y0 - y)
+    there_x, there_y = pixel_to_pixel(cards_a, box_a, cards_b, box_b, x, y)
+    distance = np.hypot(there_x - x, there_y - y)
     return float(np.max(np.nan_to_num(distance, nan=np.inf)))
 
 

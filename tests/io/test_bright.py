@@ -48,6 +48,14 @@ def test_frames_and_statements_on_one_line(tmp_path):
     assert (sky != galactic).sum() <= 4
 
 
+def test_physical_coordinates_are_those_of_the_parent_image(tmp_path):
+    """DS9 takes them from LTV, which says where the array begins: (200, 100) here."""
+    image = painted(tmp_path, "image\nellipse(50,60,20,9,30)")
+    physical = painted(tmp_path, "physical\nellipse(250,160,20,9,30)")
+    assert image.sum() > 400
+    np.testing.assert_array_equal(image, physical)
+
+
 def test_angles_run_from_west_to_north(tmp_path):
     """North is up and east left, so a sky angle equals the image angle."""
     (x,), (y,) = sky_to_pixel(CARDS, FIELD, [150.0], [60.0])

@@ -14,6 +14,7 @@ from coblend.io.sky.wcs import (
     celestial,
     grid_offset,
     pixel_scale,
+    pixel_to_pixel,
     pixel_to_sky,
     shift_cards,
     sky_to_pixel,
@@ -67,6 +68,36 @@ def test_other_frames_become_icrs() -> None:
     assert np.allclose([ra[0], dec[0]], [expected.ra.deg, expected.dec.deg], atol=1e-8)
 
 
+FRAMES = {
+    "ICRS": header("TAN", RADESYS="ICRS"),
+    "FK5": header("TAN", RADESYS="FK5", EQUINOX=2000.0),
+    "FK4": header("TAN", RADESYS="FK4", EQUINOX=1950.0),
+    "galactic": header("TAN", CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN"),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_positions_come_back_in_any_frame(name: str, rng: np.random.Generator) -> None:
+    """ICRS positions of pixels are placed on these pixels, whatever frame the WCS is in."""
+    cards = lines(FRAMES[name])
+    x, y = rng.uniform(2000, 2500, 20), rng.uniform(1000, 1400, 20)
+    back = sky_to_pixel(cards, BOX, *pixel_to_sky(cards, BOX, x, y))
+    assert np.allclose(back, [x, y], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("frame", "system"), [("galactic", "galactic"), ("fk4", "FK4")])
+def test_a_grid_in_another_frame_is_met_where_it_is(frame: str, system: str) -> None:
+    """The same point of the sky, as the reference point of two WCS in different frames."""
+    place = SkyCoord(34.5, -5.25, unit="deg").transform_to(frame).spherical
+    own = FRAMES[system].copy()
+    own["CRVAL1"], own["CRVAL2"] = place.lon.deg, place.lat.deg
+    found = pixel_to_pixel(
+        lines(CASES["TAN"]), BOX, lines(own), Box(0, 0, 9, 9), np.array([2249.5]),
+        np.array([1199.5]),
+    )  # fmt: skip
+    assert np.allclose(np.ravel(found), [249.5, 199.5], atol=1e-5)
+
+
 def test_scale_is_the_root_of_the_determinant() -> None:
     assert pixel_scale(lines(CASES["TAN"])) == pytest.approx(
         3600 * np.sqrt(5.5e-5**2 + 1e-6 * 1.2e-6), rel=1e-9
@@ -95,6 +126,14 @@ def test_without_a_wcs() -> None:
     assert wcs_cards(linear) == ()
     with pytest.raises(FormatError, match="no celestial WCS"):
         sky_to_pixel((), BOX, [1.0], [2.0])
+
+
+def test_a_distortion_that_cannot_be_inverted_gives_no_position() -> None:
+    """Positions far outside a distorted image are NaN, not a crash."""
+    wild = lines(header("TAN-SIP", A_ORDER=2, B_ORDER=2, A_2_0=2e-3, B_0_2=-3e-3))
+    x, y = sky_to_pixel(wild, BOX, [34.5, 36.5], [-5.25, -3.25])
+    assert np.isfinite([x[0], y[0]]).all()
+    assert np.isnan([x[1], y[1]]).all()
 
 
 def test_far_grids_and_broken_cards() -> None:
