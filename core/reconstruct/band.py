@@ -196,7 +196,9 @@ def reconstruct_band(
         table[name][dark] = 0.0
     pieces = pieces.with_values(light)
     if len(dark):
-        pieces = join([pieces, Pieces(dark, peak[dark], np.zeros(len(dark)), dark * 0 - 1)])
+        none = np.full(len(dark), -1, pieces.source.dtype)
+        more = Pieces(dark.astype(np.int32), peak[dark], np.zeros(len(dark)), none)
+        pieces = join([pieces, more])
     footprints = _footprints(frames, members, pieces)
     return BandLight(table, _stray_table(frames, stray), footprints, pieces.value, rendered)
 

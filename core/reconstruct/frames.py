@@ -16,8 +16,9 @@ from coblend.core.footprint import FootprintSet
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.stamps import area_offsets, boxes_of
 
-_PER_PIXEL, _PER_PIECE = 60, 80
-"""Memory of a pixel of a parent's box, and of an object's share of a pixel (byte, measured)."""
+_PER_PIXEL, _PER_STRAY, _PER_SHARE = 60, 30, 50
+"""Memory of a pixel of a parent's box, and for stray light of the nearest peak's share of it, or
+of each of many shares (byte, measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,11 @@ def memory_needed(parents: NDArray[Any], stray: str = "none") -> NDArray[np.int6
         Rule for stray light; a pixel that all objects share is stored once for each.
     """
     boxes = boxes_of(parents)
-    n = parents["n_child"].astype(np.int64) if stray == "r-to-peak" else 1
-    per_pixel = _PER_PIXEL if stray == "none" else _PER_PIXEL + _PER_PIECE * n
+    per_pixel = np.full(len(parents), _PER_PIXEL)
+    if stray == "nearest":
+        per_pixel += _PER_STRAY
+    elif stray == "r-to-peak":
+        per_pixel += _PER_SHARE * parents["n_child"]
     return np.asarray(boxes[:, 2] * boxes[:, 3] * per_pixel, np.int64)
 
 

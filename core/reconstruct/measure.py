@@ -64,12 +64,12 @@ def measure_chi2(
     model : array, shape (n_pixel,), float64
         Sum of the rendered models over the frames.
     """
-    variance = frames.variance[pieces.pixel].astype(np.float64)
-    known = np.isfinite(variance)
-    owner, pixel = pieces.owner[known], pieces.pixel[known]
-    residual = frames.image[pixel] - model[pixel]
-    count = np.bincount(owner, minlength=len(table))
-    total = group_sum(owner, residual * residual / variance[known], len(table))
+    known = np.isfinite(frames.variance)
+    chi2 = np.subtract(frames.image, model, where=known, out=np.zeros(len(model)))
+    np.square(chi2, out=chi2)
+    np.divide(chi2, frames.variance, where=known, out=chi2)
+    count = group_sum(pieces.owner, known[pieces.pixel], len(table))
+    total = group_sum(pieces.owner, chi2[pieces.pixel], len(table))
     table["chi2"][count > 0] = (total / np.maximum(count, 1))[count > 0]
 
 
@@ -112,7 +112,7 @@ def measure_overlap(
     table["blendedness"][owner] = 1.0 - np.divide(own, all_, np.full(n, np.nan), where=all_ != 0)
 
 
-def on_border(frames: Frames, pixel: NDArray[np.int64]) -> NDArray[np.bool_]:
+def on_border(frames: Frames, pixel: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Whether pixels of the frames lie in the outermost row or column of their frame."""
     border = np.zeros(len(frames.inside), bool)
     offsets = frames.offsets

@@ -19,7 +19,7 @@ from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
 
 ROUND_OFF = 1e-10
 """Template values below this part of the parent's largest are round-off of the transform."""
-_STRAY_BLOCK = 1 << 20
+_STRAY_BLOCK = 1 << 18
 """Pairs of stray pixels and candidates that are looked at together."""
 _STRAY_CLIP = 1e-3
 """Stray light: weights below this part of the largest are dropped (meas_deblender)."""
@@ -31,20 +31,20 @@ class Pieces:
 
     Parameters
     ----------
-    owner : array, shape (n,), int64
+    owner : array, shape (n,), int32
         Object.
-    pixel : array, shape (n,), int64
+    pixel : array, shape (n,), int32 or int64
         Flat index in the frames.
     value : array, shape (n,), float64
         Share of the pixel's light (or the template before it is made a share).
-    source : array, shape (n,), int64
+    source : array, shape (n,), int32 or int64
         Flat index in the templates; -1 where the piece comes from none.
     """
 
-    owner: NDArray[np.int64]
-    pixel: NDArray[np.int64]
+    owner: NDArray[np.int32]
+    pixel: NDArray[np.integer]
     value: NDArray[np.float64]
-    source: NDArray[np.int64]
+    source: NDArray[np.integer]
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Pieces:
         """Select pieces."""
@@ -62,10 +62,10 @@ def join(parts: list[Pieces]) -> Pieces:
     parts = [p for p in parts if len(p.owner)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
-    pixel = np.concatenate([p.pixel for p in parts])
-    key = np.concatenate([p.owner for p in parts]) * (pixel.max() + 1) + pixel
+    n_pixel = 1 + max(int(p.pixel.max()) for p in parts)
+    key = np.concatenate([p.owner * np.int64(n_pixel) + p.pixel for p in parts])
     order = np.argsort(key, kind="stable")  # merges sorted runs, does not sort anew
-    del pixel, key  # large
+    del key  # large
     fields = (np.concatenate([getattr(p, f) for p in parts])[order] for f in Pieces.__slots__)
     return Pieces(*fields)
 
@@ -99,7 +99,9 @@ def template_pieces(
     value = value[keep]  # one after the other: each copy frees its original
     source = source[keep]
     pixel = pixel[keep]
-    return Pieces(np.repeat(owner, counts)[keep], pixel, value, source)
+    owners = np.repeat(owner.astype(np.int32), counts)[keep]
+    narrow = _narrow(pixel, len(frames.inside))
+    return Pieces(owners, narrow, value, _narrow(source, len(templates.values)))
 
 
 def whole_pieces(frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.int64]) -> Pieces:
@@ -109,8 +111,9 @@ def whole_pieces(frames: Frames, owner: NDArray[np.int64], parent: NDArray[np.in
         [np.empty(0, np.int64)] + [np.arange(*frames.offsets[p : p + 2]) for p in parent]
     )
     keep = frames.inside[pixel]
-    n = int(np.count_nonzero(keep))
-    return Pieces(np.repeat(owner, counts)[keep], pixel[keep], np.ones(n), np.full(n, -1))
+    where = _narrow(pixel[keep], len(frames.inside))
+    owners = np.repeat(owner.astype(np.int32), counts)[keep]
+    return Pieces(owners, where, np.ones(len(where)), np.full(len(where), -1, where.dtype))
 
 
 def positive_shares(
@@ -192,8 +195,9 @@ def stray_pieces(
             y, x = np.divmod(pixel - offsets[frame], frames.boxes[frame, 3])
             places = np.stack([y, x], axis=1) + frames.boxes[frame, :2]
             who, which, value = share(places, peaks[rows])
-            none = np.full(len(who), -1)
-            parts.append(Pieces(owner[rows[who]], pixel[which], value, none))
+            whose = owner[rows].astype(np.int32)[who]
+            where = _narrow(pixel[which], len(frames.inside))
+            parts.append(Pieces(whose, where, value, np.full(len(who), -1, where.dtype)))
     return parts
 
 
@@ -223,6 +227,11 @@ def _by_distance(
     weight /= weight.sum(axis=0)
     who, which = np.nonzero(weight)
     return who, which, weight[who, which]
+
+
+def _narrow(index: NDArray[np.int64], n: int) -> NDArray[np.integer]:
+    """Store indices below ``n`` in half the memory where they fit."""
+    return index.astype(np.int32) if n <= np.iinfo(np.int32).max else index
 
 
 def _floors(templates: Stamps, parent: NDArray[np.int64], n_parent: int) -> NDArray[np.float64]:

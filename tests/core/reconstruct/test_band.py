@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from coblend.core.kernels import model_psf
 from coblend.core.model import ModelSet
 from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import BandLight, reconstruct_band, render_objects
-from coblend.core.reconstruct.frames import cut_frames
+from coblend.core.reconstruct.frames import cut_frames, memory_needed
 from coblend.core.reconstruct.images import add_stamps, cut_image
 from coblend.io.deblend.nested import (
     NestedBlend,
@@ -298,6 +299,29 @@ def test_a_chunk_gives_what_its_parents_give_alone(
     assert np.array_equal(np.concatenate([p.light for p in parts]), whole.light)
     table = np.concatenate([p.objects for p in parts])
     assert table.tobytes() == whole.objects.tobytes()
+
+
+@pytest.mark.parametrize(("rule", "limit"), [("none", 1.2e9), ("nearest", 1.6e9)])
+def test_memory_of_a_large_parent(
+    scenes, rng: np.random.Generator, rule: str, limit: float
+) -> None:
+    """600 objects in 4000 x 4000 pixels need less than 2 GB: the same, scaled to 1000 x 1000.
+
+    Beside the exposure and libraries (0.35 GB), and within what is asked for beforehand.
+    """
+    size, profile = 1000, scenes.galaxy(rng, 30)
+    places = rng.integers(31, size - 31, (38, 2)).tolist()
+    sources = [(y, x, profile, 50.0) for y, x in places]
+    models = one_blend(*sources, psf=scenes.moffat(4.0, 41), size=size)
+    exposure = scenes.make_exposure(models, "r", rng)
+    tracemalloc.start()
+    try:
+        share(models, exposure, stray=rule)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak * 16 < limit
+    assert peak <= 1.1 * memory_needed(models.parents, rule)[0]
 
 
 def test_objects_that_were_not_deblended_stay_empty(scenes, rng: np.random.Generator) -> None:
