@@ -22,6 +22,8 @@ class FluxWatch:
     ----------
     tolerance : float
         Largest change in units of the error.
+    floor : float
+        Fraction of the flux that is added to its error in quadrature.
     weight : array, shape (k, n_band)
         One over the errors of the spectra.
     flux : array, shape (k, n_band)
@@ -29,12 +31,13 @@ class FluxWatch:
     """
 
     tolerance: float
+    floor: float
     weight: Floats
     flux: Floats
 
     def select(self, rows: NDArray[np.int64]) -> FluxWatch:
         """Keep components ``rows``."""
-        return FluxWatch(self.tolerance, self.weight[rows], self.flux[rows])
+        return FluxWatch(self.tolerance, self.floor, self.weight[rows], self.flux[rows])
 
     def settled(
         self, stacks: Sequence[Stack], spectra: Floats, centres: Centres, n_blend: int
@@ -53,7 +56,7 @@ class FluxWatch:
         for sums, values in ((change, flux - self.flux), (total, flux), (noise, variance)):
             np.add.at(sums, source, values)
         self.flux[:] = flux
-        noise = np.sqrt(noise)
+        noise = np.sqrt(noise + np.square(self.floor * total))
         moving = ((np.abs(change) > self.tolerance * noise) & (total > noise)).any(1)
         out = np.ones(n_blend, bool)
         out[centres.blend[first[moving]]] = False

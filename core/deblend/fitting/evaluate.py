@@ -32,7 +32,8 @@ class Evaluation:
     spectrum_pull : array, shape (k, n_band), float32
         Gradient with respect to the spectra; 0 for the best ones.
     pull : sequence of array, shape (m, side, side), float32
-        Per stack, the gradient with respect to the morphologies: ``s K'(w (K M - d))``.
+        Per stack, the gradient with respect to the morphologies, ``s K'(w (K M - d))``, sharpened
+        as the observation says.
     load : sequence of array
         The part of the model in it, ``s K'(w K M)``.
     """
@@ -122,7 +123,10 @@ def _alone(
     loss = 0.5 * np.einsum("nbyx,nbyx->n", weighted, image)
     back = frames.transform(weighted)
     back *= np.conj(frames.kernel_ft)
-    pull = frames.invert(np.einsum("nb,nbyx->nyx", best, back))
+    back = np.einsum("nb,nbyx->nyx", best, back)
+    if frames.gain is not None:
+        back *= frames.gain
+    pull = frames.invert(back)
     load = pull + np.einsum("nb,nbyx->nyx", best, correlated)
     for i, row in enumerate(rows):
         window = places[row][1]

@@ -30,11 +30,15 @@ from coblend.core.deblend.fitting.converge import FluxWatch
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
+from coblend.core.deblend.fitting.sharpen import sharpened
 from coblend.core.deblend.fitting.spectra import normal_equations
 from coblend.core.deblend.fitting.start import first_spectra, gradient_noise, solve_spectra
 from coblend.core.params.deblend import DeblendParams
 
-_SPECTRA_EVERY = 4
+_EVERY = 4
+"""Iterations between solutions for the spectra, and between adaptations of the gradient."""
+_IDLE = 2
+"""Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
@@ -102,6 +106,7 @@ def fit(
     converged = np.zeros(n, bool)
     loss_init = np.full(n, np.nan)
     done: list[Stack] = []
+    patience = params.patience * (_IDLE if params.optimizer == "accelerated" else 1)
     live = _Live.begin(observation, centres, stacks, spectra, noise, unit, params)
     for it in range(params.max_iter):
         if live.steps is not None:
@@ -109,7 +114,9 @@ def fit(
             live.retreat(live.steps, _RUNAWAY * loss_init[live.blends])
         else:
             live.advance(params)
-            if (it + 1) % _SPECTRA_EVERY == 0:
+            if it % _EVERY == 0:
+                live.sharpen()
+            elif (it + 1) % _EVERY == 0:
                 live.solve_joint_spectra()
         if it == 0:
             loss_init = live.loss
@@ -117,7 +124,7 @@ def fit(
             live.resize(params)
         n_iter[live.blends] = it + 1
         damping[live.blends] = live.damping
-        calm = (live.calm >= params.patience) & live.settled() & (it >= params.min_iter)
+        calm = (live.calm >= patience) & live.settled() & (it >= params.min_iter)
         finished = calm | ((live.damping > _DIVERGED) & (live.steps is not None))
         if finished.any():
             converged[live.blends[calm]] = True
@@ -162,7 +169,7 @@ class _Live:
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
-    before: NDArray[np.float64]
+    lowest: NDArray[np.float64]
     calm: NDArray[np.int64]
 
     @classmethod
@@ -193,7 +200,8 @@ class _Live:
         top = np.stack([weight.max((1, 2)) for weight in observation.weight])
         watch = None
         if params.flux_tol:
-            watch = FluxWatch(params.flux_tol, noise, np.full(noise.shape, np.inf))
+            flux = np.full(noise.shape, np.inf)
+            watch = FluxWatch(params.flux_tol, params.flux_err_floor, noise, flux)
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
             correlated_data(observation), top, steps, safe, spectra.copy(), watch, np.ones(n),
@@ -258,13 +266,20 @@ class _Live:
             solved = solve_spectra(self.observation, stacks, len(joint))
             self.spectra[joint] = solved[joint]
 
+    def sharpen(self) -> None:
+        """Sharpen the gradient as far as the residuals are light, not noise."""
+        before, self.observation = self.observation, sharpened(self.observation, self.loss)
+        for i, (old, new) in enumerate(zip(before.frames, self.observation.frames, strict=True)):
+            if new is not old:
+                self.correlated[i] = new.correlate(new.weight * new.data)
+
     def _settle(self, loss: NDArray[np.float64], relative_error: float) -> None:
-        """Count the iterations in which the loss has hardly changed."""
-        # two steps back as well: a loss that rose and fell again has not converged
-        change = np.maximum(np.abs(loss - self.loss), np.abs(loss - self.before) / 4)
-        still = change < np.maximum(relative_error * np.abs(loss), _NEGLIGIBLE)
-        self.calm = np.where(still, self.calm + 1, 0)
-        self.before, self.loss = self.loss, loss
+        """Count the iterations since the loss has last got lower by enough for their number."""
+        least = np.maximum(relative_error * np.abs(loss), _NEGLIGIBLE) * (self.calm + 1)
+        progress = ~(self.lowest - loss < least)
+        self.calm = np.where(progress, 0, self.calm + 1)
+        self.lowest = np.where(progress, loss, self.lowest)
+        self.loss = loss
 
     def settled(self) -> NDArray[np.bool_]:
         """Blends whose fluxes have settled, shape (n,)."""
@@ -320,7 +335,7 @@ class _Live:
             "nesterov",
             "damping",
             "loss",
-            "before",
+            "lowest",
             "calm",
         ):
             setattr(self, name, getattr(self, name)[kept_blends])

@@ -43,6 +43,8 @@ class Frames:
         Their transforms, centred at the origin.
     period : (ly, lx)
         Of the transforms, see `fft_period`.
+    gain : array, shape (n, ly, lx // 2 + 1), float32, or None
+        By what `correlate` sharpens, see `sharpen.sharpened`; None: nothing.
     """
 
     blends: NDArray[np.int64]
@@ -51,6 +53,7 @@ class Frames:
     kernels: Floats
     kernel_ft: Complex
     period: tuple[int, int]
+    gain: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.blends)
@@ -92,20 +95,24 @@ class Frames:
         return self._filter(model, self.kernel_ft)
 
     def correlate(self, image: Floats) -> Floats:
-        """Apply the adjoint of `convolve`."""
-        return self._filter(image, np.conj(self.kernel_ft))
+        """Apply the adjoint of `convolve`, sharpened."""
+        return self._filter(image, np.conj(self.kernel_ft), self.gain)
 
-    def _filter(self, images: Floats, transfer: Complex) -> Floats:
+    def _filter(self, images: Floats, transfer: Complex, gain: Floats | None = None) -> Floats:
         """Multiply the transforms of images; large ones band by band, to save memory."""
         if images.size < _LARGE:
             transform = self.transform(images)
             transform *= transfer
+            if gain is not None:
+                transform *= gain[:, None]
             return self.invert(transform)
         out = np.empty_like(images)
         for i, image in enumerate(images):
             for b, own in enumerate(transfer[i if len(transfer) > 1 else 0]):
                 transform = self.transform(image[b])
                 transform *= own
+                if gain is not None:
+                    transform *= gain[i]
                 out[i, b] = self.invert(transform)
         return out
 
@@ -119,6 +126,7 @@ class Frames:
             blends=blends,
             data=self.data[rows],
             weight=self.weight[rows],
+            gain=None if self.gain is None else self.gain[rows],
             kernels=self.kernels if common else self.kernels[rows],
             kernel_ft=self.kernel_ft if common else self.kernel_ft[rows],
         )

@@ -22,7 +22,7 @@ def watched() -> tuple[FluxWatch, list, Centres, np.ndarray]:
                       np.full(n, 9), np.full(n, 19), np.full(n, 19))  # fmt: skip
     (stack,) = stack_stamps(np.full(n, 7), centres, [])
     stack.planes[0, :, 7, 7] = 1
-    watch = FluxWatch(0.5, np.ones((n, 2)), np.full((n, 2), np.inf))
+    watch = FluxWatch(0.5, 0.0, np.ones((n, 2)), np.full((n, 2), np.inf))
     return watch, [stack], centres, np.full((n, 2), 10.0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
-from coblend.core.deblend.sdss.share import share_band
+from coblend.core.deblend.sdss.share import share_band, share_batch
 from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
 from coblend.core.deblend.sdss.templates import (
     apportion,
@@ -89,6 +89,22 @@ def test_light_is_conserved_and_goes_to_its_owner(fields, rng) -> None:
     np.testing.assert_allclose(light.sum(0)[lit], image[lit], rtol=1e-6, atol=1e-9)
     for i, truth in enumerate((galaxy(20, 12), galaxy(20, 28))):
         assert abs(light[i].sum() / truth.sum() - 1) < 0.08
+
+
+def test_errors_are_those_of_the_shares(scenery) -> None:
+    """One star: the noise of its pixels. Two: each has its share of it, the faint one little."""
+    params = DeblendParams(algorithm="sdss")
+    lone = scenery([(25, 25)], np.full((1, 3), 4000.0)).batch
+    (one,) = share_batch(lone, params)
+    pixels = (one.light[0] != 0).sum((1, 2))
+    np.testing.assert_allclose(one.objects["model_flux_err"][0], np.sqrt(pixels), rtol=1e-6)
+    pair = scenery([(25, 21), (25, 29)], np.array([[40000.0] * 3, [2000.0] * 3])).batch
+    (two,) = share_batch(pair, params)
+    error = two.objects["model_flux_err"]
+    pixels = (two.light != 0).any(0).sum((1, 2))
+    assert (np.square(error).sum(0) < pixels).all()
+    alone = (two.light[1] != 0).sum((1, 2))
+    assert (error[1] < 0.9 * np.sqrt(alone)).all()
 
 
 def test_ramp_restores_a_source_cut_by_the_border(fields) -> None:
