@@ -21,6 +21,7 @@ import click
 
 from coblend._version import __version__
 from coblend.core.errors import CoblendError, DiskError, ResourceError
+from coblend.io.cleanup import undo_all
 
 COMMANDS = {
     "simulate": "Make a small multi-epoch, multi-band sky with known truth.",
@@ -51,6 +52,7 @@ _THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _CLOSED_PIPE = 141
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class LazyGroup(click.Group):
@@ -113,8 +115,9 @@ def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoRet
     for variable in _THREAD_VARIABLES:  # before numpy loads; workers inherit it
         os.environ.setdefault(variable, "1")
     _open_standard_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells in the background
+            signal.signal(number, _end)
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     sys.exit(run(arguments, prog_name))
 
@@ -153,8 +156,14 @@ def run(arguments: Sequence[str], prog_name: str = "coblend") -> int:
         return _report(1, _bug(error), arguments)
 
 
-def _terminate(number: int, _: Any) -> NoReturn:
-    raise SystemExit(128 + number)  # unwinds, so temporary files are removed
+def _end(number: int, _: Any) -> NoReturn:
+    """Undo what is half made, and end at once, whatever the program is doing."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    undo_all()
+    with suppress(OSError):
+        os.write(2, b"coblend: interrupted\n")
+    os._exit(128 + number)
 
 
 def _open_standard_streams() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -66,9 +65,10 @@ def reconstruct_footprints(
     from coblend.core.catalog import empty_table
     from coblend.core.model import object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
+    from coblend.io.fits.temporary import scratch_folder
 
     run.add_input("models", deblended)
-    with tempfile.TemporaryDirectory() as folder, _open_models(deblended, folder) as models:
+    with scratch_folder() as folder, _open_models(deblended, folder) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
         models.require_models()

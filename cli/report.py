@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from coblend.core.errors import OutputError
+from coblend.io.cleanup import undone
 
 log = logging.getLogger("coblend")
 
+_SHOW_CURSOR = b"\x1b[?25h"
 _LOG_EVERY = 60.0  # seconds between progress lines where there is no terminal
 
 
@@ -93,7 +95,8 @@ def progress(text: str, total: int, *, quiet: bool = False) -> Iterator[Callable
         from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        shown = undone(lambda: os.write(2, _SHOW_CURSOR))
+        with shown, Progress(console=Console(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(text, total=total)
 
             def step(n: int = 1) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
 import resource
-import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coblend.cli.config import Resolved, without_folder
 from coblend.cli.report import print_json, print_table, progress
@@ -201,20 +196,9 @@ class Run:
         if self.jobs == 1:
             yield from map(function, items)
             return
-        workers = _Workers(self.jobs, function)
-        try:
-            for item in items:
-                workers.submit(item)
-                if len(workers.waiting) >= 4 * self.jobs:
-                    yield workers.take(lost)
-            while workers.waiting:
-                yield workers.take(lost)
-        except BrokenProcessPool as error:
-            raise ResourceError(
-                "a worker process died", hint="out of memory? use fewer --jobs"
-            ) from error
-        finally:
-            workers.pool.shutdown(cancel_futures=True)
+        from coblend.cli.workers import map_parallel
+
+        yield from map_parallel(function, items, self.jobs, lost)
 
     def report(
         self, summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]] | None = None
@@ -289,57 +273,6 @@ def recorded_options(options: Resolved, common: Resolved) -> list[tuple[str, str
     return [*((k, without_folder(v), source) for k, v, source in options.rows()), *seed]
 
 
-class _Workers(Generic[T, R]):
-    """A pool of processes that survives the death of one."""
-
-    def __init__(self, jobs: int, function: Callable[[T], R]) -> None:
-        self.jobs = jobs
-        self.function = function
-        self.pool = _pool(jobs)
-        self.waiting: deque[tuple[T, Future[R] | None]] = deque()
-
-    def submit(self, item: T) -> None:
-        """Add an item to the queue; it waits where the pool is broken."""
-        try:
-            self.waiting.append((item, self.pool.submit(self.function, item)))
-        except BrokenProcessPool:
-            self.waiting.append((item, None))
-
-    def take(self, lost: Callable[[T], R] | None) -> R:
-        """Wait for the first item in the queue and return its result."""
-        item, future = self.waiting.popleft()
-        try:
-            if future is not None:
-                return future.result()
-        except BrokenProcessPool:
-            if lost is None:
-                raise
-        self._renew()
-        with _pool(1) as alone:
-            try:
-                return alone.submit(self.function, item).result()
-            except BrokenProcessPool:
-                if lost is None:
-                    raise
-        return lost(item)
-
-    def _renew(self) -> None:
-        """Start a new pool and give it what the old one has not finished."""
-        self.pool.shutdown(cancel_futures=True)
-        self.pool = _pool(self.jobs)
-        queue, self.waiting = self.waiting, deque()
-        for item, future in queue:
-            if future is not None and not future.cancelled() and future.exception() is None:
-                self.waiting.append((item, future))
-            else:
-                self.submit(item)
-
-
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker_signals)
-
-
 def parse_size(text: str) -> int:
     """Read a size such as ``800MB``, ``4GiB`` or ``2G`` (byte).
 
@@ -353,10 +286,6 @@ def parse_size(text: str) -> int:
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower()) if prefix else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
-
-
-def _worker_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _keep_apart(output: str, path: str) -> None:

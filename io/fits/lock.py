@@ -5,16 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from coblend.core.errors import OutputError, ResourceError
+from coblend.io.cleanup import undone
 
 log = logging.getLogger("coblend")
-
-# Their handlers raise, at any line; held back while the lock file is made and while it is removed.
-_RAISING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -33,46 +31,52 @@ def exclusive(path: str) -> Iterator[None]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     lock = os.path.join(folder, f".coblend-{name}.lock")
-    descriptor = None
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
-        descriptor = _acquire(lock, path)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _RAISING)
+    descriptors: list[int] = []  # of the lock file, as soon as it is open
+    with undone(partial(_release, lock, descriptors)):
+        _acquire(lock, path, descriptors)
         yield
-    finally:
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
-        finally:  # a signal that came just before raises at that call
-            if descriptor is not None:
-                _release(lock, descriptor)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _RAISING)
 
 
-def _release(lock: str, descriptor: int) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(lock)  # before the lock is released: who waits for it finds a new file
-    os.close(descriptor)
-
-
-def _acquire(lock: str, path: str) -> int:
+def _acquire(lock: str, path: str, descriptors: list[int]) -> None:
     while True:
         try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+            descriptors[:] = [os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)]
         except OSError as error:
             raise OutputError(
                 f"its folder cannot be written to: {error.strerror}", path
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(descriptors[0]):
+                log.warning("%s: this file system has no locks", path)
+                return
         except BlockingIOError as error:
-            os.close(descriptor)
             raise ResourceError(
                 "another process is writing it", path, hint="try again when it has finished"
             ) from error
-        except OSError:
-            log.warning("%s: this file system has no locks", path)
-            return descriptor
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(lock), os.fstat(descriptor)):
-                return descriptor
-        os.close(descriptor)  # the holder removed it between our open and our lock
+            if os.path.samestat(os.stat(lock), os.fstat(descriptors[0])):
+                return
+        os.close(descriptors.pop())  # the holder removed it between our open and our lock
+
+
+def _release(lock: str, descriptors: list[int]) -> None:
+    """Remove the lock file, at any moment of `exclusive`, unless another process holds it."""
+    with suppress(OSError):
+        if not descriptors:
+            descriptors.append(os.open(lock, os.O_RDWR))
+        _lock(descriptors[0])
+        if os.path.samestat(os.stat(lock), os.fstat(descriptors[0])):
+            os.unlink(lock)  # before the lock is released: who waits for it finds a new file
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; False where files cannot be locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True

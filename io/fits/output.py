@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import logging
 import os
-import re
-import secrets
 import shutil
-import socket
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -22,11 +15,8 @@ from coblend.core.errors import (
     OutputExistsError,
     ParameterError,
 )
+from coblend.io.fits.temporary import plain_path, temporary
 
-log = logging.getLogger("coblend")
-
-_TEMPORARY = re.compile(r"\.coblend-(?P<pid>\d+)-(?P<where>[0-9a-f]{8})[0-9a-f]{8}\.fits(\.gz)?")
-_STALE = 86400.0  # seconds
 _FULL = 1 << 16  # byte
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,8 +25,8 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
     """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
 
-    The temporary path holds no character that CFITSIO interprets. On any exception, also
-    signals that raise, it is removed.
+    The temporary path holds no character that CFITSIO interprets. It is removed on any exception,
+    and when the program is ended by a signal.
 
     Raises
     ------
@@ -45,65 +35,21 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
     """
     check_output(path, overwrite=overwrite)
     folder = os.path.dirname(os.path.abspath(path))
-    _remove_stale(folder)
     suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
-    hidden = f".coblend-{os.getpid()}-{_where()}{secrets.token_hex(4)}{suffix}"
-    temporary = os.path.join(folder, hidden)
-    alias = tempfile.mkdtemp(prefix="coblend-")
-    try:
-        link = os.path.join(alias, "out")
-        os.symlink(folder, link)
-        yield os.path.join(link, hidden)
+    with temporary(folder, suffix) as hidden, plain_path(folder) as plain:
         try:
-            with open(temporary, "r+b") as stream:
+            yield os.path.join(plain, os.path.basename(hidden))
+        except OSError as error:
+            if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
+                raise disk_error(error, path, "") from error
+            raise
+        try:
+            with open(hidden, "r+b") as stream:
                 os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            os.replace(hidden, path)
             _sync_folder(folder)
         except OSError as error:
             raise disk_error(error, path, "") from error
-    except OSError as error:
-        if error.errno in _NO_SPACE and not isinstance(error, CoblendError):
-            raise disk_error(error, path, "") from error
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        shutil.rmtree(alias, ignore_errors=True)
-
-
-def _where() -> str:
-    """Say in 8 digits where the process numbers of this process count: host and name space."""
-    with suppress(OSError):
-        return _digits(f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}")
-    return _digits(socket.gethostname())
-
-
-def _digits(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _remove_stale(folder: str) -> None:
-    """Remove what a killed process left in a folder: one of here, or more than a day ago."""
-    for name in os.listdir(folder):
-        match = _TEMPORARY.fullmatch(name)
-        if match is None:
-            continue
-        path = os.path.join(folder, name)
-        with suppress(OSError):
-            gone = match["where"] == _where() and not _is_running(int(match["pid"]))
-            if gone or time.time() - os.path.getmtime(path) > _STALE:
-                os.unlink(path)
-                log.info("%s: removed, left by a killed process", path)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def check_output(path: str, *, overwrite: bool = False) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -16,31 +14,13 @@ from coblend.core.errors import CorruptFileError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue
 from coblend.io.fits.checksum import data_intact, header_intact
 from coblend.io.fits.structure import HduInfo, scan
+from coblend.io.fits.temporary import plain_path
 from coblend.io.fits.tiles import check_tiles
 
-_SPECIAL = set("[](){}!*?,;+")
 _STALE = (
     "re-copy the file or make it again; if a program changed it on purpose, let it write "
     "checksums too (astropy: checksum=True)"
 )
-
-
-@contextmanager
-def plain_path(path: str) -> Iterator[str]:
-    """Yield a path to the same file that CFITSIO does not parse.
-
-    CFITSIO reads brackets, parentheses, a leading ``!`` and a trailing ``+n`` in file names as
-    instructions; such files are reached through a symbolic link.
-    """
-    absolute = os.path.abspath(path)
-    if not _SPECIAL & set(absolute):
-        yield absolute
-        return
-    with tempfile.TemporaryDirectory(prefix="coblend-") as folder:
-        suffix = ".gz" if absolute.endswith(".gz") else ".fits"
-        link = os.path.join(folder, "input" + suffix)
-        os.symlink(absolute, link)
-        yield link
 
 
 class FitsFile:

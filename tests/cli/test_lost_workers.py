@@ -1,8 +1,12 @@
-"""A worker that dies takes only its own item with it."""
+"""A worker that dies takes only its own item with it, and none outlives the program."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +68,38 @@ def test_blends_of_a_lost_batch_fail_one_by_one(run: Run) -> None:
     )  # fmt: skip
     results = deblend._lost(run, Killer(), batch)
     assert [(r.parent, r.error) for r in results] == [(5, "WorkerLost"), (7, "WorkerLost")]
+
+
+SLEEPERS = """
+import signal
+from coblend.cli import main, workers
+
+def run(arguments, prog_name):
+    list(workers.map_parallel(eval, ["__import__('tests_sleeper')"] * 9, 2))
+
+main.run = run
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_workers_end_with_the_program(tmp_path: Path, number: int, code: int) -> None:
+    """Also those at work, unless the program is killed: then they do one item more at most."""
+    (tmp_path / "program.py").write_text(SLEEPERS)
+    seconds = 2 if number == signal.SIGKILL else 300
+    sleeper = f"import time\nprint(1, flush=True)\ntime.sleep({seconds})\n"
+    (tmp_path / "tests_sleeper.py").write_text(sleeper)
+    with subprocess.Popen(
+        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert process.stdout.read() == ""  # which ends when the last worker has

@@ -323,7 +323,7 @@ def test_logs_hold_no_cursor_codes(tmp_path: Path, exposure: Exposure) -> None:
 
 
 SLEEPER = """
-import time, click
+import signal, time, click
 from coblend.cli import main
 from coblend.cli.command import command
 from coblend.cli.info import InfoParams
@@ -336,6 +336,7 @@ def fake(run, params):
         print("half", flush=True)
         time.sleep(60)
 main.LazyGroup.get_command = lambda *_: fake
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may ignore it
 main.main()
 """
 

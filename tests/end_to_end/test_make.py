@@ -165,6 +165,7 @@ def test_an_interrupted_step_leaves_no_target(project: Path) -> None:
     running = subprocess.Popen(
         command(), cwd=project, env={**os.environ, "BREAK": "merge-detections", "HANG": "30"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     target = project / "out" / "merged.fits"
     deadline = time.monotonic() + 30

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,36 +40,4 @@ def test_the_second_process_is_told_and_the_lock_dies_with_its_holder(tmp_path: 
 
 def test_folders_that_do_not_exist(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written to"), exclusive(f"{tmp_path}/no/a"):
-        pass
-
-
-@pytest.mark.parametrize("call", ["open", "unlink", "close"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_at_the_worst_moment_leaves_no_lock(
-    call: str, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It comes while the lock file is made or removed, and is raised once that is done."""
-
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        os.kill(os.getpid(), number)
-        try:
-            return original(*args, **kwargs)
-        finally:
-            os.kill(os.getpid(), number)
-
-    def handle(_number: int, _frame: object) -> None:
-        raise InterruptedError
-
-    original = getattr(os, call)
-    before = signal.signal(number, handle)
-    monkeypatch.setattr(os, call, interrupted)
-    try:
-        with pytest.raises(InterruptedError), exclusive(str(tmp_path / "a.fits")):
-            pass
-    finally:
-        monkeypatch.undo()
-        signal.signal(number, before)
-    assert os.listdir(tmp_path) == []
-    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with exclusive(str(tmp_path / "a.fits")):
         pass

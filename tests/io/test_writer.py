@@ -232,10 +232,10 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 SLOW_WRITER = """
 import sys, time, numpy as np
-from coblend.cli.main import _terminate
+from coblend.cli.main import _end
 from coblend.io.fits.writer import create
 import signal
-signal.signal(signal.SIGTERM, _terminate)
+signal.signal(signal.SIGTERM, _end)
 with create(sys.argv[1], "x/1", overwrite=True) as out:
     out.image("IMAGE", np.ones((100, 100), np.float32))
     print("half", flush=True)
