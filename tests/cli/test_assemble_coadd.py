@@ -3,8 +3,8 @@
 import gzip
 import json
 import time
-from functools import partial
 from dataclasses import replace
+from functools import partial
 
 import fitsio
 import numpy as np
