@@ -200,9 +200,9 @@ class LatticeField:
     def at_many(self, y: ArrayLike, x: ArrayLike) -> Array:
         """Images at n positions, shape (n, side, side)."""
         rows, columns = self.rows(y), self.columns(x)
-        weights = (rows[:, :, None] * columns[:, None, :]).reshape(len(rows), -1)
-        images = weights @ self.images.reshape(weights.shape[1], -1)
-        return np.asarray(images.reshape(-1, self.side, self.side))
+        weights = rows[:, :, None] * columns[:, None, :]
+        images = np.tensordot(weights, self.images, axes=2)
+        return np.asarray(images)
 
     def separable(self) -> tuple[Array, Array]:
         """Mean and principal images, and their weights at the nodes."""

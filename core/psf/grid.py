@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,14 +41,20 @@ class GridPsf:
     y: NDArray[np.float64]
     x: NDArray[np.float64]
     interpolation: str = "cubic"
+    _known: NDArray[np.bool_] = field(init=False, repr=False)
+    _bridged: LatticeField = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         normalized(self.stamps, gaps=True)
         stamps = np.array(self.stamps, np.float64)
         known = np.asarray(np.isfinite(stamps).all((-2, -1)))
         stamps[~known] = np.nan
-        field = LatticeField(_bridged(stamps, known), self.y, self.x, self.interpolation)
-        for name, value in (("stamps", stamps), ("y", field.y), ("x", field.x)):
+        bridged = LatticeField(_bridge(stamps, known), self.y, self.x, self.interpolation)
+        stamps = bridged.images if known.all() else stamps
+        for name, value in (
+            ("stamps", stamps), ("y", bridged.y), ("x", bridged.x), ("_known", known),
+            ("_bridged", bridged),
+        ):  # fmt: skip
             object.__setattr__(self, name, value)
 
     @property
@@ -67,18 +73,16 @@ class GridPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        known = np.asarray(np.isfinite(self.stamps).all((-2, -1)))
-        field = LatticeField(_bridged(self.stamps, known), self.y, self.x, self.interpolation)
-        stamps = normalized(field.at_many(y, x))
+        stamps = normalized(self._bridged.at_many(y, x))
         row, column = (
             np.abs(np.ravel(position)[:, None] - nodes).argmin(1)
             for position, nodes in ((y, self.y), (x, self.x))
         )
-        stamps[~known[row, column]] = np.nan
+        stamps[~self._known[row, column]] = np.nan
         return stamps
 
 
-def _bridged(stamps: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _bridge(stamps: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Stamps with those of unknown nodes interpolated from all others, weight distance^-4."""
     if known.all() or not known.any():
         return stamps
@@ -121,12 +125,15 @@ class CellPsf:
     interpolation: str = "nearest"
     boxes: NDArray[np.int64] | None = None
     regions: NDArray[np.int64] | None = None
+    _cells: CellField = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        field = CellField(normalized(self.stamps, gaps=True), self.y, self.x)
+        cells = CellField(normalized(self.stamps, gaps=True), self.y, self.x)
         if self.interpolation not in ("nearest", "linear"):
             raise FormatError(f"PSF interpolation {self.interpolation!r}; known: nearest, linear")
-        for name, value in (("stamps", field.images), ("y", field.y), ("x", field.x)):
+        for name, value in (
+            ("stamps", cells.images), ("y", cells.y), ("x", cells.x), ("_cells", cells),
+        ):  # fmt: skip
             object.__setattr__(self, name, value)
 
     @property
@@ -142,7 +149,7 @@ class CellPsf:
     @property
     def field(self) -> CellField:
         """The stamps as a field that jumps."""
-        return CellField(self.stamps, self.y, self.x)
+        return self._cells
 
     def at(self, y: float, x: float) -> NDArray[np.float64]:
         """Stamp at ``(y, x)``."""
@@ -150,7 +157,7 @@ class CellPsf:
 
     def at_many(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.float64]:
         """Stamps at n positions, shape (n, side, side)."""
-        nearest = self.field.at_many(y, x)
+        nearest = self._cells.at_many(y, x)
         if self.interpolation == "nearest":
             return nearest
         centres = np.stack([self.y, self.x], axis=1)

@@ -7,8 +7,11 @@ import pickle
 import numpy as np
 import pytest
 
+from coblend.core.box import Box
 from coblend.core.errors import FormatError
-from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, Psf, StampPsf
+from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PolyPsf, Psf, PsfexPsf, StampPsf
+from coblend.core.psf.coadd import CoaddPsf, InputPsf
+from coblend.core.psf.fields import ChebyshevField
 from coblend.core.psf.stamp import normalized
 
 
@@ -114,9 +117,40 @@ def test_two_linear_cells_fall_back_to_the_nearest(stamps):
     np.testing.assert_array_equal(psf.at(1, 1), stamps[0])
 
 
+def models(stamps: np.ndarray) -> list[Psf]:
+    """One of every kind."""
+    y, x = np.arange(5.0), np.arange(6.0)
+    box = Box(0, 0, 9, 9)
+    return [
+        StampPsf(stamps[0]),
+        AnalyticPsf("MOFFAT", 4.0),
+        GridPsf(stamps.reshape(5, 6, 25, 25), y, x),
+        CellPsf(stamps, np.arange(30.0), np.arange(30.0)),
+        CellPsf(stamps[:4], [0.0, 0.0, 9.0, 9.0], [0.0, 9.0, 0.0, 9.0], "linear"),
+        PolyPsf(ChebyshevField(stamps[:3], np.eye(3), (0.0, 9.0, 0.0, 9.0))),
+        PsfexPsf(stamps[:3], 1, (0.0, 0.0), (90.0, 90.0)),
+        CoaddPsf([InputPsf(StampPsf(s), 1.0, box) for s in stamps[:2]]),
+    ]
+
+
+def test_all_models_follow_the_protocol(stamps):
+    """Odd float64 stamps of sum 1 at any number of positions, each that of its position."""
+    y, x = np.array([2.2, 7.0, 2.2]), np.array([3.3, 1.0, 3.3])
+    for psf in models(stamps):
+        assert isinstance(psf, Psf)
+        assert psf.side % 2 == 1
+        many = psf.at_many(y, x)
+        assert many.shape == (3, psf.side, psf.side)
+        assert many.dtype == np.float64
+        np.testing.assert_allclose(many.sum(axis=(1, 2)), 1, atol=1e-12)
+        np.testing.assert_array_equal(many[0], many[2])
+        np.testing.assert_allclose(psf.at(7.0, 1.0), many[1], atol=1e-15)
+        assert psf.constant == (np.ptp(many, axis=0).max() == 0)
+        assert psf.at_many([], []).shape == (0, psf.side, psf.side)
+
+
 def test_models_travel_to_workers(stamps):
-    for psf in (StampPsf(stamps[0]), GridPsf(stamps.reshape(5, 6, 25, 25), np.arange(5.0),
-                np.arange(6.0)), CellPsf(stamps, np.arange(30), np.arange(30))):  # fmt: skip
+    for psf in models(stamps):
         twin = pickle.loads(pickle.dumps(psf))
         np.testing.assert_array_equal(twin.at(2.2, 3.3), psf.at(2.2, 3.3))
 
