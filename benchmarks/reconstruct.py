@@ -121,40 +121,60 @@ def peer(models: ModelSet, images: list[Exposure]) -> None:
     print(f"scarlet lite       {1e3 * seconds / n:7.3f} ms per source and band (shares only)")
 
 
-def accuracy(field: Field, models: ModelSet, images: list[Exposure]) -> None:
-    """Print bias and scatter of i-band fluxes of blended objects of S/N above 20.
+def flux_errors(
+    field: Field, models: ModelSet, images: list[Exposure], weights: str = "positive"
+) -> dict[str, np.ndarray]:
+    """Relative errors of i-band fluxes of blended objects of S/N above 20.
 
-    Against the true flux in the same footprint, and against the image shared in proportion to
-    the true images of the sources that have an object: those leave only the light of sources
-    that were not detected, and noise.
+    Returns
+    -------
+    dict of str to array
+        ``truth``: against the true flux; ``shares``: against the image shared in proportion to
+        the true images of the sources that have an object; ``best``: of those shares against the
+        true flux: the light of sources that were not detected, and noise.
     """
     band, objects = 2, models.objects
     frames = cut_frames(models, images[band])
     places = np.stack([objects["x"], objects["y"]], axis=1)
     near, best = cKDTree(np.stack([field.truth["x"], field.truth["y"]], axis=1)).query(places)
     total = true_image(field, np.unique(best), band)
-    errors: dict[str, list[float]] = {}
-    for weights in ("positive", "reference"):
-        light = reconstruct_band(models, frames, band, ReconstructParams(weights=weights))
-        for row in np.flatnonzero((objects["blend"] != 0) & (near < 2)):
-            flux = light.objects["flux"][row]
-            if not flux > 20 * light.objects["flux_err"][row]:
-                continue
-            own = true_image(field, [best[row]], band)
-            mask = light.footprints.mask(int(row), images[band].box)
-            truth = own[mask].sum()
-            shared = (images[band].image[mask] * own[mask] / np.maximum(total[mask], 1e-9)).sum()
-            for name, value in (
-                (f"{weights}, truth", flux / truth),
-                (f"{weights}, true shares", flux / shared),
-                ("true shares, truth", shared / truth),
-            ):
-                errors.setdefault(name, []).append(value - 1)
-    for name, values in errors.items():
-        middle = np.median(values)
-        scatter = 1.4826 * np.median(np.abs(values - middle))
-        print(f"{name:24s} bias {100 * middle:6.2f} %, scatter {100 * scatter:6.2f} % "
-              f"({len(values)} blended sources)")  # fmt: skip
+    light = reconstruct_band(models, frames, band, ReconstructParams(weights=weights))
+    measured = light.objects
+    errors: dict[str, list[float]] = {"truth": [], "shares": [], "best": []}
+    for row in np.flatnonzero((objects["blend"] != 0) & (near < 2)):
+        flux = measured["flux"][row]
+        if not flux > 20 * measured["flux_err"][row]:
+            continue
+        own = true_image(field, [best[row]], band)
+        mask = light.footprints.mask(int(row), images[band].box)
+        truth = field.truth["flux"][best[row], band]
+        shared = (images[band].image[mask] * own[mask] / np.maximum(total[mask], 1e-9)).sum()
+        for name, value in (
+            ("truth", flux / truth), ("shares", flux / shared), ("best", shared / truth),
+        ):  # fmt: skip
+            errors[name].append(value - 1)
+    return {name: np.array(values) for name, values in errors.items()}
+
+
+def scatter(values: np.ndarray) -> float:
+    """Scaled median absolute deviation."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def accuracy(n_field: int = 3) -> None:
+    """Print bias and scatter of fluxes in fields whose clustered sources gather in groups."""
+    for name, n_host in (("pairs", 0), ("30 groups", 30), ("10 groups", 10)):
+        errors: dict[str, list[np.ndarray]] = {}
+        for seed in range(20, 20 + n_field):
+            field = make_field(**{**GROUPED, "n_host": n_host}, seed=seed)
+            models, images = deblended(field), exposures(field.cube)
+            for weights in ("positive", "reference"):
+                for kind, values in flux_errors(field, models, images, weights).items():
+                    errors.setdefault(f"{weights}, {kind}", []).append(values)
+        for kind, parts in errors.items():
+            values = np.concatenate(parts)
+            print(f"{name:10s} {kind:18s} bias {100 * np.median(values):6.2f} %, scatter "
+                  f"{100 * scatter(values):5.2f} % ({len(values)} blended sources)")  # fmt: skip
 
 
 def true_image(field: Field, sources: Iterable[int], band: int) -> np.ndarray:
@@ -217,7 +237,7 @@ def main() -> None:
         save(models, path, 0.005)
         steps(path, images)
         peer(models, images)
-        accuracy(field, models, images)
+        accuracy()
         for n in options.sources:
             growth(models, images, n, folder)
 

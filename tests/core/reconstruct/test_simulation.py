@@ -216,45 +216,40 @@ def test_one_blend_reads_little(simulation: Scene, benchmarks: Benchmarks, tmp_p
         assert bench.bytes_read(lambda: file.blend(identifier)) < 0.15 * size
 
 
-def test_fluxes_against_the_truth(simulation: Scene, benchmarks: Benchmarks) -> None:
-    """Acceptance 22: the objects' light against shares by their true images, S/N above 20.
+def test_fluxes_against_the_truth(benchmarks: Benchmarks) -> None:
+    """Acceptance 22: fluxes of blended sources, S/N above 20, against the true ones.
 
-    Against the true fluxes themselves the bias is 2 to 3 %, the light of sources that were not
-    detected: shares by the true images of those that were have 4 %.
+    300 sources, a third of them clustered, each about another one.
     """
-    band, field, objects = 2, simulation.field, simulation.models.objects
-    distance = np.hypot(
-        field.truth["x"] - objects["x"][:, None], field.truth["y"] - objects["y"][:, None]
-    )
-    best = distance.argmin(axis=1)
-    box = simulation.images[band].box
-    true = [benchmarks.reconstruct.true_image(field, [i], band) for i in range(len(field.truth))]
-    seen = sum(true[i] for i in np.unique(best))
-    image = simulation.images[band].image
-    errors: dict[str, list[float]] = {"positive": [], "reference": []}
-    totals = []
-    for weights, found in errors.items():
-        light = share(simulation, simulation.models, band, weights=weights)
-        for row in np.flatnonzero(objects["blend"] != 0):
-            flux = float(light.objects["flux"][row])
-            if distance[row, best[row]] > 2 or flux < 20 * light.objects["flux_err"][row]:
-                continue
-            mask = light.footprints.mask(int(row), box)
-            own = true[best[row]][mask]
-            part = own / np.maximum(seen[mask], 1e-9)
-            found.append(flux / float((image[mask] * part).sum()) - 1)
-            totals.append(flux / float(own.sum()) - 1)
+    bench, errors = benchmarks.reconstruct, {}
+    field = benchmarks.field.make_field(**{**benchmarks.field.GROUPED, "n_host": 0})
+    models = benchmarks.models.deblended(field)
+    images = benchmarks.models.exposures(field.cube)
+    for weights in ("positive", "reference"):
+        errors[weights] = bench.flux_errors(field, models, images, weights)["truth"]
     assert len(errors["positive"]) > 40
-    scatter = {name: nmad(values) for name, values in errors.items()}
     assert abs(np.median(errors["positive"])) <= 0.015
-    assert scatter["positive"] <= 0.13
-    assert scatter["positive"] <= 1.05 * scatter["reference"]
-    assert nmad(totals) <= 0.13
-    assert abs(np.median(totals)) < 0.05
+    assert bench.scatter(errors["positive"]) <= 0.13
+    assert bench.scatter(errors["positive"]) <= 1.05 * bench.scatter(errors["reference"])
 
 
-def nmad(values: list[float]) -> float:
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+def test_fluxes_in_dense_groups(simulation: Scene, benchmarks: Benchmarks) -> None:
+    """Ten groups of ten, of which many are not detected: their light goes to the others.
+
+    Sharing by the true images of the detected sources is off by more than 1.5 %. Ours agrees with
+    that to 1.5 %, and is no further from the truth.
+    """
+    bench = benchmarks.reconstruct
+    scene = (simulation.field, simulation.models, simulation.images)
+    errors = bench.flux_errors(*scene)
+    assert len(errors["truth"]) > 40
+    assert np.median(errors["best"]) > 0.015
+    assert abs(np.median(errors["shares"])) <= 0.015
+    assert bench.scatter(errors["shares"]) <= 0.13
+    assert abs(np.median(errors["truth"])) <= np.median(errors["best"])
+    assert bench.scatter(errors["truth"]) <= 0.13
+    reference = bench.flux_errors(*scene, "reference")
+    assert bench.scatter(errors["truth"]) <= 1.05 * bench.scatter(reference["truth"])
 
 
 @pytest.mark.peer
