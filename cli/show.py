@@ -82,7 +82,7 @@ def _rgb(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     from coblend.cli.pictures.sky import draw_rgb
 
     cube = _cube(run, params, files)
-    return draw_rgb(cube, params, _scale(cube.wcs))
+    return draw_rgb(cube, params, _scale(cube))
 
 
 def _detections(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -97,7 +97,7 @@ def _detections(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     cube = _cube(run, params, others)
     if detections.wcs:
         require_same_wcs(detections.wcs, detections.box, first, cube.wcs, cube.box, others[0])
-    return draw_detections(detections, cube, params, _scale(cube.wcs))
+    return draw_detections(detections, cube, params, _scale(cube))
 
 
 def _scene(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -109,7 +109,7 @@ def _scene(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     models, cube = _models(run, params, files, one=False)
     both = [model_images(models, models.bands.index(band), cube.box) for band in cube.bands]
     sharp, seen = (np.stack([pair[i] for pair in both]) for i in (0, 1))
-    return draw_scene(models, cube, sharp, seen, params, _scale(cube.wcs))
+    return draw_scene(models, cube, sharp, seen, params, _scale(cube))
 
 
 def _sources(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -118,11 +118,13 @@ def _sources(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
 
     models, cube = _models(run, params, files, one=True)
     rows = brightest(models, cube.bands, params.max_sources)
+    if not len(rows):
+        raise FormatError("holds no objects to show", files[0])
     images = [
         source_images(models, models.bands.index(band), cube.exposure(i), rows)
         for i, band in enumerate(cube.bands)
     ]
-    return draw_sources(models, rows, cube, images, params, _scale(cube.wcs))
+    return draw_sources(models, rows, cube, images, params, _scale(cube))
 
 
 def _coadd(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -131,14 +133,14 @@ def _coadd(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     if len(files) > 1:
         raise ParameterError(f"show coadd shows one exposure, {len(files)} are given")
     cube = _cube(run, params, files)
-    return draw_coadd(cube.exposure(0), _n_image(files[0], params), params, _scale(cube.wcs))
+    return draw_coadd(cube.exposure(0), _n_image(files[0], params), params, _scale(cube))
 
 
 def _psf(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     from coblend.cli.pictures.quality import draw_psfs
 
     cube = _cube(run, params, files, need_psf=True)
-    return draw_psfs(cube, _scale(cube.wcs))
+    return draw_psfs(cube, _scale(cube))
 
 
 def _report(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
@@ -201,8 +203,6 @@ def _chosen(file: ModelFile, params: ShowParams, *, one: bool) -> ModelSet:
     import numpy as np
 
     if params.at:
-        if len(params.at) != 2:
-            raise ParameterError(f"at has {len(params.at)} numbers; expected x,y")
         return file.at(params.at[1], params.at[0])
     parents = file.table("PARENTS")
     if params.blend is not None:
@@ -250,8 +250,6 @@ def _cube(
     from coblend.io.exposure.exposures import read_cube
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
-    if params.stretch == 0:
-        raise ParameterError("stretch is 0; it must be positive")
     section = section or params.section
     names = expand_lists(arguments)
     for name in names:
@@ -289,16 +287,11 @@ def _section(box: Box, frame: Box) -> str:
     return f"{x0 + 1}:{x0 + box.nx},{y0 + 1}:{y0 + box.ny}"
 
 
-def _scale(cards: Sequence[str]) -> float | None:
+def _scale(cube: Cube) -> float | None:
     """Arcseconds per pixel, None without a celestial WCS."""
-    from coblend.io.sky.wcs import celestial
+    from coblend.io.sky.wcs import pixel_scale
 
-    wcs = celestial(cards)
-    if wcs is None:
-        return None
-    from astropy.wcs.utils import proj_plane_pixel_scales
-
-    return float(proj_plane_pixel_scales(wcs).mean() * 3600.0)
+    return pixel_scale(cube.wcs)
 
 
 def _format(path: str) -> str:

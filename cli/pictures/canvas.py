@@ -70,7 +70,6 @@ _METADATA: Mapping[str, Mapping[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
-FORMATS = tuple(_METADATA)
 
 
 @contextmanager

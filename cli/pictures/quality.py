@@ -157,6 +157,8 @@ def draw_psfs(cube: Cube, scale: float | None) -> Figure:
         _stamp(grid[i, 0], psf, cube.box, f"{band}, centre")
         _sizes(grid[i, 1], psf, cube.box, scale)
         stamp = psf.at(*_centre(cube.box))
+        if not np.isfinite(stamp).all():
+            continue
         unit = scale or 1.0
         colour = band_colour(band, i)
         width = adaptive_moments(stamp).fwhm[0] * unit
@@ -168,7 +170,8 @@ def draw_psfs(cube: Cube, scale: float | None) -> Figure:
     profile.set_yscale("log")
     profile.set_ylim(1e-5, 1.5)
     profile.set_title("profile")
-    profile.legend()
+    if profile.lines:
+        profile.legend()
     energy.set_title("encircled energy")
     energy.set_xlabel("radius [arcsec]" if scale else "radius [pixel]")
     energy.axhline(1, color="0.7", linewidth=0.5)
@@ -182,6 +185,10 @@ def _centre(box: Any) -> tuple[float, float]:
 def _stamp(axes: Axes, psf: Psf, box: Any, title: str) -> None:
     """PSF at the centre, logarithmic over four decades."""
     stamp = psf.at(*_centre(box))
+    if not np.isfinite(stamp).all():
+        axes.set_title(f"{title}: unknown")
+        axes.set_axis_off()
+        return
     half = psf.side // 2
     extent = (-half - 0.5, half + 0.5, -half - 0.5, half + 0.5)
     norm = LogNorm(1e-4, 1, clip=True)
@@ -192,24 +199,32 @@ def _stamp(axes: Axes, psf: Psf, box: Any, title: str) -> None:
 
 
 def _sizes(axes: Axes, psf: Psf, box: Any, scale: float | None) -> None:
-    """FWHM over the field, with strokes along the longer axis."""
+    """FWHM over the field, with strokes along the longer axis; blank where it is unknown."""
     y, x = (
         np.linspace(first, first + n - 1, 2 * _LATTICE + 1)[1::2]
         for first, n in ((box.y0, box.ny), (box.x0, box.nx))
     )
     grid_y, grid_x = (g.ravel() for g in np.meshgrid(y, x, indexing="ij"))
-    moments = adaptive_moments(psf.at_many(grid_y, grid_x))
-    size = (moments.fwhm * (scale or 1.0)).reshape(_LATTICE, _LATTICE)
-    spread = 0.01 * size.mean()
-    low, high = min(size.min(), size.mean() - spread), max(size.max(), size.mean() + spread)
-    shown = sky_panel(axes, "", box, size, vmin=low, vmax=high)
+    stamps = psf.at_many(grid_y, grid_x)
+    known = np.isfinite(stamps).all((1, 2))
+    if not known.any():
+        axes.set_axis_off()
+        return
+    moments = adaptive_moments(stamps[known])
+    fwhm = moments.fwhm * (scale or 1.0)
+    spread = 0.01 * fwhm.mean()
+    low, high = min(fwhm.min(), fwhm.mean() - spread), max(fwhm.max(), fwhm.mean() + spread)
+    size = np.full(_LATTICE**2, np.nan)
+    size[known] = fwhm
+    shown = sky_panel(axes, "", box, size.reshape(_LATTICE, _LATTICE), vmin=low, vmax=high)
     colour_bar(axes, shown, "arcsec" if scale else "pixel")
     length = np.hypot(moments.e1, moments.e2)
     angle = 0.5 * np.arctan2(moments.e2, moments.e1)
     largest = max(0.02, float(length.max()))
     axes.quiver(
-        grid_x, grid_y, length * np.cos(angle), length * np.sin(angle), color="white", width=0.006,
-        headwidth=0, headlength=0, headaxislength=0, pivot="mid", scale=largest * 1.4 * _LATTICE,
+        grid_x[known], grid_y[known], length * np.cos(angle), length * np.sin(angle),
+        color="white", width=0.006, headwidth=0, headlength=0, headaxislength=0, pivot="mid",
+        scale=largest * 1.4 * _LATTICE,
     )  # fmt: skip
     axes.set_title(f"FWHM, ellipticity up to {length.max():.2g}")
 

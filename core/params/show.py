@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coblend.core.errors import ParameterError
 from coblend.core.params.field import Checked, option
 
 
@@ -52,3 +53,10 @@ class ShowParams(Checked):
         12, "Most objects shown by sources, brightest first.", minimum=1, maximum=100
     )
     dpi: int = option(150, "Resolution of the picture.", unit="1/inch", minimum=30, maximum=1200)
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        if self.stretch == 0:
+            raise ParameterError("stretch is 0; it must be positive")
+        if self.at and len(self.at) != 2:
+            raise ParameterError(f"at has {len(self.at)} numbers; expected x,y")

@@ -17,7 +17,7 @@ WAVELENGTHS = {
 def reddest_first(bands: Sequence[str]) -> list[int]:
     """Index that sorts bands from red to blue; as they stand unless all are well known.
 
-    ``HSC-I`` and ``DES_i`` are known as ``i``.
+    ``HSC-I`` and ``DES_i`` are known as ``i``, ``VISTA-Ks`` as ``Ks``.
     """
     places = [_place(band) for band in bands]
     if None in places:
@@ -27,7 +27,9 @@ def reddest_first(bands: Sequence[str]) -> list[int]:
 
 def _place(band: str) -> int | None:
     last = band.replace("-", "_").rpartition("_")[2]
-    return WAVELENGTHS.get(last if last == band else last.lower())
+    if last == band:
+        return WAVELENGTHS.get(band)
+    return WAVELENGTHS.get(last.lower(), WAVELENGTHS.get(last))
 
 
 def channel_weights(n_band: int) -> NDArray[np.float64]:

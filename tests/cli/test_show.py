@@ -16,6 +16,7 @@ import pytest
 from coblend.cli.main import run
 from coblend.core.detection import Detections
 from coblend.core.exposure import Exposure
+from coblend.core.psf import GridPsf
 from coblend.core.show.scene import model_images
 from coblend.io.deblend.models import read_models
 from coblend.io.detect.detections import read_detections
@@ -297,6 +298,22 @@ def test_colours_do_not_depend_on_the_unit(folder: Path, rng: np.random.Generato
     assert first.std() > 3
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (1, 1)])
+def test_a_psf_that_is_unknown_in_places(
+    in_folder: Path, exposure: Exposure, cli: Callable[..., Any], write_file: Callable[..., Path],
+    corner: tuple[int, int],
+) -> None:  # fmt: skip
+    """A quarter of the field, with or without the centre, has no PSF: the rest is drawn."""
+    stamps = np.broadcast_to(exposure.psf.stamp, (3, 3, 21, 21)).copy()
+    stamps[corner] = np.nan
+    box = exposure.box
+    psf = GridPsf(stamps, np.linspace(box.y0, box.y1 - 1, 3), np.linspace(box.x0, box.x1 - 1, 3))
+    path = write_file(replace(exposure, psf=psf), "holed.fits")
+    for kind in ("psf", "coadd"):
+        outcome = cli("show", kind, path, "-o", f"{kind}.png", *FEW)
+        assert outcome.code == 0, outcome.err
+
+
 def test_models_of_isolated_objects_only(
     in_folder: Path, scenes: ModuleType, rng: np.random.Generator, cli: Callable[..., Any],
     write_file: Callable[..., Path],
@@ -311,3 +328,26 @@ def test_models_of_isolated_objects_only(
     image = write_file(scenes.make_exposure(models, "g", rng), "g.fits")
     for kind, more in (("report", []), ("scene", [image]), ("sources", [image])):
         assert cli("show", kind, "lone.fits", *more, "-o", f"{kind}.png", *FEW).code == 0
+
+
+def test_a_file_without_objects(
+    in_folder: Path, scenes: ModuleType, rng: np.random.Generator, cli: Callable[..., Any],
+    write_file: Callable[..., Path],
+) -> None:  # fmt: skip
+    """An overview is drawn, empty; that there is no source to show is said."""
+    from coblend.io.deblend.models import write_models
+    from coblend.io.fits.writer import create
+
+    some = scenes.make_models(rng, n_parent=1)
+    image = write_file(scenes.make_exposure(some, "g", rng), "g.fits")
+    none = replace(
+        some, parents=some.parents[:0], objects=some.objects[:0], components=some.components[:0],
+        footprints=some.footprints.select(np.zeros(0, np.int64)), morph=some.morph[:0],
+        morph_offsets=some.morph_offsets[:1],
+    )  # fmt: skip
+    with create("none.fits", "deblended/1") as out:
+        write_models(out, none)
+    for kind, more in (("report", []), ("scene", [image])):
+        assert cli("show", kind, "none.fits", *more, "-o", f"{kind}.png", *FEW).code == 0
+    outcome = cli("show", "sources", "none.fits", image, "-o", "sources.png")
+    assert (outcome.code, outcome.err) == (65, "coblend: none.fits: holds no objects to show\n")

@@ -21,6 +21,7 @@ from coblend.core.show.channels import (
         (("g", "i", "r", "u", "y", "z"), "yzirgu"),
         (("HSC-G", "HSC-I", "HSC-R"), ["HSC-I", "HSC-R", "HSC-G"]),
         (("J", "H", "Ks"), ["Ks", "H", "J"]),
+        (("VISTA-J", "VISTA-Ks", "VISTA-H"), ["VISTA-Ks", "VISTA-H", "VISTA-J"]),
         (("F444W", "F115W", "g"), ["F444W", "F115W", "g"]),
     ],
 )
