@@ -23,7 +23,7 @@ from coblend.cli.config import (
 from coblend.cli.report import emit, setup_logging
 from coblend.cli.run import Run, parse_size
 from coblend.core.params.common import CommonParams
-from coblend.core.params.field import default_of, options_of, span
+from coblend.core.params.field import options_of, span
 
 _HIDDEN_ARGUMENTS = ("-o", "--output", "-j", "--jobs", "--log-file", "--max-memory")
 _HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quiet")
@@ -249,7 +249,7 @@ def _flag_option(spec: Field[Any], hints: Mapping[str, Any]) -> click.Option:
 def option_help(spec: Field[Any]) -> str:
     """One line: what it does, unit, range, default."""
     meta = spec.metadata
-    default = default_of(spec)
+    default = spec.default
     notes = [] if default in (None, "", ()) else [f"default {text_of(default)}"]
     if meta["unit"]:
         notes.append(meta["unit"])

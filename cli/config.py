@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from coblend.cli.toml_files import line_of, load_file, nearest
 from coblend.core.errors import CoblendError, ConfigError, ParameterError
 from coblend.core.params.common import CommonParams
-from coblend.core.params.field import check_value, default_of, options_of
+from coblend.core.params.field import check_value, options_of
 
 log = logging.getLogger("coblend")
 
@@ -78,7 +78,7 @@ def resolve(
     """
     specs = {s.name: s for s in options_of(cls)}
     hints = get_type_hints(cls)
-    values = {name: default_of(spec) for name, spec in specs.items()}
+    values = {name: spec.default for name, spec in specs.items()}
     sources = dict.fromkeys(values, "default")
 
     def put(name: str, value: Any, source: str) -> None:

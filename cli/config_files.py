@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -17,22 +16,17 @@ from coblend.cli.report import emit
 from coblend.cli.run import Run
 from coblend.cli.toml_files import check_section, nearest, parse_file
 from coblend.core.errors import ConfigError, ParameterError
-from coblend.core.params.common import CommonParams
-from coblend.core.params.field import Checked, default_of, options_of
+from coblend.core.params.common import CommonParams, NoParams
+from coblend.core.params.field import options_of
 
 _WIDTH = 97
 _SHOWN = 4
 """Most problems on the screen; all are in --json."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigParams(Checked):
-    """`config` has no options of its own."""
-
-
 @command(
     "config",
-    ConfigParams,
+    NoParams,
     writes=False,
     examples=(
         "coblend config init > coblend.toml",
@@ -42,7 +36,7 @@ class ConfigParams(Checked):
 )
 @click.argument("action", metavar="init|check", type=click.Choice(["init", "check"]))
 @click.argument("names", metavar="[COMMAND...|FILE...]", nargs=-1)
-def config_files(run: Run, params: ConfigParams, action: str, names: tuple[str, ...]) -> None:
+def config_files(run: Run, params: NoParams, action: str, names: tuple[str, ...]) -> None:
     """Write or check a configuration file.
 
     init prints all options of the COMMANDs (default: of all commands) with what they do and
@@ -84,8 +78,7 @@ def template(names: Sequence[str] = ()) -> str:
             text = option_help(spec)
             choices = spec.metadata["choices"]
             text += f" One of {', '.join(choices)}." if choices else ""
-            default = default_of(spec)
-            value = '"none"' if default is None else toml_of(default)
+            value = '"none"' if spec.default is None else toml_of(spec.default)
             lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
             lines.append(f"#{flag(spec.name)} = {value}")
     return "\n".join(lines)

@@ -192,11 +192,3 @@ class SourceList:
 
     def __len__(self) -> int:
         return len(self.x)
-
-
-def parent_flag_bits(parents: NDArray[Any]) -> NDArray[np.int32]:
-    """Pack the ``flag_*`` columns into bits, shape (n,), int32."""
-    bits = np.zeros(len(parents), np.int32)
-    for name, bit in PARENT_FLAGS.items():
-        bits |= parents[f"flag_{name}"].astype(np.int32) << bit
-    return bits

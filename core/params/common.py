@@ -18,3 +18,8 @@ class CommonParams(Checked):
         0.01, "Fraction of blends that may fail before exit code 3.", minimum=0, maximum=1
     )
     seed: int = option(0, "Seed of everything random.", minimum=0, shown=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NoParams(Checked):
+    """Options of a command that has none of its own."""

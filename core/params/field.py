@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import Field, field, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,7 +20,6 @@ def option(
     choices: Sequence[str] | None = None,
     shown: bool = False,
     alias: str = "",
-    choice_of_none: bool = False,
 ) -> Any:
     """Declare one option of a params dataclass.
 
@@ -28,6 +27,7 @@ def option(
     ----------
     default : object
         Default value; its annotation gives the type (bool, int, float, str, or a tuple of them).
+        None is allowed as a value where it is the default.
     help : str
         One sentence.
     unit : str
@@ -40,8 +40,6 @@ def option(
         Whether the command line has a flag for it; all others are reached by ``--set`` or TOML.
     alias : str
         Name of the same option in the reference system, accepted by ``--set`` and TOML.
-    choice_of_none : bool
-        Whether None (unset) is allowed.
     """
     metadata = {
         "help": help,
@@ -51,7 +49,6 @@ def option(
         "choices": tuple(choices) if choices else (),
         "shown": shown,
         "alias": alias,
-        "none": choice_of_none or default is None,
     }
     return field(default=default, metadata=metadata)
 
@@ -81,7 +78,7 @@ def check_value(spec: Field[Any], value: Any) -> None:
     """
     meta: Mapping[str, Any] = spec.metadata
     if value is None:
-        if not meta["none"]:
+        if spec.default is not None:
             raise ParameterError(f"option {spec.name} needs a value")
         return
     values = value if isinstance(value, tuple) else (value,)
@@ -112,8 +109,3 @@ def span(low: float | None, high: float | None) -> str:
     if high is not None:
         return f"{high:g} or less"
     return "any number"
-
-
-def default_of(spec: Field[Any]) -> Any:
-    """Return the default of an option; None where it has none."""
-    return None if spec.default is MISSING else spec.default

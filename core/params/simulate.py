@@ -68,6 +68,10 @@ class SimulateParams(Checked):
                 raise ParameterError(f"band {band} is given twice")
         if not self.bands:
             raise ParameterError("option bands is empty")
+        if self.dither >= self.size:
+            raise ParameterError(
+                f"option dither is {self.dither} pixels, the patch has only {self.size}"
+            )
         if self.faintest < self.brightest:
             raise ParameterError(
                 f"option faintest is {self.faintest:g} mag, brightest {self.brightest:g} mag"

@@ -12,7 +12,7 @@ import pytest
 
 from coblend.cli.config import resolve
 from coblend.cli.config_files import params_classes, problems, template
-from coblend.core.params.field import default_of, options_of
+from coblend.core.params.field import options_of
 
 
 def switched_on(text: str) -> str:
@@ -35,7 +35,7 @@ def test_a_template_holds_every_option_with_its_default(in_folder: Path) -> None
         assert len(sections.get(name, {})) == len(specs)
         if name != "common":
             found = resolve(cls, name, given={}, files=["all.toml"])
-            assert all(getattr(found.params, s.name) == default_of(s) for s in specs)
+            assert all(getattr(found.params, s.name) == s.default for s in specs)
             assert set(found.sources.values()) <= {"all.toml"}
     assert max(map(len, text.splitlines())) < 100
 

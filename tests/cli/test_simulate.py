@@ -99,6 +99,7 @@ def test_one_existing_file_stops_all(tmp_path, capsys):
         (("--set", "faintest=15"), "faintest is 15 mag, brightest 18.3 mag"),
         (("--bands", "g,g"), "band g is given twice"),
         (("--bands", "a b"), "band 'a b'"),
+        (("--size", "99", "--set", "dither=99"), "dither is 99 pixels"),
     ],
 )
 def test_bad_options(tmp_path, capsys, options, message):
