@@ -133,9 +133,9 @@ class Products:
                 model = model_exposure(exposure, pixels.model)
                 self._exposure(self.params.model_image, "model", model, {})
             if self.params.residual:
-                residual = residual_exposure(exposure, pixels.model)
-                if not self.params.cutout:
-                    pixels.model = None  # as large as the image
+                # in place of the model, which is as large as the image, unless a cut-out shows it
+                out = None if self.params.cutout else pixels.model
+                residual = residual_exposure(exposure, pixels.model, out)
                 values = residual_statistics(residual, parents)
                 header = {"RESMED": values.median, "RESMAD": values.mad, "CHI2PIX": values.chi2}
                 self._exposure(self.params.residual, "residual", residual, header)

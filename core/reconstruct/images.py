@@ -16,7 +16,7 @@ from coblend.core.reconstruct.stamps import Stamps, common_pixels
 _BLOCK = 1 << 16
 """Spans that are looked at together."""
 _SAMPLE = 1 << 22
-"""Pixels that a median is taken of."""
+"""Pixels that a median is taken of, at most about twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,19 @@ def cut_image(image: NDArray[np.floating], box: Box, frames: Frames) -> NDArray[
     return out
 
 
-def residual_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
-    """Subtract ``model`` from an exposure; 0 where there is no data."""
-    left = np.subtract(exposure.image, model, dtype=np.float32)
+def residual_exposure(
+    exposure: Exposure, model: NDArray[np.floating], out: NDArray[np.float32] | None = None
+) -> Exposure:
+    """Subtract ``model`` from an exposure; 0 where there is no data.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    model : array, shape (ny, nx)
+    out : array, shape (ny, nx), float32, optional
+        Where the image goes, e.g. ``model`` itself.
+    """
+    left = np.subtract(exposure.image, model, dtype=np.float32, out=out)
     left[~exposure.good()] = 0.0
     return replace(exposure, image=left)
 
@@ -77,15 +87,22 @@ def model_exposure(exposure: Exposure, model: NDArray[np.floating]) -> Exposure:
 
 
 def residual_statistics(residual: Exposure, footprints: FootprintSet) -> ResidualStatistics:
-    """Statistics of a residual inside footprints, in units of the noise; NaN without pixels."""
-    blocks = np.array_split(footprints.spans, 1 + len(footprints.spans) // _BLOCK)
-    ratio = np.concatenate([_ratios(residual, spans) for spans in blocks])
-    if not len(ratio):
+    """Statistics of a residual inside footprints, in units of the noise; NaN without pixels.
+
+    Of large footprints every n-th span is looked at for the medians.
+    """
+    spans = footprints.spans
+    total = count = 0.0
+    for part in np.array_split(spans, 1 + len(spans) // _BLOCK):
+        ratio = _ratios(residual, part)
+        total += float(np.sum(np.square(ratio), dtype=np.float64))
+        count += len(ratio)
+    if not count:
         return ResidualStatistics(np.nan, np.nan, np.nan)
-    chi2 = float(np.mean(np.square(ratio), dtype=np.float64))
+    ratio = _ratios(residual, spans[:: 1 + int(count) // _SAMPLE])
     middle = float(np.median(ratio))
     ratio -= np.float32(middle)
-    return ResidualStatistics(middle, 1.4826 * float(np.median(np.abs(ratio))), chi2)
+    return ResidualStatistics(middle, 1.4826 * float(np.median(np.abs(ratio))), total / count)
 
 
 def _ratios(exposure: Exposure, spans: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -35,6 +35,8 @@ from coblend.io.sky.wcs import is_wcs_key, shift_cards, wcs_cards
 
 log = logging.getLogger("coblend")
 
+_LARGE, _ROWS = 1 << 25, 256
+"""Exposures of more pixels are written a few rows at a time, which needs no copy of a plane."""
 _BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 _NOT_META = re.compile(
     r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|T[A-Z]+\d+|THEAP|EXTNAME|"
@@ -234,37 +236,47 @@ def write_exposure(
     """
     lossy = compress == "lossy"
     step = rounding_step(exposure.image, exposure.variance) if lossy else None
-    compress = "auto" if lossy else compress
-    variance = _blanked(exposure, exposure.variance)
+    codec = "auto" if lossy else compress
     planes = exposure.planes.union(STANDARD)
-    cards = exposure.wcs
-    frame = frame_header(exposure.box)
-    unit = exposure.unit
+    frame, unit = frame_header(exposure.box), exposure.unit
     named = {"BAND": exposure.band} if exposure.band else {}
-    science = {"EXTTYPE": "IMAGE", "INHERIT": True, **_unit(unit), **named, **frame}
-    out.image(
-        "IMAGE", _blanked(exposure, exposure.image), wcs=cards, compress=compress,
-        header={**science, **exposure.meta, **(header or {})}, step=step,
-    )  # fmt: skip
+    science = {**_unit(unit), **named, **frame, **exposure.meta, **(header or {})}
     bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
-    out.image(
-        "MASK", exposure.planes.remap(exposure.mask, planes), wcs=cards, compress=compress,
-        header={"EXTTYPE": "MASK", "INHERIT": True, **bits, **frame},
-    )  # fmt: skip
-    squared = _unit(f"{unit}**2" if unit else "")
-    out.image(
-        "VARIANCE", round_mantissa(variance) if lossy else variance, wcs=cards, compress=compress,
-        header={"EXTTYPE": "VARIANCE", "INHERIT": True, **squared, **frame},
-    )  # fmt: skip
+    squared = {**_unit(f"{unit}**2" if unit else ""), **frame}
+
+    def image(rows: slice) -> NDArray[np.float32]:
+        return _blanked(exposure, exposure.image, rows)
+
+    def mask(rows: slice) -> NDArray[np.int32]:
+        return exposure.planes.remap(exposure.mask[rows], planes)
+
+    def variance(rows: slice) -> NDArray[np.float32]:
+        plane = _blanked(exposure, exposure.variance, rows)
+        return round_mantissa(plane) if lossy else plane
+
+    for name, part, cards, rounded in (
+        ("IMAGE", image, science, step),
+        ("MASK", mask, {**bits, **frame}, None),
+        ("VARIANCE", variance, squared, None),
+    ):
+        told: dict[str, HeaderValue] = {"EXTTYPE": name, "INHERIT": True, **cards}
+        if exposure.image.size <= _LARGE or lossy:
+            out.image(name, part(slice(None)), header=told, wcs=exposure.wcs, compress=codec,
+                      step=rounded)  # fmt: skip
+        else:
+            blocks = (part(slice(y, y + _ROWS)) for y in range(0, exposure.box.ny, _ROWS))
+            best = "PLIO_1" if name == "MASK" else "GZIP_2"
+            out.stream(name, blocks, exposure.box.shape, part(slice(0, 1)).dtype, header=told,
+                       wcs=exposure.wcs, compress=best if codec == "auto" else codec)  # fmt: skip
     if exposure.psf is not None:
         write_psf(out, exposure.psf)
     for name, data in (extra or {}).items():
-        out.image(name, data, header=frame, wcs=cards, compress=compress)
+        out.image(name, data, header=frame, wcs=exposure.wcs, compress=codec)
 
 
-def _blanked(exposure: Exposure, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Copy of a plane with NaN where there is no data."""
-    return np.where(np.isfinite(exposure.variance), plane, np.float32(np.nan))
+def _blanked(exposure: Exposure, plane: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+    """Copy some rows of a plane, with NaN where there is no data."""
+    return np.where(np.isfinite(exposure.variance[rows]), plane[rows], np.float32(np.nan))
 
 
 def _image(data: NDArray[Any]) -> NDArray[np.float32]:
@@ -286,7 +298,7 @@ def _mask(
         bits = ", ".join(map(str, unnamed))
         log.warning("%s: mask bits %s have no name; dropped", file.path, bits)
     target = code.planes.union(STANDARD)
-    return target, np.array(code.decode(words, target))
+    return target, code.decode(words, target)
 
 
 def _variance(
