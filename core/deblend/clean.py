@@ -18,7 +18,6 @@ from coblend.core.reconstruct.stamps import Stamps, modelled_objects
 
 _FAINT = 0.1
 """Pixels where an object is fainter than this are not its own (units of the noise)."""
-_ROUND_OFF = 1e-6
 
 Image = NDArray[np.float64]
 
@@ -187,10 +186,9 @@ class _Light:
         known = np.isfinite(variance) & ~hidden
         if self.subtract:
             return np.where(known, image - (everything - own), noise)
-        lit = everything > _ROUND_OFF * max(everything.max(initial=0), 1e-300)
-        share = np.divide(own, everything, out=np.zeros(own.shape), where=lit)
-        inside = alone | (own > _FAINT * np.sqrt(variance))
-        return np.where(known & inside, np.where(alone, 1, share) * image, noise)
+        bright = own > _FAINT * np.sqrt(variance)
+        share = np.divide(own, everything, out=np.zeros(own.shape), where=bright)
+        return np.where(known & (alone | bright), np.where(alone, 1, share) * image, noise)
 
 
 def _noise(key: tuple[int, int, int], variance: NDArray[np.float32]) -> Image:

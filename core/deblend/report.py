@@ -13,6 +13,7 @@ from coblend.core.deblend.fitting.components import Floats, Stack
 from coblend.core.deblend.fitting.fit import Fit
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.spectra import (
+    ENOUGH_COVERAGE,
     NormalEquations,
     Rendered,
     blend_equations,
@@ -158,7 +159,11 @@ def _blend_result(
     for values in objects.values():
         if values.ndim == 2:
             values[:, ~seen] = np.nan
-    flags = _source_flags(system, source, n_source, models, footprint, params)
+    constrained = _constrained(system, source, n_source)
+    for name in ("model_flux", "model_flux_err"):
+        objects[name][~constrained] = np.nan
+    flags = _source_flags(system, source, models, footprint, params)
+    flags[~constrained.all(1)] |= FLAGS["no_data"]
     for name, mark in marks.items():
         flags[np.unique(source[mark[rows]])] |= FLAGS[name]
     solved = solved_at_start(fitted.centres.select(rows), len(batch), params)[i]
@@ -236,19 +241,24 @@ def _source_chi2(
     return out
 
 
+def _constrained(
+    system: NormalEquations, source: NDArray[np.int64], n_source: int
+) -> NDArray[np.bool_]:
+    """Which bands see enough of each source of a blend, shape (n_source, n_band)."""
+    coverage = np.zeros((n_source, len(system.coverage)))
+    np.maximum.at(coverage, source, system.coverage.T)
+    return coverage > ENOUGH_COVERAGE
+
+
 def _source_flags(
     system: NormalEquations,
     source: NDArray[np.int64],
-    n_source: int,
     models: Sequence[Patch],
     footprint: NDArray[np.bool_],
     params: DeblendParams,
 ) -> NDArray[np.int64]:
     """Set the flags of the sources of a blend that follow from the final model."""
-    flags = np.zeros(n_source, np.int64)
-    seen = np.zeros((n_source, len(system.seen)), bool)
-    np.logical_or.at(seen, source, system.seen.T)
-    flags[~seen.all(1)] |= FLAGS["no_data"]
+    flags = np.zeros(len(models), np.int64)
     doubled = same_light(system.gram) != np.arange(len(source))
     flags[np.unique(source[doubled])] |= FLAGS["degenerate"]
     border = _border(footprint)

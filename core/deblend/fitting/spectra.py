@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from coblend.core.deblend.fitting.components import Floats, Place, Stack, Window
 from coblend.core.deblend.fitting.observation import Frames, Observation
 
-_MIN_COVERAGE = 0.1
-"""Bands that see less than this fraction of a component's light do not constrain it."""
+_LEAST_COVERAGE = 0.02
+"""Bands that see less than this fraction of a component's light do not constrain it at all."""
+ENOUGH_COVERAGE = 0.15
+"""Bands that see less than this fraction of a source give it no flux worth reporting."""
 _SAME = 1 - 1e-6
 """Cosine between two rendered morphologies above which they cannot be told apart."""
 _RIDGE = 1e-9
@@ -40,14 +42,19 @@ class NormalEquations:
         ``sum(w a_i a_j)`` with a the rendered morphologies.
     rhs : array, shape (n_band, k), float64
         ``sum(w a_i d)``.
-    seen : array, shape (n_band, k), bool
-        Whether the band constrains the component.
+    coverage : array, shape (n_band, k), float64
+        Fraction of the component's light on usable pixels.
     """
 
     rows: NDArray[np.int64]
     gram: NDArray[np.float64]
     rhs: NDArray[np.float64]
-    seen: NDArray[np.bool_]
+    coverage: NDArray[np.float64]
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Whether the band constrains the component, shape (n_band, k)."""
+        return self.coverage > _LEAST_COVERAGE
 
 
 def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
@@ -150,7 +157,7 @@ def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[
         return [
             NormalEquations(own[0].rows, *(
                 np.concatenate([getattr(system, name) for system in own])
-                for name in ("gram", "rhs", "seen")
+                for name in ("gram", "rhs", "coverage")
             ))
             for own in zip(*bands, strict=True)
         ]  # fmt: skip
@@ -175,24 +182,26 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
     whole = bool(rendered) and all(image.shape == data.shape for _, _, image in rendered)
     build = _dense_products if whole else _overlap_products
     gram, rhs = build(rendered, weight, data)
-    seen = np.zeros(rhs.shape, bool)
+    coverage = np.zeros(rhs.shape)
     for i, (_, window, image) in enumerate(rendered):
         light = np.maximum(image, 0)
         covered = _dot(light, (weight[(slice(None), *window)] > 0).astype(np.float32))
-        seen[:, i] = covered > _MIN_COVERAGE * np.maximum(light.sum((1, 2)), 1e-30)
-    return NormalEquations(rows, gram, rhs, seen)
+        coverage[:, i] = covered / np.maximum(light.sum((1, 2)), 1e-30)
+    return NormalEquations(rows, gram, rhs, coverage)
 
 
 def _dense_products(
     rendered: Sequence[Rendered], weight: Floats, data: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gram matrices and right-hand sides of images that all cover the frame."""
-    n_band = len(data)
-    images = np.stack([image for _, _, image in rendered], 1).reshape(n_band, len(rendered), -1)
-    weighted = images * weight.reshape(n_band, 1, -1)
-    gram = weighted @ images.transpose(0, 2, 1)
-    rhs = weighted @ data.reshape(n_band, -1, 1)
-    return gram.astype(np.float64), rhs[..., 0].astype(np.float64)
+    """Gram matrices and right-hand sides of images that all cover the frame, band by band."""
+    n_band, k = len(data), len(rendered)
+    gram, rhs = np.empty((n_band, k, k)), np.empty((n_band, k))
+    for b in range(n_band):
+        images = np.stack([image[b].ravel() for _, _, image in rendered])
+        weighted = images * weight[b].ravel()
+        gram[b] = weighted @ images.T
+        rhs[b] = weighted @ data[b].ravel()
+    return gram, rhs
 
 
 def _overlap_products(

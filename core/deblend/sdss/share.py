@@ -63,7 +63,8 @@ def share_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
                 cut.data[0], cut.weight[0], one.psfs[one.cell[0]], strict=True
             )
         ]
-        results.append(_result(one, bands, cut.weight[0][(slice(None), *inner)]))
+        whole = (0, slice(None), *inner)
+        results.append(_result(one, bands, cut.data[whole], cut.weight[whole]))
     return results
 
 
@@ -131,12 +132,15 @@ def share_band(
     return SharedBand(light, is_star, dropped)
 
 
-def _result(batch: Batch, bands: Sequence[SharedBand], weight: Floats) -> SharedLight:
+def _result(
+    batch: Batch, bands: Sequence[SharedBand], data: Floats, weight: Floats
+) -> SharedLight:
     """Fluxes of the shares; errors are those of the pixels' noise times the shares."""
     light = np.stack([band.light for band in bands], 1)
     seen = (weight > 0).any((1, 2))
     variance = np.divide(1, weight, out=np.zeros(weight.shape), where=weight > 0)
-    error = np.sqrt(np.einsum("nbyx,byx->nb", light > 0, variance))
+    share = np.divide(light, data, out=np.zeros(light.shape), where=data != 0)
+    error = np.sqrt(np.einsum("nbyx,nbyx,byx->nb", share, share, variance))
     flux = light.sum((2, 3))
     objects: dict[str, Floats] = {
         "model_flux": np.where(seen, flux * batch.sigma, np.nan),

@@ -44,14 +44,14 @@ def test_unknowns_that_are_not_free_stay_zero(rng: np.random.Generator) -> None:
 def test_components_with_the_same_light_share_it_equally() -> None:
     gram = np.array([[[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1.0]]])
     rhs = np.array([[8.0, 8.0, 3.0]])
-    system = NormalEquations(np.arange(3), gram, rhs, np.ones((1, 3), bool))
+    system = NormalEquations(np.arange(3), gram, rhs, np.ones((1, 3)))
     assert np.allclose(solve([system], 3)[:, 0], [1, 1, 3])
 
 
 def test_covariance_is_the_inverse_of_the_normal_matrix(rng: np.random.Generator) -> None:
     design = rng.uniform(0, 1, (2, 40, 3))
     gram = np.einsum("bpk,bpl->bkl", design, design)
-    system = NormalEquations(np.arange(3), gram, np.zeros((2, 3)), np.ones((2, 3), bool))
+    system = NormalEquations(np.arange(3), gram, np.zeros((2, 3)), np.ones((2, 3)))
     cov = covariance(system, np.ones((3, 2), np.float32))
     assert np.allclose(cov @ gram, np.eye(3), atol=1e-6)
     cov = covariance(system, np.array([[1, 1], [0, 1], [1, 1]], np.float32))
@@ -66,5 +66,5 @@ def test_covariance_is_the_inverse_of_the_normal_matrix(rng: np.random.Generator
 def test_no_systems_and_no_light() -> None:
     assert solve([], 0).shape == (0, 0)
     dark = NormalEquations(np.arange(2), np.zeros((1, 2, 2)), np.zeros((1, 2)),
-                           np.ones((1, 2), bool))  # fmt: skip
+                           np.ones((1, 2)))  # fmt: skip
     assert solve([dark], 2).tolist() == [[0], [0]]
