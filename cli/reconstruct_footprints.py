@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from coblend.cli.footprint_products import BandPixels, Products
+    from coblend.core.box import Box
     from coblend.core.exposure import Exposure
     from coblend.core.model import ModelSet
     from coblend.core.reconstruct.band import BandLight
@@ -61,9 +62,8 @@ def reconstruct_footprints(
     import numpy as np
 
     from coblend.cli.footprint_products import Products
-    from coblend.core.box import Box
     from coblend.core.catalog import empty_table
-    from coblend.core.model import object_columns, set_flag
+    from coblend.core.model import box_of, object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
     from coblend.io.fits.temporary import scratch_folder
 
@@ -83,13 +83,13 @@ def reconstruct_footprints(
         run.report({"n_parent": len(parents), "n_object": len(objects), "n_band": len(bands)})
         if run.dry_run:
             return
-        job = _Job(run, params, models, chosen, objects, parents, products)
+        part = _part(params, chosen)
+        job = _Job(run, params, models, chosen, objects, parents, products, part)
         for band, spec in images.items():
             _one_band(job, band, None if spec is None else _read(job, band, spec))
         set_flag(objects, np.isin(objects["parent"], list(job.damaged)), "corrupt")
         if params.cutout:
-            box = Box(*(int(chosen.parents[n][chosen.rows[0]]) for n in ("y0", "x0", "ny", "nx")))
-            products.write_cutout(objects, bands, box)
+            products.write_cutout(objects, bands, box_of(chosen.parents[chosen.rows[0]]))
         with run.create("footprints/1", header={"KIND": params.kind}) as out:
             known = (*object_columns(models.bands, models.unit), *measured)
             out.table("OBJECTS", objects, columns=known)
@@ -124,7 +124,10 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all bands share; the two tables are filled band by band."""
+    """What all bands share; the two tables are filled band by band.
+
+    Of the exposures ``part`` is needed, None: all.
+    """
 
     run: Run
     params: ReconstructParams
@@ -133,6 +136,7 @@ class _Job:
     objects: NDArray[Any]
     parents: NDArray[Any]
     products: Products
+    part: Box | None
     damaged: set[int] = field(default_factory=set)
 
 
@@ -152,13 +156,13 @@ def _images(
     run: Run, params: ReconstructParams, models: ModelFile, coadds: Sequence[str]
 ) -> dict[str, FileSpec | None]:
     """Exposure of every band to work on; all bands without any for models alone."""
-    from coblend.io.exposure.exposures import band_of
+    from coblend.io.exposure.exposures import read_outline
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     images: dict[str, FileSpec | None] = {}
     for argument in expand_lists(coadds):
         band, spec = parse_band_spec(argument)
-        band = band or band_of(spec)
+        band = band or read_outline(spec).band
         if not band:
             raise FormatError(
                 "the band is unknown: the header has neither BAND nor FILTER",
@@ -198,6 +202,16 @@ def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
     return _Chosen(parents, rows, models.object_rows(rows))
 
 
+def _part(params: ReconstructParams, chosen: _Chosen) -> Box | None:
+    """Pixels of the exposures that the chosen parents need; None where all are."""
+    from coblend.core.box import Box
+    from coblend.core.model import box_of
+
+    if not (params.blend or params.source) or params.residual or params.model_image:
+        return None
+    return Box.union(box_of(row) for row in chosen.parents[chosen.rows])
+
+
 def _require_memory(run: Run, params: ReconstructParams, chosen: _Chosen) -> None:
     """Refuse at once what ``--max-memory`` does not allow: a parent is worked on as a whole."""
     import numpy as np
@@ -212,28 +226,28 @@ def _require_memory(run: Run, params: ReconstructParams, chosen: _Chosen) -> Non
 
 
 def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
-    """Read an exposure and check that the models were fitted on its grid."""
+    """Read what is needed of an exposure; check that the models were fitted on its grid."""
     from coblend.io.exposure.checks import require_same_wcs
-    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.exposure.exposures import read_exposure, read_outline
 
-    models = job.models
-    exposure = read_exposure(spec, band=band)
-    if not models.box.area:  # foreign models do not know their grid
-        return exposure
-    if exposure.box != models.box and not job.params.allow_partial:
-        raise ShapeMismatchError(
-            f"covers {exposure.box}, the models of {models.path} {models.box}",
-            spec.path,
-            hint="give the exposure that was deblended, or --set allow_partial=true",
-        )
-    require_same_wcs(models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path)
-    if exposure.unit != models.unit and not job.params.ignore_units:
-        raise FormatError(
-            f"is in {exposure.unit or 'no unit'}, the models in {models.unit or 'no unit'}",
-            spec.path,
-            hint="convert it, or pass --set ignore_units=true",
-        )
-    return exposure
+    models, outline = job.models, read_outline(spec, band)
+    if models.box.area:  # foreign models do not know their grid
+        if outline.box != models.box and not job.params.allow_partial:
+            raise ShapeMismatchError(
+                f"covers {outline.box}, the models of {models.path} {models.box}",
+                spec.path,
+                hint="give the exposure that was deblended, or --set allow_partial=true",
+            )
+        require_same_wcs(models.wcs, models.box, models.path, outline.wcs, outline.box, spec.path)
+        if outline.unit != models.unit and not job.params.ignore_units:
+            raise FormatError(
+                f"is in {outline.unit or 'no unit'}, the models in {models.unit or 'no unit'}",
+                spec.path,
+                hint="convert it, or pass --set ignore_units=true",
+            )
+    if job.part is None or not (job.part & outline.box).area:
+        return read_exposure(spec, band=band)
+    return read_exposure(spec, band=band, section=outline.section(job.part), allow_empty=True)
 
 
 def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:

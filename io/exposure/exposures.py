@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,16 +119,54 @@ def read_exposure(
     )
 
 
-def band_of(spec: FileSpec) -> str:
-    """Band that a file's header names, without reading pixels; "" if it names none.
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the headers of an exposure, or of a section of it, tell.
+
+    Parameters
+    ----------
+    box : Box
+        Pixels covered, parent coordinates.
+    first : tuple of int
+        Where they begin in the file's array, ``(y, x)``.
+    band, unit : str
+        "" if unknown.
+    wcs : tuple of str
+        Cards, in coordinates of ``box``.
+    """
+
+    box: Box
+    first: tuple[int, int]
+    band: str
+    unit: str
+    wcs: tuple[str, ...]
+
+    def section(self, part: Box) -> Box:
+        """Where a part of the box is in the file's array."""
+        y, x = self.first
+        return (part & self.box).shift(y - self.box.y0, x - self.box.x0)
+
+
+def read_outline(spec: FileSpec, band: str | None = None) -> Outline:
+    """Read an exposure's headers; arguments as of `read_exposure`.
 
     Raises
     ------
     CoblendError
-        The file cannot be read, or the name is no band name.
+        The file cannot be read, or its band has no usable name.
     """
     with open_fits(spec.path) as file:
-        return _band_of(header_of(file, find_planes(file, spec)), file.path)
+        planes = find_planes(file, spec)
+        header = header_of(file, planes)
+        index, section = planes.image.hdu, spec.section
+        shape = file.info(index).shape[-2:] if section is None else section.shape
+        return Outline(
+            _box(file, planes.image, shape, section),
+            (0, 0) if section is None else (section.y0, section.x0),
+            band or _band_of(header, file.path),
+            str(header.get("BUNIT", "")).strip(),
+            _shifted_wcs(file, index, section),
+        )
 
 
 def band_psfs(texts: Sequence[str]) -> dict[str, Psf]:

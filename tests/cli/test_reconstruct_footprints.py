@@ -161,6 +161,30 @@ def test_a_subset_equals_the_whole(folder: Path, cli: Cli, models: ModelSet) -> 
         np.testing.assert_allclose(some["flux_g"], expected["flux_g"], rtol=1e-9)
 
 
+def test_a_subset_reads_only_its_part_of_the_exposures(
+    folder: Path, cli: Cli, models: ModelSet, exposures: dict[str, Exposure]
+) -> None:
+    """A damaged pixel elsewhere is met by a run on everything, not by one on a blend."""
+    exposure = exposures["g"]
+    with create("g.fits", "exposure/1", overwrite=True) as out:
+        write_exposure(out, exposure, compress="none")
+    image = scan("g.fits")[1]
+    data = bytearray(Path("g.fits").read_bytes())
+    data[image.data + 4 * exposure.image.size - 1] ^= 1
+    Path("bad.fits").write_bytes(bytes(data))
+    blend = int(models.blends["id"][0])
+    call = ("reconstruct-footprints", "deblended.fits")
+    assert cli(*call, "bad.fits", "-o", "all.fits").code == 65
+    for name, part in (("bad.fits", ""), ("g.fits", f"[1:{exposure.box.nx},1:{exposure.box.ny}]")):
+        done = cli(*call, f"{name}{part}", "-o", "some.fits", "--blend", blend, "--overwrite")
+        assert done.code == 0, done.err
+        some = Table.read("some.fits", hdu="OBJECTS")
+        assert cli(*call, "g.fits", "-o", "all.fits", "--overwrite").code == 0
+        whole = Table.read("all.fits", hdu="OBJECTS")
+        expected = whole[np.isin(whole["id"], some["id"])]
+        np.testing.assert_array_equal(some["flux_g"], expected["flux_g"])
+
+
 def test_cutout_of_one_blend(
     folder: Path, cli: Cli, models: ModelSet, exposures: dict[str, Exposure]
 ) -> None:
