@@ -204,12 +204,15 @@ class HeavySpool:
             self._file.flush()
             values = np.memmap(self._file, dtype, "r", shape=(self._n_pix,))
         runs = np.concatenate(self._runs)
-        units: dict[str, HeaderValue] = {"BUNIT": unit} if unit else {}
-        cards = {"BAND": band, **(header or {}), **units, "NPIX": self._n_pix, "NRUN": len(runs)}
+        cards = {"BAND": band, **(header or {}), "FLUXUNIT": unit, "NPIX": self._n_pix,
+                 "NRUN": len(runs)}  # fmt: skip
         out.table("FOOTPRINTS", np.concatenate(self._tables), columns=heavy_columns(unit),
                   header=cards)  # fmt: skip
-        scale = {"BSCALE": self.step} if self.step else {}
-        out.image("FLUX", values, header={**units, **scale}, compress=codec, tile=(_TILE,))
+        scale: dict[str, HeaderValue] = {
+            "BUNIT": unit,
+            **({"BSCALE": self.step} if self.step else {}),
+        }
+        out.image("FLUX", values, header=scale, compress=codec, tile=(_TILE,))
         out.image("RUNS", runs if len(runs) else np.zeros(1, np.int16), compress="GZIP_2",
                   tile=(_TILE,))  # fmt: skip
         if self._wants_spans:
@@ -277,7 +280,7 @@ def read_heavy(path: str, identifier: int | None = None) -> HeavyFootprints:
         intervals_to_footprints(start, stop, boxes, offsets),
         light,
         str(header.get("BAND", "")),
-        str(header.get("BUNIT", "")),
+        str(header.get("FLUXUNIT", header.get("BUNIT", ""))),
     )
 
 

@@ -12,12 +12,12 @@ from coblend.core.model import MODEL_PSF_SIDE, ModelSet
 from coblend.io.sky.wcs import is_wcs_key, wcs_cards
 
 _OWN_KEYS = {
-    "NBAND", "BUNIT", "KERNREG", "MPSFSIG", "MPSFSIZE", "X0", "Y0", "GRIDNX", "GRIDNY", "NPIX",
+    "NBAND", "FLUXUNIT", "KERNREG", "MPSFSIG", "MPSFSIZE", "X0", "Y0", "GRIDNX", "GRIDNY", "NPIX",
     "NRUN", "EXTNAME", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT",
-    "TFIELDS", "CHECKSUM", "DATASUM",
+    "TFIELDS", "CHECKSUM", "DATASUM", "LONGSTRN",
 }  # fmt: skip
-_RENAMED = {"GRIDNX": "NAXISI1", "GRIDNY": "NAXISI2"}
-"""Keywords of the first files, which astropy's verification refuses."""
+_RENAMED = {"GRIDNX": "NAXISI1", "GRIDNY": "NAXISI2", "FLUXUNIT": "BUNIT"}
+"""Keywords of the first files, which verifiers of FITS refuse in a table."""
 _COLUMN_KEYS = ("TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
 
 
@@ -42,7 +42,7 @@ def header_of(models: ModelSet, n_pix: int, n_run: int) -> dict[str, HeaderValue
     header: dict[str, HeaderValue] = {"NBAND": len(models.bands)}
     header |= {f"BAND{i}": band for i, band in enumerate(models.bands, 1)}
     if models.unit:
-        header["BUNIT"] = models.unit
+        header["FLUXUNIT"] = models.unit
     header |= {"KERNREG": models.kernel_reg, "MPSFSIG": models.model_psf_sigma}
     header |= {"MPSFSIZE": MODEL_PSF_SIDE, "X0": grid.x0, "Y0": grid.y0}
     header |= {"GRIDNX": grid.nx, "GRIDNY": grid.ny, "NPIX": n_pix, "NRUN": n_run}
@@ -67,7 +67,7 @@ def parse_header(cards: Sequence[str], path: str) -> ModelHeader:
             Box(*(int(values[k]) for k in ("Y0", "X0", "GRIDNY", "GRIDNX"))),
             float(values["KERNREG"]),
             float(values["MPSFSIG"]),
-            str(values.get("BUNIT", "")),
+            str(values.get("FLUXUNIT", "")),
             wcs_cards(cards),
             {k: v for k, v in values.items() if _is_meta(k)},
             int(values["NPIX"]),

@@ -28,7 +28,8 @@ _SPAN = (
 )
 _CORE = (*_SPAN, Column("core", "i4", "Component before growth (0-based)", "", "meta.id"))
 _BAND_STEMS = ("merge_footprint", "merge_peak", "near", "src")
-_OWN_KEYS = {"X0", "Y0", "NX", "NY", "NBAND", "BUNIT", "EXTNAME", "INHERIT"}
+_OWN_KEYS = {"X0", "Y0", "NX", "NY", "NBAND", "FLUXUNIT", "BUNIT", "EXTNAME", "INHERIT",
+             "LONGSTRN"}  # fmt: skip
 _STRUCTURE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "TFIELDS", "CHECKSUM",
               "DATASUM", "TTYPE", "TFORM", "TUNIT", "TCOMM", "TUCD", "TNULL", "TDIM", "TZERO",
               "TSCAL", "BAND")  # fmt: skip
@@ -53,7 +54,7 @@ def write_detections(out: FitsWriter, detections: Detections, prefix: str = "") 
         "NY": box.ny,
         "NBAND": len(bands),
         **{f"BAND{i}": band for i, band in enumerate(bands, 1)},
-        **({"BUNIT": unit} if unit else {}),
+        **({"FLUXUNIT": unit} if unit else {}),
         **detections.meta,
     }
     out.table(
@@ -92,7 +93,7 @@ def read_detections(path: str) -> Detections:
             )
         except (KeyError, ValueError) as error:
             raise CorruptFileError(f"no usable keyword {error}", path, "PARENTS") from error
-        unit = str(header.get("BUNIT", "")).strip()
+        unit = str(header.get("FLUXUNIT", header.get("BUNIT", ""))).strip()
         parents = _rows(file, "PARENTS", parent_columns(bands, unit))
         peaks = _rows(file, "PEAKS", peak_columns(bands, unit))
         spans = _spans(_rows(file, "SPANS", _SPAN))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import fitsio
@@ -28,6 +29,7 @@ from coblend.io.fits.structure import scan
 
 _TILE = 256
 _PLIO_LIMIT = 1 << 24
+_LONG = 68  # longer texts are continued on a second card
 _SEED = 1  # of the dither; 1 to 10000
 _INTEGER_CODECS = ("RICE_1", "PLIO_1")
 _CODECS = ("none", "GZIP_2", *_INTEGER_CODECS)
@@ -196,13 +198,18 @@ class FitsWriter:
     def _cards(
         self, hdu: Any, header: Mapping[str, HeaderValue | None], wcs: Sequence[str]
     ) -> None:
+        number = hdu.get_extnum() + 1
+        # fitsio's public calls reformat values; only this one writes a card as it is
+        write = partial(hdu._FITS.write_record, number)
+        for card in wcs:  # before the frame's keywords: WCSAXES precedes all others of a WCS
+            write(card)
+        if any(isinstance(v, str) and len(v) + v.count("'") > _LONG for v in header.values()):
+            write("LONGSTRN= 'OGIP 1.0'")
         for key, value in header.items():
             if value is not None and not (isinstance(value, float) and not np.isfinite(value)):
                 hdu.write_key(key, _plain(value))
-        number = hdu.get_extnum() + 1
-        for card in (*wcs, *PLACEHOLDERS):
-            # fitsio's public calls reformat values; only this one writes a card as it is
-            hdu._FITS.write_record(number, card)
+        for card in PLACEHOLDERS:
+            write(card)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ from coblend.cli.chain import patches_of
 from coblend.cli.main import run
 from coblend.core.errors import ParameterError
 from coblend.core.params.run import RunParams
+from coblend.io.deblend.models import read_models
 
 TRACT = """
 [run]
@@ -262,3 +263,43 @@ def test_wrong_files(in_folder: Path, cli: Callable[..., Any]) -> None:
     Path("tract.toml").write_text(TRACT + "[deblend]\nmax-itr = 3\n")
     assert cli("run", "tract.toml").code == 78
     assert not Path("out").exists()
+
+
+SIDE_PRODUCTS = """
+psf-match coadd_g.fits --reference gaussian:fwhm=7 --save-kernel kernel.fits --save-nodes nodes.fits
+detect coadd_g.fits --polarity both --bg-mesh 32 --out-image i.fits --out-snr s.fits \
+    --out-segmentation l.fits
+merge-detections det_g.fits det_r.fits --out-segmentation m.fits
+deblend merged.fits coadd_g.fits coadd_r.fits --algorithm sdss --set heavy=d_{band}.fits \
+    --set not_deblended=n.fits
+refit deblended.fits coadd_g.fits coadd_r.fits --blend {blend}
+reconstruct-footprints deblended.fits coadd_g.fits coadd_r.fits --model-image r_{band}.fits \
+    --set spans=true --heavy h_{band}.fits
+reconstruct-footprints deblended.fits coadd_g.fits coadd_r.fits --blend {blend} --cutout c.fits
+clean deblended.fits coadd_g.fits coadd_r.fits
+warp coadd_g.fits --like coadd_r.fits --set compress=lossy
+assemble-coadd {warps} --statistic median --set input_map=true --unit nJy
+simulate sky --blends 1 --singles 1
+"""
+
+
+@pytest.mark.peer
+def test_fitsverify_finds_nothing_in_any_file(folder: Path, cli: Callable[..., Any]) -> None:
+    """HEASARC's verifier, on what all commands write with all side products."""
+    program = shutil.which("fitsverify")
+    if program is None:
+        pytest.skip("fitsverify is not installed")
+    os.chdir("out/40")
+    blend = read_models("deblended.fits").blends["id"][0]
+    lines = SIDE_PRODUCTS.replace("\\\n", "").replace("{blend}", str(blend))
+    lines = lines.replace(
+        "{warps}", "../../warps/40/g/warp_g_0.fits ../../warps/40/g/warp_g_1.fits"
+    )
+    for number, line in enumerate(lines.strip().splitlines()):
+        output = [] if line.startswith("simulate") else ["-o", f"side_{number}.fits"]
+        outcome = cli(*line.split(), *output, "-q")
+        assert outcome.code == 0, outcome.err
+    files = sorted(folder.rglob("*.fits"))
+    assert len(files) > 30
+    done = subprocess.run([program, "-q", *map(str, files)], capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines() if "verification OK" not in line] == []

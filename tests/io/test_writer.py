@@ -218,6 +218,21 @@ def test_provenance_tables_say_what_made_a_file(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in (tmp_path / "a.fits").read_bytes()
 
 
+def test_keywords_stand_where_verifiers_want_them(tmp_path: Path, wcs_cards) -> None:
+    """WCSAXES before all others of any WCS; continued texts are announced."""
+    header = {"CTYPE1A": "LINEAR", "LONG": "'" * 35}
+    with create(str(tmp_path / "a.fits"), "x/1") as out:
+        out.image("IMAGE", np.zeros((3, 3), np.float32), header=header, wcs=wcs_cards)
+        out.table("TABLE", np.zeros(2, [("a", "i4")]), header=header, wcs=wcs_cards)
+        out.table("SHORT", np.zeros(2, [("a", "i4")]), header={"LONG": "x" * 68})
+    with open_fits(str(tmp_path / "a.fits")) as file:
+        for name in ("IMAGE", "TABLE"):
+            keys = [card[:8].rstrip() for card in file.cards(name)]
+            assert keys.index("WCSAXES") < keys.index("CTYPE1A")
+            assert keys.index("LONGSTRN") < keys.index("CONTINUE")
+        assert not any(card.startswith("LONGSTRN") for card in file.cards("SHORT"))
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
     before = path.read_bytes()
