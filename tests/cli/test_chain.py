@@ -266,7 +266,7 @@ def test_wrong_files(in_folder: Path, cli: Callable[..., Any]) -> None:
 
 
 SIDE_PRODUCTS = """
-psf-match coadd_g.fits --reference gaussian:fwhm=7 --save-kernel kernel.fits --save-nodes nodes.fits
+psf-match coadd_g.fits --reference gaussian:fwhm=7 --save-kernel k.fits --save-nodes t.fits
 detect coadd_g.fits --polarity both --bg-mesh 32 --out-image i.fits --out-snr s.fits \
     --out-segmentation l.fits
 merge-detections det_g.fits det_r.fits --out-segmentation m.fits
