@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from coblend.core.exposure import Cube
     from coblend.core.model import ModelSet
     from coblend.io.deblend.models import ModelFile
-
-log = logging.getLogger("coblend")
 
 
 @command(
@@ -69,7 +66,7 @@ def refit(
         run.report({"n_parent": len(rows)})
         if run.dry_run:
             return
-        cube = _read_cube(run, exposures, psfs, models, rows)
+        cube = _read_cube(run, params, exposures, psfs, models, rows)
         edits = [_edit(models, row, cube, add, drop) for row in rows]
         if params.suggest_peaks:
             _write_suggestions(run, params, models, edits)
@@ -139,6 +136,7 @@ def _choose(
 
 def _read_cube(
     run: Run,
+    params: RefitParams,
     exposures: tuple[str, ...],
     psfs: tuple[str, ...],
     models: ModelFile,
@@ -177,15 +175,16 @@ def _read_cube(
             models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path
         )  # fmt: skip
         found[exposure.band] = with_psf(exposure, given)
-        _warn_of_other_image(models.path, spec.path)
+        if not params.force:
+            _require_same_image(models.path, spec.path)
     missing = [band for band in models.bands if band not in found]
     if missing:
         raise FormatError(f"no exposure of band {missing[0]} is given", models.path)
     return Cube.from_exposures([found[band] for band in models.bands])
 
 
-def _warn_of_other_image(models: str, exposure: str) -> None:
-    """Say when an exposure is not what the models were made from, by the hashes of both."""
+def _require_same_image(models: str, exposure: str) -> None:
+    """Refuse an exposure that is not what the models were made from, by the hashes of both."""
     from coblend.io.fits.provenance import content_hash
     from coblend.io.fits.reader import open_fits
 
@@ -194,10 +193,12 @@ def _warn_of_other_image(models: str, exposure: str) -> None:
             return
         inputs = file.table("PROVENANCE")
     known = {str(row["hash"]).strip() for row in inputs if str(row["role"]).strip() == "exposure"}
-    if known and content_hash(exposure)[0] not in known:
-        log.warning(
-            "%s: not what %s was made from; its models start the fit all the same",
-            exposure, models,
+    found = content_hash(exposure)[0]
+    if known and found not in known:
+        raise FormatError(
+            f"not what {models} was made from: its pixels have the hash {found}", exposure,
+            hint="give the exposures that were deblended, or --force to start from the models "
+            "all the same",
         )  # fmt: skip
 
 

@@ -132,4 +132,4 @@ def reduced_chi2(chi2: Floats, usable: NDArray[np.bool_], rendered: Floats) -> f
     """
     covered = (rendered > _FAINT).any(0)
     n = np.count_nonzero(usable & covered)
-    return float(chi2[:, covered].sum(dtype=np.float64) / n) if n else float("nan")
+    return float(chi2.sum(dtype=np.float64, where=covered) / n) if n else float("nan")

@@ -201,8 +201,10 @@ def chi2_image(
     scaled = ((window, spectrum * image) for spectrum, (_, window, image) in
               zip(spectra[:, :, None, None], rendered, strict=True))  # fmt: skip
     total = add_up(scaled, weight.shape)
-    chi2 = np.square(data - total) * weight
-    nothing = float((np.square(data) * weight).sum(dtype=np.float64))
+    chi2 = data - total
+    np.square(chi2, out=chi2)
+    chi2 *= weight
+    nothing = np.einsum("byx,byx,byx->", data, data, weight, dtype=np.float64)
     if not float(chi2.sum(dtype=np.float64)) <= _WORSE * nothing:
         raise FormatError("Diverged")
     return chi2, total
@@ -228,13 +230,12 @@ def _source_chi2(
     weight: Floats,
 ) -> NDArray[np.float64]:
     """Reduced chi-square over the pixels of each source of a blend."""
-    patches: list[list[Patch]] = [[] for _ in range(n_source)]
-    for k, spectrum, (_, window, image) in zip(
-        source, spectra[:, :, None, None], rendered, strict=True
-    ):
-        patches[k].append((window, spectrum * image))
     out = np.empty(n_source)
-    for k, own in enumerate(patches):
+    for k in range(n_source):
+        own = [
+            (rendered[i][1], spectra[i][:, None, None] * rendered[i][2])
+            for i in np.flatnonzero(source == k)
+        ]
         window, image = merge(own)
         cut = (slice(None), *window)
         out[k] = reduced_chi2(chi2[cut], weight[cut] > 0, image)

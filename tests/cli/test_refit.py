@@ -180,9 +180,9 @@ def test_failed_refit_is_reported(cli: Cli, bands: list[str], fields, in_folder:
     cube.images[:, detections.footprints.mask(0, cube.box)] = np.nan
     fields.save(cube, detections, in_folder)
     blend = str(read_models("deblended.fits").blends["id"][0])
-    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--blend", blend)
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--blend", blend,
+               "--force")  # fmt: skip
     assert done.code == 3, done.err
-    assert "not what deblended.fits was made from" in done.err
     old, new = read_models("deblended.fits"), read_models("new.fits")
     assert new.parents["error"].tolist() == ["NoData", "", "", ""]
     assert new.objects["id"].tolist() == old.objects["id"].tolist()
@@ -232,3 +232,19 @@ def test_wrong_exposures(cli: Cli, bands: list[str], fields, tmp_path: Path) -> 
     done = cli("refit", "deblended.fits", *bands, "-o", "x.fits", "--drop-peaks", first)
     assert done.code == 2
     assert "no peak left" in done.err
+
+
+def test_other_exposures_need_force(cli: Cli, bands: list[str], fields, in_folder: Path) -> None:
+    """The models of another night start the fit only when asked to."""
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130), seed=2)
+    fields.save(cube, detections, in_folder)
+    options = ("-o", "new.fits", "--add-peaks", SECOND)
+    done = cli("refit", "deblended.fits", *bands, *options)
+    assert done.code == 65
+    assert "g.fits: not what deblended.fits was made from" in done.err
+    assert "--force" in done.err
+    assert not Path("new.fits").exists()
+    done = cli("refit", "deblended.fits", *bands, *options, "--force")
+    assert done.code == 0, done.err
+    objects = read_models("new.fits").objects
+    assert abs(objects["model_flux_r"][objects["parent"] == 3].sum() / 8000 - 1) < 0.05
