@@ -81,11 +81,16 @@ class Exposure:
             Whether pixels that were interpolated (``INTRP``) are good whatever made that
             necessary: right for a convolution, which needs a value and no independent one.
         """
-        bad = (self.mask & np.int32(self.planes.value(bad_planes))) != 0
+        bad_bits = np.int32(self.planes.value(bad_planes))
+        filled_bit = np.int32(0)
         if filled and "INTRP" in self.planes.bits:
-            bad &= (self.mask & np.int32(self.planes.value(["INTRP"]))) == 0
-        usable = np.isfinite(self.image) & np.isfinite(self.variance) & (self.variance > 0)
-        usable &= ~bad
+            filled_bit = np.int32(self.planes.value(["INTRP"]))
+        usable = np.empty(self.image.shape, bool)
+        for rows in _row_blocks(self.image.shape):
+            image, mask, variance = self.image[rows], self.mask[rows], self.variance[rows]
+            part = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
+            part &= ((mask & bad_bits) == 0) | ((mask & filled_bit) != 0)
+            usable[rows] = part
         return usable
 
     def with_pixels(
@@ -115,15 +120,19 @@ def fill_no_data(
     """
     no_data = np.int32(planes.value(["NO_DATA"]))
     n_new = 0
-    step = max(1, _BLOCK // max(1, image.shape[1]))
-    for first in range(0, len(image), step):  # temporaries of a few rows instead of the image
-        rows = slice(first, first + step)
+    for rows in _row_blocks(image.shape):
         unusable = ~(np.isfinite(image[rows]) & np.isfinite(variance[rows]) & (variance[rows] > 0))
         n_new += int(np.count_nonzero(unusable & ((mask[rows] & no_data) == 0)))
         image[rows][unusable] = 0.0
         variance[rows][unusable] = np.inf
         mask[rows][unusable] |= no_data
     return n_new
+
+
+def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Rows to be looked at together: temporaries are of a few rows instead of the image."""
+    step = max(1, _BLOCK // max(1, shape[1]))
+    return [slice(first, first + step) for first in range(0, shape[0], step)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ def residual_exposure(
         Where the image goes, e.g. ``model`` itself.
     """
     left = np.subtract(exposure.image, model, dtype=np.float32, out=out)
-    left[~exposure.good()] = 0.0
+    empty = exposure.good()
+    left[np.logical_not(empty, out=empty)] = 0.0
     return replace(exposure, image=left)
 
 

@@ -35,8 +35,8 @@ from coblend.io.sky.wcs import is_wcs_key, shift_cards, wcs_cards
 
 log = logging.getLogger("coblend")
 
-_LARGE, _ROWS = 1 << 25, 256
-"""Exposures of more pixels are written a few rows at a time, which needs no copy of a plane."""
+_LARGE, _BLOCK = 1 << 25, 1 << 21
+"""Exposures of more pixels are written in blocks of rows, which needs no copy of a plane."""
 _BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 _NOT_META = re.compile(
     r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|T[A-Z]+\d+|THEAP|EXTNAME|"
@@ -302,7 +302,8 @@ def write_exposure(
             out.image(name, part(slice(None)), header=told, wcs=exposure.wcs, compress=codec,
                       step=rounded)  # fmt: skip
         else:
-            blocks = (part(slice(y, y + _ROWS)) for y in range(0, exposure.box.ny, _ROWS))
+            n_row = max(1, _BLOCK // exposure.box.nx)
+            blocks = (part(slice(y, y + n_row)) for y in range(0, exposure.box.ny, n_row))
             best = "PLIO_1" if name == "MASK" else "GZIP_2"
             out.stream(name, blocks, exposure.box.shape, part(slice(0, 1)).dtype, header=told,
                        wcs=exposure.wcs, compress=best if codec == "auto" else codec)  # fmt: skip

@@ -68,6 +68,18 @@ def test_our_files_round_trip(exposure: Exposure, write_file: Writer) -> None:
     assert np.allclose(back.psf.at(210, 120), exposure.psf.at(210, 120), atol=1e-7)
 
 
+@pytest.mark.parametrize("compress", ["auto", "none"])
+def test_large_exposures_are_written_in_blocks(
+    exposure: Exposure, write_file: Writer, monkeypatch: pytest.MonkeyPatch, compress: str
+) -> None:
+    monkeypatch.setattr("coblend.io.exposure.exposures._LARGE", 100)
+    monkeypatch.setattr("coblend.io.exposure.exposures._BLOCK", 40 * 7)
+    back = read_exposure(str(write_file(exposure, compress=compress)))
+    same_pixels(back, exposure)
+    assert back.meta == exposure.meta
+    assert back.wcs == exposure.wcs
+
+
 def test_rewriting_a_file_gives_the_same_bytes(exposure: Exposure, write_file: Writer) -> None:
     first = write_file(exposure, "a.fits")
     second = write_file(read_exposure(str(first)), "b.fits")
