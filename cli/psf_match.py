@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,7 +98,12 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
         for (band, spec), (prepared, names) in zip(specs, jobs, strict=True):
             if science is None or not one:
                 science = _read(spec, band, params)
-            _convolve_and_write(run, params, science, prepared, noise, names)
+            others = (
+                []
+                if params.reference == "auto"
+                else [s.path for _, s in specs if s.path != spec.path]
+            )
+            _convolve_and_write(run, params, science, prepared, noise, names, others)
             advance(1)
 
 
@@ -150,6 +155,7 @@ def _convolve_and_write(
     prepared: Prepared,
     noise: NDArray[np.float64] | None,
     names: Mapping[str, str],
+    others: Collection[str],
 ) -> None:
     import numpy as np
 
@@ -180,17 +186,17 @@ def _convolve_and_write(
     matched = replace(
         applied.exposure, psf=prepared.reference, meta=_rescaled(science.meta, factor)
     )
-    with run.create("exposure/1", path=names["output"]) as out:
+    with run.create("exposure/1", path=names["output"], without=others) as out:
         write_exposure(out, matched, header=cards)
         write_psf(out, prepared.achieved, "PSF_ACHIEVED")
         out.image("NOISE_ACF", correlation.astype(np.float32))
     if names["kernel"]:
-        with run.create("kernel/1", path=names["kernel"]) as out:
+        with run.create("kernel/1", path=names["kernel"], without=others) as out:
             write_kernel(out, kernel, prepared.cards)
             write_psf(out, prepared.reference)
             write_psf(out, prepared.achieved, "PSF_ACHIEVED")
     if names["nodes"] and prepared.nodes is not None:
-        with run.create("nodes/1", path=names["nodes"]) as out:
+        with run.create("nodes/1", path=names["nodes"], without=others) as out:
             out.table("MATCH_NODES", prepared.nodes, columns=NODE_COLUMNS)
 
 

@@ -8,9 +8,9 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coblend.cli.config import Resolved, without_folder
@@ -20,6 +20,7 @@ from coblend.core.params.common import CommonParams
 
 if TYPE_CHECKING:
     from coblend.core.exposure import HeaderValue
+    from coblend.io.fits.provenance import InputFile
     from coblend.io.fits.writer import FitsWriter
 
 log = logging.getLogger("coblend")
@@ -57,6 +58,7 @@ class Run:
     json: bool = False
     started: float = field(default_factory=time.monotonic)
     _inputs: list[tuple[str, str]] = field(default_factory=list)
+    _described: dict[str, InputFile] = field(default_factory=dict)
     _outputs: list[str] = field(default_factory=list)
     _planned: list[str] = field(default_factory=list)
     _summary: dict[str, Any] = field(default_factory=dict)
@@ -138,16 +140,34 @@ class Run:
         *,
         header: Mapping[str, HeaderValue] | None = None,
         path: str | None = None,
+        without: Collection[str] = (),
     ) -> Iterator[FitsWriter]:
-        """Create the output (or the side product ``path``) with provenance."""
+        """Create the output (or the side product ``path``) with provenance.
+
+        Parameters
+        ----------
+        schema : str
+        header : mapping, optional
+            Further primary keywords.
+        path : str, optional
+        without : collection of str
+            Inputs that this output does not depend on.
+        """
         from coblend.io.fits.provenance import InputFile, Provenance
         from coblend.io.fits.writer import create
 
+        for role, name in self._inputs:
+            if name not in self._described:
+                self._described[name] = InputFile.of(role, name)
         provenance = Provenance(
             self.command,
             self.arguments,
             tuple(recorded_options(self.options, self.common)),
-            tuple(InputFile.of(role, name) for role, name in self._inputs),
+            tuple(
+                replace(self._described[name], role=role)
+                for role, name in self._inputs
+                if name not in without
+            ),
         )
         target = self.output if path is None else path
         with create(

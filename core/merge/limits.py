@@ -61,6 +61,8 @@ def peak_limits(params: MergeParams, bands: Sequence[str], pixel_scale: float | 
         Limits in arcsec without a pixel scale, a limit of a band that is not there, or one band
         alone that adds no peaks.
     """
+    if len(bands) == 1 and pixel_scale is None:
+        pixel_scale = 1.0  # no two peaks meet: any will do
     columns = []
     for name in ("min_new_peak", "max_same_peak"):
         given = distances_of(name, getattr(params, name))

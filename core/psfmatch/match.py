@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import ParameterError
+from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, PolyPsf, Psf, StampPsf
 from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
@@ -148,6 +148,14 @@ def _pairs_of(source: Psf, target: Psf, params: MatchParams) -> Pairs:
 
     def pairs(y: Array, x: Array) -> tuple[Array, Array]:
         s = source.at_many(y, x)
+        unknown = np.flatnonzero(~np.isfinite(s).all(axis=(1, 2)))
+        if len(unknown):
+            i = unknown[0]
+            raise FormatError(
+                f"the PSF is unknown at x {x[i]:.0f}, y {y[i]:.0f} "
+                f"({len(unknown)} of {len(s)} places where it is needed)",
+                hint="match a part where it is known, with --section",
+            )
         if params.recenter_psf:
             moments = adaptive_moments(s)
             moves = zip(s, -moments.dy, -moments.dx, strict=True)

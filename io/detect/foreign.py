@@ -119,7 +119,7 @@ def read_sources(
         a=known("a"),
         b=known("b"),
         theta=np.deg2rad(theta) if program in _DEGREES else theta,
-        label=label.astype(np.int64),
+        label=np.nan_to_num(label).astype(np.int64),
         program=program,
     )
 
@@ -203,8 +203,12 @@ def _read_text(path: str) -> NDArray[Any]:
         reason = str(error).strip().splitlines()[0]
         raise FormatError(f"not a table ({os.path.basename(path)} read as {kind}): {reason}",
                           path) from error  # fmt: skip
-    filled = table.filled(np.nan) if table.has_masked_columns else table
-    return np.asarray(filled.as_array())
+    for name in table.colnames:
+        column = table[name]
+        if hasattr(column, "mask"):  # with gaps: NaN in numbers, "" in texts
+            number = column.dtype.kind in "biuf"
+            table[name] = column.astype(float).filled(np.nan) if number else column.filled("")
+    return np.asarray(table.as_array())
 
 
 def _program(names: Mapping[str, str]) -> str:

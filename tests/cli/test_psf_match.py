@@ -156,6 +156,20 @@ def test_several_exposures_get_a_common_reference(in_folder, science, write_file
     assert 3.9 <= g.psf.fwhm < 4.8
 
 
+@pytest.mark.parametrize(("reference", "n_input"), [("auto", 2), (REFERENCE, 1)])
+def test_each_output_names_the_inputs_that_it_depends_on(
+    in_folder, science, write_file, cli, reference, n_input
+):
+    for band in "gr":
+        write_file(replace(science, band=band), f"c_{band}.fits")
+    assert cli("psf-match", "c_g.fits", "c_r.fits", "-o", "m_{band}.fits", "--reference",
+               reference).code == 0  # fmt: skip
+    for band in "gr":
+        names = fitsio.read(f"m_{band}.fits", "PROVENANCE")["name"].tolist()
+        assert len(names) == n_input
+        assert f"c_{band}.fits" in names
+
+
 def test_dry_run_predicts_the_match_and_writes_nothing(in_folder, science, write_file, cli):
     write_file(science, "in.fits")
     done = cli("psf-match", "in.fits", "-o", "out.fits", "--reference", REFERENCE, "-n", "--json",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fitsio
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
@@ -88,13 +89,25 @@ def test_columns_by_name(tmp_path):
 def test_text_tables(tmp_path, name):
     path = tmp_path / name
     if name == "t.ecsv":
-        from astropy.table import Table
-
         Table({"x": [3.0], "y": [4.0], "snr": [8.0]}).write(path)
     else:
         path.write_text("x,y,snr\n3,4,8\n" if name == "t.csv" else "# x y snr\n3 4 8\n")
     found = read_sources(FileSpec(str(path)), BOX)
     assert (found.x[0], found.y[0], found.snr[0]) == (1003, 104, 8)
+
+
+@pytest.mark.parametrize("kind", ["csv", "ecsv"])
+def test_cells_that_are_empty(tmp_path, kind):
+    """In columns of whole numbers, of numbers and of texts: unknown, not an error."""
+    path = tmp_path / "t.csv"
+    path.write_text("x,y,label,flux,name\n1,2,3,10.5,a\n4,5,,,\n")
+    if kind == "ecsv":
+        path = tmp_path / "t.ecsv"
+        Table.read(tmp_path / "t.csv").write(path)
+    found = read_sources(FileSpec(str(path)), BOX)
+    assert found.label.tolist() == [3, 0]
+    assert found.flux[0] == 10.5
+    assert np.isnan(found.flux[1])
 
 
 def test_structured_arrays(tmp_path):

@@ -336,6 +336,12 @@ def test_empty_catalogues(detections_from):
     assert merged.parents["area"].tolist() == [197, 197, 197]
 
 
+def test_one_band_needs_no_pixel_scale(three_bands):
+    """Its peaks meet no others, so limits in arcsec need no WCS."""
+    merged = merge_detections(three_bands[:1], MergeParams(sky_objects=0))
+    assert len(merged.peaks) == len(three_bands[0].peaks)
+
+
 def test_bad_input(three_bands):
     with pytest.raises(FormatError, match="two catalogues of band g"):
         merge_detections([three_bands[0], three_bands[0]], params(1, 0))

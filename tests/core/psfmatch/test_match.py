@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.errors import ParameterError
+from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PolyPsf, StampPsf
 from coblend.core.psf.fields import CellField, LatticeField
@@ -228,6 +228,14 @@ def test_common_reference_of_a_round_moffat_is_close_to_itself():
 def test_kernels_that_do_not_fit(options, box, message):
     with pytest.raises(ParameterError, match=message):
         match_models(gaussian(2.0), gaussian(2.6), box, MatchParams(**options))
+
+
+def test_a_psf_that_is_unknown_somewhere(wide_moffat):
+    images = np.stack([gaussian(2.0).stamp(43)] * 3)
+    images[1] = np.nan
+    cells = CellPsf(images, np.full(3, 60.0), np.array([60.0, 200.0, 300.0]))
+    with pytest.raises(FormatError, match=r"unknown at x 200, y 60 \(1 of 3 places"):
+        match_models(cells, wide_moffat, BOX, MatchParams())
 
 
 @pytest.mark.parametrize(
