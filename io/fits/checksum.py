@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from coblend.io.fits.structure import CARD, HduInfo, scan
+from coblend.io.fits.structure import CARD, HduInfo, open_bytes, scan
 
 _CHUNK = 1 << 24
 _ALL = 0xFFFFFFFF
@@ -34,7 +34,7 @@ def seal(path: str) -> None:
 
 def mismatches(path: str, hdus: list[HduInfo] | None = None) -> list[str]:
     """Names of the HDUs whose CHECKSUM or DATASUM disagrees with their bytes."""
-    with open(path, "rb") as stream:
+    with open_bytes(path) as stream:
         return [
             hdu.name or f"HDU {index}"
             for index, hdu in enumerate(scan(path) if hdus is None else hdus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,8 +36,7 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
     """
     check_output(path, overwrite=overwrite)
     folder = os.path.dirname(os.path.abspath(path))
-    suffix = ".fits.gz" if path.endswith(".gz") else ".fits"
-    with temporary(folder, suffix) as hidden, plain_path(folder) as plain:
+    with temporary(folder, ".fits") as hidden, plain_path(folder) as plain:
         try:
             yield os.path.join(plain, os.path.basename(hidden))
         except OSError as error:
@@ -50,6 +50,18 @@ def replacing(path: str, *, overwrite: bool = False) -> Iterator[str]:
             _sync_folder(folder)
         except OSError as error:
             raise disk_error(error, path, "") from error
+
+
+def gzip_file(path: str) -> None:
+    """Put a gzipped file in the place of a plain one; the same bytes for the same content."""
+    with temporary(os.path.dirname(path), ".gz") as packed:
+        with (
+            open(path, "rb") as plain,
+            open(packed, "wb") as raw,
+            gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as out,
+        ):
+            shutil.copyfileobj(plain, out)
+        os.replace(packed, path)
 
 
 def check_output(path: str, *, overwrite: bool = False) -> None:

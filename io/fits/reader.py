@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coblend.core.errors import CorruptFileError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue
 from coblend.io.fits.checksum import data_intact, header_intact
-from coblend.io.fits.structure import HduInfo, scan
+from coblend.io.fits.structure import HduInfo, is_gzipped, scan
 from coblend.io.fits.temporary import plain_path
 from coblend.io.fits.tiles import check_tiles
 
@@ -42,6 +42,7 @@ class FitsFile:
         self.hdus = hdus
         self._handle = handle
         self._raw = raw
+        self._packed = is_gzipped(raw)
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +86,7 @@ class FitsFile:
         CorruptFileError
         """
         for index, hdu in enumerate(self.hdus):
-            if not self.path.endswith(".gz") and not header_intact(self._raw, hdu):
+            if not self._packed and not header_intact(self._raw, hdu):
                 raise CorruptFileError(
                     "its header is damaged: its CHECKSUM does not match",
                     self.path, hdu.name or str(index), _STALE,
@@ -201,7 +202,7 @@ class FitsFile:
         ------
         CorruptFileError
         """
-        if self.path.endswith(".gz"):
+        if self._packed:
             return  # gzip has its own checksum
         own = self.hdus[0].value("SCHEMA") is not None and info.value("DATASUM") is not None
         if own and section is None:

@@ -12,6 +12,9 @@ import math
 import os
 import re
 import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -64,6 +67,31 @@ class HduInfo:
         return f"{self.name or '(unnamed)'} {size}" if size else self.name or "(empty)"
 
 
+def is_gzipped(stream: BinaryIO) -> bool:
+    """Whether an open file is gzipped, whatever its name."""
+    stream.seek(0)
+    return stream.read(2) == b"\x1f\x8b"
+
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """Open a file for reading, a gzipped one decompressed.
+
+    Raises
+    ------
+    FormatError
+        It is a pipe or a device.
+    """
+    with ExitStack() as stack:
+        raw: BinaryIO = stack.enter_context(open(path, "rb"))
+        if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+            raise FormatError("is a pipe or a device, expected a file that can be sought", path)
+        if is_gzipped(raw):
+            raw = stack.enter_context(gzip.open(path, "rb"))  # type: ignore[assignment]
+        raw.seek(0)
+        yield raw
+
+
 def scan(path: str) -> list[HduInfo]:
     """Walk all HDUs of a FITS file (or a gzipped one).
 
@@ -77,22 +105,13 @@ def scan(path: str) -> list[HduInfo]:
         It ends inside an HDU, or has another number of extensions than its NEXTEND says.
     """
     try:
-        with open(path, "rb") as raw:
-            status = os.fstat(raw.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(
-                    "is a pipe or a device, expected a file that can be sought", path
-                )
-            size = status.st_size
-            if raw.read(2) == b"\x1f\x8b":
-                with gzip.open(path, "rb") as plain:
-                    return _walk(plain, plain.seek(0, os.SEEK_END), path)  # type: ignore[arg-type]
-            return _walk(raw, size, path)
+        with open_bytes(path) as stream:
+            return _walk(stream, stream.seek(0, os.SEEK_END), path)
     except FileNotFoundError as error:
         raise InputMissingError("no such file", path) from error
     except IsADirectoryError as error:
         raise InputMissingError("is a directory, expected a FITS file", path) from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorruptFileError("truncated or damaged gzip file", path) from error
     except PermissionError as error:
         raise InputMissingError("cannot be read: permission denied", path) from error

@@ -97,10 +97,7 @@ def verify(path: str) -> list[str]:
     ------
     InputMissingError, FormatError, CorruptFileError
     """
-    hdus = scan(path)
-    if path.endswith(".gz"):
-        raise FormatError("gzipped files are not verified; decompress it first", path)
-    return mismatches(path, hdus)
+    return mismatches(path, scan(path))
 
 
 def _detail(hdu: HduInfo) -> str:

@@ -23,7 +23,7 @@ from coblend.core.errors import (
 )
 from coblend.core.exposure import HeaderValue
 from coblend.io.fits.checksum import PLACEHOLDERS, seal
-from coblend.io.fits.output import disk_error, replacing
+from coblend.io.fits.output import disk_error, gzip_file, replacing
 from coblend.io.fits.provenance import Provenance, creation_date
 from coblend.io.fits.structure import scan
 
@@ -272,6 +272,8 @@ def create(
                 handle.close()
         seal(temporary)
         scan(temporary)
+        if path.endswith(".gz"):
+            gzip_file(temporary)
 
 
 def _codec(data: NDArray[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
@@ -17,11 +18,18 @@ from astropy.io import fits
 from astropy.table import Table
 
 from coblend.core.catalog import Column
-from coblend.core.errors import DiskError, OutputError, OutputExistsError, ParameterError
+from coblend.core.errors import (
+    CorruptFileError,
+    DiskError,
+    OutputError,
+    OutputExistsError,
+    ParameterError,
+)
 from coblend.io.fits.output import replacing
 from coblend.io.fits.provenance import InputFile, Provenance
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.structure import scan
+from coblend.io.fits.summary import verify
 from coblend.io.fits.writer import create
 
 AWKWARD = ["a[1].fits", "a(1).fits", "!a.fits", "a b.fits", "a+1.fits", "ü.fits"]
@@ -183,6 +191,34 @@ def test_tables_round_trip_with_units_and_descriptions(tmp_path: Path) -> None:
     assert (header["TCOMM1"], header["TUCD1"]) == ("Identifier", "meta.id;meta.main")
 
 
+def test_gzipped_outputs(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The plain file in gzip, without a name or a clock; read, verified, and damage noticed."""
+    image = image_with_everything(rng)
+    plain = write(tmp_path / "a.fits", IMAGE=image)
+    packed = write(tmp_path / "a.fits.gz", IMAGE=image)
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert packed.read_bytes() == write(tmp_path / "b.fits.gz", IMAGE=image).read_bytes()
+    nameless = packed.rename(tmp_path / "packed.fits")
+    with open_fits(str(nameless)) as file:
+        file.require_schema("exposure")
+        assert np.array_equal(file.image("IMAGE"), image, equal_nan=True)
+    assert verify(str(nameless)) == []
+    broken = bytearray(plain.read_bytes())
+    broken[-3000] ^= 1
+    nameless.write_bytes(gzip.compress(broken))
+    assert verify(str(nameless)) == ["IMAGE"]
+    nameless.write_bytes(packed_with_a_flipped_bit(plain.read_bytes()))
+    with pytest.raises(CorruptFileError, match="damaged gzip file"):
+        verify(str(nameless))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.fits", "b.fits.gz", "packed.fits"]
+
+
+def packed_with_a_flipped_bit(content: bytes) -> bytes:
+    packed = bytearray(gzip.compress(content))
+    packed[len(packed) // 2] ^= 1
+    return bytes(packed)
+
+
 def provenance(path: Path) -> Provenance:
     return Provenance(
         "detect",
@@ -248,6 +284,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 SLOW_WRITER = """
 import sys, time, numpy as np
 from coblend.cli.main import _end
+from coblend.io.fits.summary import verify
 from coblend.io.fits.writer import create
 import signal
 signal.signal(signal.SIGTERM, _end)
