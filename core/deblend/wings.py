@@ -33,6 +33,8 @@ _ROUND = 0.5
 """Smallest ratio of a fainter side of the first ring to its median."""
 _FAINTEST = 1.0
 """Wings start where the first ring is brighter than this (noise of one pixel, bands summed)."""
+_FALL = 1.5
+"""Least ratio of the light at half the distance to that of the first ring."""
 _NEAR = 10
 """Pixels as near to a peak do not count (pixel)."""
 _COVERED = 0.15
@@ -173,7 +175,11 @@ def _distance(peaks: Centres, row: int, shape: Sequence[int]) -> NDArray[np.floa
 def _first_ring(
     data: NDArray[np.float64], seen: NDArray[np.bool_], peaks: Centres, row: int, inner: int
 ) -> float:
-    """Brightness of the fainter sides of the ring at ``inner``; 0 if faint, unseen or uneven."""
+    """Brightness of the fainter sides of the ring at ``inner``.
+
+    0 if faint, unseen or uneven, or if the light does not come from within but from brighter
+    neighbours at that distance.
+    """
     outer = int(inner * _GROWTH)
     y, x = int(peaks.y[row]), int(peaks.x[row])
     low = max(0, y - outer), max(0, x - outer)
@@ -184,12 +190,15 @@ def _first_ring(
     ring = (distance >= inner) & (distance < outer) & seen[cut].any(0)
     if np.count_nonzero(ring) < _COVERED * np.pi * (outer**2 - inner**2):
         return 0.0
-    light = data[cut].sum(0)[ring]
+    total = data[cut].sum(0)
+    light = total[ring]
     sector = (np.arctan2(dy, dx)[ring] / (2 * np.pi / _SECTORS)).astype(np.int64) % _SECTORS
     sides = np.sort([np.median(light[sector == s]) for s in np.unique(sector)])
     fainter = float(sides[min(1, len(sides) - 1)])
     even = fainter > _ROUND * float(np.median(sides))
-    return fainter if even and fainter > _FAINTEST * np.sqrt(len(data)) else 0.0
+    within = (distance >= inner / 2) & (distance < outer / 2) & seen[cut].any(0)
+    falls = not within.any() or float(np.median(total[within])) > _FALL * fainter
+    return fainter if even and falls and fainter > _FAINTEST * np.sqrt(len(data)) else 0.0
 
 
 def _measure(

@@ -34,11 +34,11 @@ def star(y: float, x: float, side: tuple[int, int], fwhm: float = 4.0) -> np.nda
     return 0.96 * core + 0.04 * 0.3 / (np.pi * 64) * (1 + r2 / 64) ** -1.3
 
 
-def scene(fields, bright: float, seed: int = 4):
-    """One star of flux ``bright`` in the middle of 20 of flux 3000."""
+def scene(fields, bright: float, seed: int = 4, places=((SIZE / 2 + 0.2, SIZE / 2 - 0.3),)):
+    """Stars of flux ``bright``, by default in the middle, among 20 of flux 3000."""
     rng = np.random.default_rng(seed)
-    stars = [(SIZE / 2 + 0.2, SIZE / 2 - 0.3, bright)]
-    while len(stars) < 21:
+    stars = [(*place, bright) for place in places]
+    while len(stars) < 20 + len(places):
         place = rng.uniform(25, SIZE - 25, 2)
         if all(np.hypot(*(place - other[:2])) > 28 for other in stars):
             stars.append((*place, 3000.0))
@@ -55,13 +55,18 @@ def scene(fields, bright: float, seed: int = 4):
     return cube, fields.detections_of([stars], cube, SIZE)
 
 
-def run(cube, detections, params) -> tuple[ModelSet, float]:
+def run(cube, detections, params) -> ModelSet:
     work = plan(detections, cube, params)
-    tracemalloc.start()
     results = [r for b in batches(detections, cube, work, params) for r in deblend_work(b, params)]
+    return collect(detections, cube, work, results, params)
+
+
+def traced(cube, detections, params) -> tuple[ModelSet, float]:
+    tracemalloc.start()
+    models = run(cube, detections, params)
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    return collect(detections, cube, work, results, params), peak
+    return models, peak
 
 
 def centres_of(batch: Batch) -> Centres:
@@ -77,7 +82,7 @@ def bright(fields):
 def test_wings_need_no_large_stamps(bright) -> None:
     """One wide component, fitted by rings: the fit is as good, in less memory, and truer."""
     cube, detections = bright
-    (free, much), (rings, little) = (run(cube, detections, params) for params in (FREE, ROUND))
+    (free, much), (rings, little) = (traced(cube, detections, params) for params in (FREE, ROUND))
     assert much > 3 * little
     assert rings.parents["log_likelihood"][0] > 1.03 * free.parents["log_likelihood"][0]
     wide = rings.components["ny"] > 131
@@ -117,6 +122,33 @@ def test_fields_without_bright_stars_have_no_wings(fields) -> None:
     (batch,) = batches(detections, replace(cube, images=images), work, ROUND)
     wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
     assert wings is None or 0 not in wings.centres.source
+
+
+def test_a_faint_star_amid_bright_ones_has_no_wing(fields) -> None:
+    """Four bright stars at the distance of its first ring, which therefore is bright all round."""
+    middle = SIZE / 2
+    places = [(middle + dy, middle + dx) for dy, dx in ((55, 0), (-55, 0), (0, 55), (0, -55))]
+    cube, detections = scene(fields, 3e5, places=[*places, (middle, middle)])
+    images = cube.images.copy()
+    images -= np.array([0.7, 1.0])[:, None, None] * 2.97e5 * star(middle, middle, (SIZE, SIZE))
+    cube = replace(cube, images=images)
+    work = plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, work, ROUND)
+    wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
+    assert wings is None or 4 not in wings.centres.source
+
+
+def test_a_star_in_the_corner_of_the_frame(fields) -> None:
+    """A quarter of its wing is seen: the neighbours in it keep their fluxes all the same."""
+    cube, detections = scene(fields, 3e6, places=[(12.3, 11.8)])
+    objects = run(cube, detections, ROUND).objects
+    distance = np.hypot(objects["y"] - cube.box.y0 - 12.3, objects["x"] - cube.box.x0 - 11.8)
+    error = objects["model_flux_r"] / 3000 - 1
+    near = (distance > 40) & (distance < 200)
+    assert np.count_nonzero(near) >= 4
+    assert abs(np.median(error[near])) < 0.05
+    assert np.median(np.abs(error[near])) < 0.05
+    assert abs(objects["model_flux_r"][0] / 3e6 - 1) < 0.05
 
 
 def test_unseen_surroundings_give_no_wing(bright) -> None:
