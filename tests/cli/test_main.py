@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_verify_finds_the_damaged_file(
     outcome = cli("verify", cut, missing, good, bad)
     assert outcome.code == 65
     assert "cut.fits: truncated" in outcome.err
-    rows = [line.split()[:2] for line in outcome.out.splitlines() if ".fits" in line]
+    rows = [re.split("  +", line) for line in outcome.out.splitlines() if ".fits" in line]
     assert [row[1] for row in rows] == ["damaged", "damaged", "ok", "damaged"]
     assert cli("verify", missing, bad).code == 66
 
@@ -300,14 +301,6 @@ def test_sizes() -> None:
     ]  # fmt: skip
     with pytest.raises(ParameterError, match="'lots' is not a size"):
         parse_size("lots")
-
-
-def test_a_closed_pipe_is_quiet(exposure: Exposure, write_file: Callable[..., Path]) -> None:
-    path = write_file(exposure)
-    line = f"{sys.executable} -m coblend info {path} | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
-    assert done.returncode in (0, 141)  # 0: everything fitted into the pipe's buffer first
-    assert done.stderr == ""
 
 
 def test_logs_hold_no_cursor_codes(tmp_path: Path, exposure: Exposure) -> None:
