@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 
 Positions = NDArray[np.float64]
+Lines = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,15 +51,17 @@ class PixelMap:
         y, x = self.positions(rows, columns)
         return y, x, self._between(self.area, rows, columns)
 
-    def positions(
-        self, rows: NDArray[np.int64], columns: NDArray[np.int64]
-    ) -> tuple[Positions, Positions]:
+    def positions(self, rows: Lines, columns: Lines) -> tuple[Positions, Positions]:
         """Input position ``y, x`` where the rows and columns cross, shape (n_row, n_column)."""
         return self._between(self.y, rows, columns), self._between(self.x, rows, columns)
 
-    def _between(
-        self, plane: Positions, rows: NDArray[np.int64], columns: NDArray[np.int64]
-    ) -> Positions:
+    def jacobian_at(self, rows: Lines, columns: Lines) -> Positions:
+        """`jacobian` where the rows and columns cross, shape (2, 2, n_row, n_column)."""
+        return np.array(
+            [[self._between(p, rows, columns) for p in line] for line in self.jacobian]
+        )
+
+    def _between(self, plane: Positions, rows: Lines, columns: Lines) -> Positions:
         return between_nodes(between_nodes(plane, self.rows, rows).T, self.columns, columns).T
 
 
@@ -75,7 +78,7 @@ def _nodes(first: int, n: int, step: int) -> Positions:
     return np.linspace(first, first + last, max(-(-last // step) + 1, 3))
 
 
-def between_nodes(values: Positions, nodes: Positions, at: NDArray[np.int64]) -> Positions:
+def between_nodes(values: Positions, nodes: Positions, at: Lines) -> Positions:
     """Interpolate along the first axis between equidistant nodes."""
     place = (at - nodes[0]) / (nodes[1] - nodes[0])
     low = np.clip(place.astype(int), 0, len(nodes) - 2)

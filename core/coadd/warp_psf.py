@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.coadd.pixelmap import PixelMap
+from coblend.core.coadd.pixelmap import PixelMap, lattice
 from coblend.core.coadd.resample import SIZES, taps
 from coblend.core.errors import FormatError
 from coblend.core.psf import GridPsf, Psf, StampPsf
@@ -124,38 +124,23 @@ def warped_psf(
     Psf
         A stamp where it varies by less than 1e-5 of its peak, else a lattice.
     """
-    rows = _every(pixel_map.rows, step)
-    columns = _every(pixel_map.columns, step)
-    y = pixel_map.y[np.ix_(rows, columns)] + origin[0]
-    x = pixel_map.x[np.ix_(rows, columns)] + origin[1]
+    rows, columns = lattice(pixel_map.box, step)
+    y, x = (p.ravel() for p in pixel_map.positions(rows, columns))
     if not (np.isfinite(y).all() and np.isfinite(x).all()):
         raise FormatError("the WCS has no sky positions in a part of the overlap")
-    native = psf.at_many(y.ravel(), x.ravel())
-    jacobians = pixel_map.jacobian[:, :, rows][:, :, :, columns].reshape(2, 2, -1)
-    nodes = np.stack(np.meshgrid(pixel_map.rows[rows], pixel_map.columns[columns], indexing="ij"))
+    native = psf.at_many(y + origin[0], x + origin[1])
+    jacobians = pixel_map.jacobian_at(rows, columns).reshape(2, 2, -1)
+    nodes = np.stack(np.meshgrid(rows, columns, indexing="ij")).reshape(2, -1)
     stamps = []
     for k, stamp in enumerate(native):
-        jacobian, node = jacobians[:, :, k], nodes.reshape(2, -1)[:, k]
-        star = np.array([y.flat[k], x.flat[k]]) + jacobian @ (np.rint(node) - node)
+        jacobian, node = jacobians[:, :, k], nodes[:, k]
+        star = np.array([y[k], x[k]]) + jacobian @ (np.rint(node) - node)
         stamps.append(warped_stamp(stamp, jacobian, kernel, star - np.rint(star)))
     side = max(stamp.shape[0] for stamp in stamps)
     cube = np.stack([resized(stamp, side) for stamp in stamps])
     if np.abs(cube - cube[0]).max() <= _SAME * cube.max():
         return StampPsf(cube[len(cube) // 2])
-    return GridPsf(
-        cube.reshape(len(rows), len(columns), side, side),
-        pixel_map.rows[rows],
-        pixel_map.columns[columns],
-    )
-
-
-def _every(nodes: NDArray[np.float64], step: int) -> NDArray[np.int64]:
-    """Choose nodes, the first and the last among them, equidistant and at most ``step`` apart."""
-    spacing = nodes[1] - nodes[0]
-    n = len(nodes) - 1
-    stride = max(int(step // spacing), 1)
-    stride = next(s for s in range(min(stride, n), 0, -1) if n % s == 0)
-    return np.arange(0, n + 1, stride)
+    return GridPsf(cube.reshape(len(rows), len(columns), side, side), rows, columns)
 
 
 def overlap(positions: NDArray[np.float64], box: Box) -> Box:

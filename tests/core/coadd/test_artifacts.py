@@ -1,7 +1,5 @@
 """Compare-warp: limits by hand, and a simulated field with known artifacts."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, label
@@ -9,7 +7,6 @@ from scipy.ndimage import gaussian_filter, label
 from coblend.core.box import Box
 from coblend.core.coadd.artifacts import (
     Candidates,
-    EpochMask,
     bright,
     find_candidates,
     judge,
@@ -17,9 +14,7 @@ from coblend.core.coadd.artifacts import (
     reach,
 )
 from coblend.core.coadd.differences import Template, difference, look, noise_factor
-from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.sparse import Runs, components, drop_small, grow
-from coblend.core.coadd.stack import stack
 from coblend.core.mask import PLANES, STANDARD
 from coblend.core.params.coadd import CoaddParams
 
@@ -174,89 +169,3 @@ def test_judgement():
     np.testing.assert_array_equal(clipped, sorted([0, 1, 20, 107, 108]))
     assert tuple(table[0][["y0", "x0", "y1", "x1"]]) == (0, 0, 2, 2)
     assert list(table["area"]) == [3, 2, 3, 2, 3]
-
-
-class Simulation:
-    """Epochs of one field with cosmic rays, trails, stars and variable stars."""
-
-    def __init__(self, n, seed, side=384):
-        rng = np.random.default_rng(seed)
-        self.shape = (side, side)
-        sky = np.zeros(self.shape)
-        stars = rng.integers(12, side - 12, (60, 2))
-        sky[stars[:, 0], stars[:, 1]] = 10 ** rng.uniform(2, 4.3, 60)
-        variable = rng.integers(15, side - 15, (5, 2))
-        self.variable = np.zeros(self.shape, bool)
-        for y, x in variable:
-            self.variable[y - 12 : y + 13, x - 12 : x + 13] = True
-        self.images, self.artifacts = [], []
-        for i in range(n):
-            fluxes = sky.copy()
-            fluxes[variable[:, 0], variable[:, 1]] += rng.uniform(500, 8000, 5)
-            image = gaussian_filter(fluxes, SIGMA) * rng.normal(1, 0.002)
-            noise = gaussian_filter(rng.normal(size=self.shape), 0.8)
-            image += noise / noise.std()
-            extra = np.zeros(self.shape)
-            for y, x in rng.integers(8, side - 8, (6, 2)):
-                extra[y : y + rng.integers(2, 6), x : x + rng.integers(2, 6)] += rng.uniform(
-                    10, 80
-                )
-            if i % 4 == 0:
-                t = np.arange(side)
-                extra[t, (t * 0.6 + rng.integers(0, side // 3)).astype(int)] += 60
-            extra = gaussian_filter(extra, 1.0)
-            self.images.append((image + extra).astype(np.float32))
-            self.artifacts.append(extra)
-
-
-def reject(make_warp, simulation):
-    """Run all steps on a simulation; pixels clipped per epoch and the template."""
-    n, shape = len(simulation.images), simulation.shape
-    box = Box(0, 0, *shape)
-    warps = [make_warp(i, simulation.images[i], shape=shape) for i in range(n)]
-    rules = StackRules(statistic="meanclip", sigma_clip=2.5, clip_iter=3)
-    done = stack(warps, box, rules, input_map=True)
-    template = Template(done.image, done.variance, done.weight)
-    n_different, found = np.zeros(box.area, int), []
-    for i, warp in enumerate(warps):
-        inside = (done.input_map[0] >> i & 1).astype(bool)
-        noise = noise_factor([(warp.image, warp.variance)])
-        louder = replace(warp, variance=warp.variance * np.float32(noise))
-        seen, usable, _ = look(louder, template, inside, box, STANDARD, PARAMS)
-        assert usable.all()
-        found.append(find_candidates(seen.positive, seen.negative, seen.flagged, shape, SIGMA))
-        n_different[found[-1].pixels] += 1
-    regions, _ = label(bright(done.image, done.variance, SIGMA, PARAMS), np.ones((3, 3)))
-    clipped = []
-    for candidates in found:
-        n_image = np.full(candidates.pixels.size, n, np.uint16)
-        places = n_different[candidates.pixels], regions.ravel()[candidates.pixels]
-        pixels, _ = judge(candidates, n_image, *places, shape[1], PARAMS)
-        clipped.append(EpochMask(shape[1], pixels, seen.seen).apply(
-            None, slice(0, shape[0]), slice(0, shape[1]), STANDARD, 0) != 0)  # fmt: skip
-    return clipped, regions
-
-
-@pytest.mark.parametrize("n", [3, 5, 12, 20])
-def test_artifacts_are_clipped_and_variable_stars_stay(make_warp, n):
-    simulation = Simulation(n, seed=n)
-    clipped, regions = reject(make_warp, simulation)
-    found = missed = spurious = 0
-    stars = stars_hit = 0
-    for mask, extra in zip(clipped, simulation.artifacts, strict=True):
-        free = (regions == 0) & ~simulation.variable
-        real = (extra > 8.25 * np.sqrt(1 + 1 / (n - 1))) & free
-        found += np.count_nonzero(real & mask)
-        missed += np.count_nonzero(real & ~mask)
-        spurious += np.count_nonzero(mask & free & (gaussian_filter(extra, 3) < 1e-3))
-        alone = simulation.variable & (gaussian_filter(extra, 3) < 1e-3)
-        stars += 5
-        stars_hit += label(mask & alone)[1]
-    assert found / (found + missed) >= 0.96
-    assert spurious < 2e-4 * n * mask.size
-    assert stars_hit <= max(0.02 * stars, 1)
-
-
-def test_two_epochs_clip_nothing(make_warp):
-    clipped, _ = reject(make_warp, Simulation(2, seed=1))
-    assert not np.any(clipped)

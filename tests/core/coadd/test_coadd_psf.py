@@ -1,7 +1,5 @@
 """PSF of a coadd."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -158,15 +156,19 @@ def test_stars_of_a_coadd_have_its_psf(rng, make_warp):
     assert worst["plain"] > 5e-3
 
 
-def test_ten_thousand_positions_in_two_seconds(rng):
+def test_ten_thousand_positions_take_one_stamp_of_each_input(rng, monkeypatch):
+    """That is what makes them cheap; the time is in benchmarks/coadd.py."""
     field = Box(0, 0, 4000, 4000)
     boxes = [Box(int(y), int(x), 3000, 3000) for y, x in rng.integers(-900, 1900, (19, 2))]
     psf = CoaddPsf([source(3 + 0.1 * i, 1.0, box) for i, box in enumerate([field, *boxes])])
     y, x = rng.uniform(0, 3999, (2, 10_000))
-    started = time.process_time()
+    drawn, draw = [], StampPsf.at
+    monkeypatch.setattr(StampPsf, "at", lambda *a: drawn.append(a) or draw(*a))
     stamps = psf.at_many(y, x)
-    assert time.process_time() - started < 2
+    assert len(drawn) == 20
     np.testing.assert_allclose(stamps.sum(axis=(1, 2)), 1, atol=1e-12)
+    for k in (0, 77, 4711):
+        np.testing.assert_allclose(stamps[k], psf.at(y[k], x[k]), atol=1e-15)
 
 
 # bad input

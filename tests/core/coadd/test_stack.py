@@ -268,34 +268,3 @@ def test_inputs_are_not_changed(random_warps):
 
 
 # noise
-
-
-@pytest.mark.parametrize(
-    ("statistic", "low", "high"),
-    [("mean", 0.995, 1.005), ("meanclip", 0.995, 1.04), ("median", 0.99, 1.01)],
-)
-def test_noise_agrees_with_the_variance_plane(rng, make_warp, statistic, low, high):
-    shape = (1024, 1024)
-    warps = [
-        make_warp(i, rng.normal(0, 5, shape).astype(np.float32), variance=25, shape=shape)
-        for i in range(20)
-    ]
-    out = stack(warps, Box(0, 0, *shape), replace(DEFAULT, statistic=statistic))
-    assert low < np.std(out.image / np.sqrt(out.variance)) < high
-    if statistic == "meanclip":
-        lost = out.counts[:, 1].sum() / out.counts[:, :2].sum()
-        assert lost == pytest.approx(0.01033, rel=0.02)  # tests/cli/test_coadd_acceptance.py
-
-
-def test_outliers_are_removed(rng, make_warp):
-    shape = (1024, 1024)
-    warps = []
-    for i in range(20):
-        image = rng.normal(0, 5, shape)
-        image[rng.random(shape) < 5e-4] += rng.uniform(100, 5000)
-        warps.append(make_warp(i, image, variance=25, shape=shape))
-    out = stack(warps, Box(0, 0, *shape), replace(DEFAULT, statistic="meanclip"))
-    left = np.abs(out.image) > 6 * np.sqrt(out.variance)
-    assert left.sum() == 0
-    mean = stack(warps, Box(0, 0, *shape), replace(DEFAULT, statistic="mean"))
-    assert np.count_nonzero(np.abs(mean.image) > 6 * np.sqrt(mean.variance)) > 1000

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import time
 from dataclasses import replace
-from functools import partial
 
 import fitsio
 import numpy as np
@@ -417,48 +415,6 @@ def test_without_psf(cli, warp, write_file, in_folder):
     assert cli("assemble-coadd", "a.fits", "b.fits", "-o", "d.fits").code == 0
     with pytest.raises(FormatError, match="no input map"):
         read_coadd_psf("d.fits", exact=True)
-
-
-def many_files(rng, n, shape):
-    """Images with weight maps and checksums; the same noise moved around."""
-    noise = rng.normal(size=shape).astype(np.float32)
-    names = []
-    for i in range(n):
-        names.append(f"{n}_{shape[0]}_{i}.fits")
-        weight = np.full(shape, 1 + 0.01 * i, np.float32)
-        for name, data in ((names[-1], np.roll(noise, 7 * i, 1)),
-                           (names[-1][:-5] + ".weight.fits", weight)):  # fmt: skip
-            with fitsio.FITS(name, "rw") as file:
-                file.write(data)
-                file[0].write_checksum()
-    return names
-
-
-@pytest.mark.slow
-def test_cost_against_reading_the_files(cli, in_folder, rng):
-    """CPU time as a multiple of a loop that reads and byte-swaps the same files.
-
-    A guard against accidents, on a quarter of the pixels of `benchmarks/coadd.py`, which shows the
-    ratios proper.
-    """
-    names = many_files(rng, 20, (1024, 1024))
-
-    def cost(function):
-        started = time.process_time()
-        function()
-        return time.process_time() - started
-
-    def loop():
-        for name in names:
-            for path in (name, name[:-5] + ".weight.fits"):
-                np.fromfile(path, ">f4").byteswap()
-
-    def coadd(statistic):
-        assert cli("assemble-coadd", *names, "-o", "c.fits", "--statistic", statistic,
-                   "--overwrite", "--set", "compress=none", "-q").code == 0  # fmt: skip
-
-    for statistic, most in (("mean", 8), ("meanclip", 13)):  # one quiet moment in ten will do
-        assert any(cost(partial(coadd, statistic)) < most * cost(loop) for _ in range(10))
 
 
 # bad input
