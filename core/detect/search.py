@@ -22,6 +22,7 @@ from coblend.core.detect.locate import (
 from coblend.core.detect.mesh import Mesh
 from coblend.core.detect.noise import Noise
 from coblend.core.detect.prepare import Work, prepare
+from coblend.core.detect.saturation import one_peak_per_saturation
 from coblend.core.detect.splitting import Parents, cut_footprints
 from coblend.core.detect.tables import tables
 from coblend.core.detection import Detections
@@ -173,7 +174,7 @@ def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Pea
             subpixel=params.subpixel,
         )  # fmt: skip
         peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
-    return peaks
+    return peaks if every else one_peak_per_saturation(peaks, work.searched, cores)
 
 
 def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:

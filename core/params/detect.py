@@ -68,7 +68,7 @@ class DetectParams(Checked):
         2.0, "Peaks of further scales nearer than this to a kept one are dropped.",
         unit="pixel", minimum=0.0)  # fmt: skip
     plateau: str = option(
-        "one", "Peaks per plateau of equal pixels; all: the reference.",
+        "one", "Peaks per plateau of equal, or of saturated, pixels; all: the reference.",
         choices=("one", "all"))  # fmt: skip
     subpixel: bool = option(True, "Refine positions with a quadratic through 3x3 pixels.")
     grow_nsigma: float = option(

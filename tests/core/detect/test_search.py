@@ -236,6 +236,38 @@ def test_local_background_thins_out_the_peaks_of_cores(crowd):
     check_guarantees(local)
 
 
+@pytest.fixture
+def saturated(rng, exposure_of):
+    """A star at (120, 60) that fills a disc and a trail of 220 rows."""
+    y, x = np.mgrid[:240, :120]
+    star = 2e7 / (1 + np.hypot(y - 120, x - 60) ** 2 / 4) ** 2.5
+    full = np.hypot(y - 120, x - 60) < 14
+    full |= (np.abs(x - 60) < 3) & (np.abs(y - 120) < 110)
+    image = np.where(full, 5e4, np.minimum(star, 5e4)) + 300 * rng.normal(size=full.shape)
+    mask = np.where(full, STANDARD.value(["SAT"]), 0)
+    return exposure_of(image, 300.0**2, mask)
+
+
+def test_a_saturated_star_with_a_bleed_trail_is_one_peak(saturated):
+    params = DetectParams(psf_sigma=2.0, peak_scales=(1.0, 0.6))
+
+    def found(params):
+        peaks = detect(saturated, params).detections.peaks
+        return peaks[saturated.mask[peaks["iy"], peaks["ix"]] > 0]
+
+    (one,) = found(params)
+    assert np.hypot(one["y"] - 120, one["x"] - 60) < 10
+    assert len(found(replace(params, plateau="all"))) > 10
+
+
+def test_sources_on_a_trail_that_other_inputs_have_filled_stay(exposure_of, stars):
+    """Pixels flagged saturated join peaks only where they are bright themselves."""
+    image = stars((60, 200), 2.0, [(30, 30 + 40 * i, 100 + 50 * i) for i in range(4)])
+    trail = np.full(image.shape, STANDARD.value(["SAT"]), np.int32)
+    peaks = search(exposure_of(image, mask=trail), 2.0).peaks
+    assert sorted(peaks["ix"].tolist()) == [30, 70, 110, 150]
+
+
 def test_reference_preset(crowd):
     reference = DetectParams(psf_sigma=1.7, **DetectParams.PRESETS["reference"])
     found = detect(crowd, reference).detections
