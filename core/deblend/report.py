@@ -153,7 +153,7 @@ def _blend_result(
     objects["chi2"] = _source_chi2(n_source, source, own, rendered, chi2, weight)
     light = np.array([morph.sum(dtype=np.float64) for _, _, morph in shapes])
     objects["model_flux_err"] = _errors(
-        covariance(system, own), light, source, objects["model_flux"], batch.sigma, params
+        system, own, light, source, objects["model_flux"], batch.sigma, params
     )
     seen = (weight > 0).any((1, 2))
     for values in objects.values():
@@ -285,16 +285,26 @@ def _overlaps(models: Sequence[Patch], sigma: NDArray[np.float64]) -> dict[str, 
 
 
 def _errors(
-    cov: NDArray[np.float64],
+    system: NormalEquations,
+    spectra: Floats,
     light: NDArray[np.float64],
     source: NDArray[np.int64],
     flux: Floats,
     sigma: NDArray[np.float64],
     params: DeblendParams,
 ) -> NDArray[np.float64]:
-    """Errors of the fluxes at fixed morphologies, with the floor, shape (n_source, n_band)."""
+    """Errors of the fluxes at fixed morphologies, with the floor, shape (n_source, n_band).
+
+    A flux that is 0 because it may not be negative has the error that it would have alone.
+    """
     share = (source == np.arange(len(flux))[:, None]) * light
-    variance = np.einsum("sk,bkl,sl->sb", share, cov, share)
+    variance = np.einsum("sk,bkl,sl->sb", share, covariance(system, spectra), share)
+    weight = np.einsum("bkk->kb", system.gram)
+    alone = np.full(variance.shape, np.inf)
+    own = np.divide(light[:, None] ** 2, weight, out=np.full(weight.shape, np.inf),
+                    where=weight > 0)  # fmt: skip
+    np.minimum.at(alone, source, own)
+    variance = np.where(variance > 0, variance, alone)
     return np.asarray(np.sqrt(variance * sigma**2 + (params.flux_err_floor * flux) ** 2))
 
 

@@ -145,6 +145,21 @@ def test_isolated_stars(
     assert chi2[0] < np.mean(reduced) < chi2[1]
 
 
+def test_a_source_without_light_in_a_band_has_an_error_there(scenery: Scenery) -> None:
+    """Fluxes are never negative; the errors of those at 0 are of the size of the others'."""
+    flux = np.array([[3000.0, 3000, 3000], [900, 0, 900]])
+    scene = scenery([(25, 19), (25, 31)], flux).again(20, seed=3)
+    psf = scene.batch.psfs[0, 1].astype(float)
+    expected = 1 / np.sqrt(np.square(psf).sum())
+    results = deblend_batch(scene.batch, PARAMS)
+    found = np.array([r.objects["model_flux"][1, 1] for r in results])
+    errors = np.array([r.objects["model_flux_err"][1, 1] for r in results])
+    assert 0 < np.count_nonzero(found < 1e-6 * expected) < 20
+    assert (errors > 0.8 * expected).all()
+    assert (errors < 1.5 * expected).all()
+    assert found.max() < 4 * expected
+
+
 @pytest.mark.parametrize("ratio", [3, 10])
 def test_two_stars_joint_fit_is_unbiased(scenery: Scenery, ratio: int) -> None:
     flux = np.array([[10000.0] * 3, [10000.0 / ratio] * 3])
