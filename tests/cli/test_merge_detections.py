@@ -249,8 +249,9 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
     assert cli("detect", bands["r"][1], "-o", tmp_path / "f.fits", "--set", "field_id=3").code == 0
     refused(65, "different fields: 0, 3", g, tmp_path / "f.fits")
     nowhere = write_file(replace(exposure, wcs=()), "nowhere.fits")
-    assert cli("detect", nowhere, "-o", tmp_path / "det_n.fits").code == 0
-    refused(2, "give it in pixels", tmp_path / "det_n.fits")
+    for band in "gr":
+        assert cli("detect", f"{band}={nowhere}", "-o", tmp_path / f"det_{band}_n.fits").code == 0
+    refused(2, "give it in pixels", tmp_path / "det_g_n.fits", tmp_path / "det_r_n.fits")
     table = np.zeros(1, [("x", "f8"), ("y", "f8")])
     fitsio.write(str(tmp_path / "t.fits"), table)
     refused(65, "needs --like", f"g={tmp_path / 't.fits'}")
