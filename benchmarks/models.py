@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import fitsio
 import numpy as np
 from field import GROUPED, Field, make_field
 
@@ -179,10 +180,10 @@ def sizes(path: str, models: ModelSet) -> dict[str, float]:
     n = len(models.objects)
     out = {hdu.name or "header": (hdu.end - hdu.start) / n for hdu in scan(path)}
     out["catalogue"] = 0.0
-    with ModelFile(path) as file:
+    with fitsio.FITS(path) as file:
         for table, names in _PLACES.items():
-            rows = file.table(table)
-            kept = sum(rows.dtype[name].itemsize for name in names) * len(rows) / n
+            stored = file[table].get_rec_dtype()[0]
+            kept = sum(stored[name].itemsize for name in names) * file[table].get_nrows() / n
             out["catalogue"] += out[table] - kept
             out[table] = kept
     out["models"] = sum(v for k, v in out.items() if k != "catalogue")

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import ShapeMismatchError
 from coblend.core.exposure import Exposure
-from coblend.core.footprint import FootprintSet
-from coblend.core.model import ModelSet
-from coblend.core.reconstruct.stamps import area_offsets, boxes_of
+from coblend.core.footprint import FootprintSet, box_offsets
+from coblend.core.model import ModelSet, boxes_of
 
 _PER_PIXEL, _PER_STRAY, _PER_SHARE = 60, 30, 50
 """Memory of a pixel of a parent's box, and for stray light of the nearest peak's share of it, or
@@ -48,7 +47,7 @@ class Frames:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """Frame i owns pixels ``offsets[i]:offsets[i + 1]``, shape (n + 1,), int64."""
-        return area_offsets(self.boxes)
+        return box_offsets(self.boxes)
 
 
 def cut_frames(
@@ -76,7 +75,7 @@ def cut_frames(
         When a parent sticks out of the exposure.
     """
     boxes = boxes_of(models.parents)
-    offsets = area_offsets(boxes)
+    offsets = box_offsets(boxes)
     total = int(offsets[-1])
     image = np.zeros(total, np.float32)
     variance = np.full(total, np.inf, np.float32)

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from coblend.core.errors import FormatError
+from coblend.core.footprint import box_offsets
 from coblend.core.kernels import difference_kernel, model_psf
 from coblend.core.model import ModelSet
-from coblend.core.reconstruct.stamps import Stamps, area_offsets
+from coblend.core.reconstruct.stamps import Stamps
 
 _BATCH = 1 << 19
 """Pixels of padded stamps per transform; bounds the work space to about 20 MB."""
@@ -78,7 +79,7 @@ def render(
     boxes[:, 2:] += np.array(side) - 1
     padded = -(-boxes[:, 2:] // _STEP) * _STEP
     key = np.concatenate([padded, np.asarray(cell, np.int64)[:, None]], axis=1)
-    start, out_start = stamps.offsets, area_offsets(boxes)
+    start, out_start = stamps.offsets, box_offsets(boxes)
     out = [np.empty(int(out_start[-1])) for _ in range(n_kind)]
     for (height, width, c), rows in _groups(key):
         shape = (fft.next_fast_len(height, real=True), fft.next_fast_len(width, real=True))

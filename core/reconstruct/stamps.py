@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.footprint import expand_runs
+from coblend.core.footprint import box_offsets, expand_runs
 from coblend.core.kernels import model_psf
-from coblend.core.model import CUBE, MODEL_PSF_SIDE, POINT, ModelSet
-
-BOX_FIELDS = ("y0", "x0", "ny", "nx")
+from coblend.core.model import CUBE, MODEL_PSF_SIDE, POINT, ModelSet, boxes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Stamps:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """Stamp i owns ``values[offsets[i]:offsets[i + 1]]``, shape (n + 1,), int64."""
-        return area_offsets(self.boxes)
+        return box_offsets(self.boxes)
 
     @property
     def owner(self) -> NDArray[np.int64]:
@@ -54,18 +52,6 @@ class Stamps:
     def sums(self) -> NDArray[np.float64]:
         """Sum of every stamp, shape (n,), float64."""
         return group_sum(self.owner, self.values, len(self))
-
-
-def boxes_of(table: NDArray[np.void]) -> NDArray[np.int64]:
-    """Columns ``y0, x0, ny, nx`` of a table as an array, shape (n, 4), int64."""
-    return np.stack([table[name].astype(np.int64) for name in BOX_FIELDS], axis=1)
-
-
-def area_offsets(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the pixels of each box start when all are laid end to end, shape (n + 1,), int64."""
-    out = np.zeros(len(boxes) + 1, np.int64)
-    np.cumsum(boxes[:, 2] * boxes[:, 3], out=out[1:])
-    return out
 
 
 def group_sum(
@@ -163,11 +149,11 @@ def object_stamps(models: ModelSet, band: int) -> Stamps:
     member = expand_runs(rows["component0"].astype(np.int64), counts)
     owner = np.repeat(np.arange(len(rows)), counts)
     boxes = union_boxes(parts.boxes[member], counts)
-    values = np.zeros(int(area_offsets(boxes)[-1]))
+    values = np.zeros(int(box_offsets(boxes)[-1]))
     if not len(rows):
         return Stamps(boxes, values)
     rank = member - np.repeat(rows["component0"].astype(np.int64), counts)
-    first, offsets = area_offsets(boxes), parts.offsets
+    first, offsets = box_offsets(boxes), parts.offsets
     for r in range(int(counts.max())):  # the components of one rank never share an object
         part, whole = member[rank == r], owner[rank == r]
         inside, there, _ = common_pixels(

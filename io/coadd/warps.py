@@ -19,7 +19,7 @@ from coblend.io.coadd.grid import Grid, is_framed
 from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.rows import RowReader
 from coblend.io.exposure.checks import require_scale
-from coblend.io.exposure.dialects import find_planes, header_of
+from coblend.io.exposure.dialects import find_planes, image_header
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
@@ -231,7 +231,7 @@ def require_same_band(warps: Sequence[Warp]) -> None:
 def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) -> Warp:
     index = planes.image.hdu
     own = file.header(index)
-    header = header_of(file, planes)
+    header = image_header(file, planes)
     y0, x0 = frame_origin(own, spec.path)
     box = Box(y0, x0, *file.hdus[index].shape)
     unit = str(header.get("BUNIT", "")).strip()

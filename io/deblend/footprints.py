@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
 from coblend.core.exposure import HeaderValue
-from coblend.core.footprint import FootprintSet
-from coblend.core.model import BOX_COLUMNS
+from coblend.core.footprint import FootprintSet, box_offsets
+from coblend.core.model import BOX_COLUMNS, BOX_FIELDS, boxes_of
 from coblend.io.deblend.encoding import (
     decode_runs,
     encode_runs,
@@ -27,11 +27,9 @@ from coblend.io.deblend.encoding import (
     row_checksums,
     to_codes,
 )
-from coblend.io.deblend.morphologies import box_offsets, table_boxes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.writer import FitsWriter
 
-FOOTPRINTS_SCHEMA = "footprints/1"
 HEAVY_SCHEMA = "heavy/1"
 _TILE = 1024
 
@@ -169,7 +167,7 @@ class HeavySpool:
         table = np.zeros(len(n_pix), table_dtype(heavy_columns()))
         for name in heavy.table.dtype.names or ():
             table[name] = heavy.table[name]
-        for name, column in zip(("y0", "x0", "ny", "nx"), boxes.T, strict=True):
+        for name, column in zip(BOX_FIELDS, boxes.T, strict=True):
             table[name] = column
         table["n_run"], table["run0"] = n_run, self._n_run + np.cumsum(n_run) - n_run
         table["n_pix"], table["pix0"] = n_pix, self._n_pix + np.cumsum(n_pix) - n_pix
@@ -272,7 +270,7 @@ def read_heavy(path: str, identifier: int | None = None) -> HeavyFootprints:
             f"object {table['id'][wrong[0]]} is damaged: its CRC-32 does not match", path,
             "FOOTPRINTS", "re-copy the file, or make it again (coblend info FILE --command)",
         )  # fmt: skip
-    boxes = table_boxes(table)
+    boxes = boxes_of(table)
     offsets = box_offsets(boxes)
     start, stop = decode_runs(runs, table["n_run"].astype(np.int64), offsets)
     return HeavyFootprints(

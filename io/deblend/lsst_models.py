@@ -249,7 +249,7 @@ def _pair(data: Mapping[str, Any], key: str, old: str) -> tuple[int, int]:
 
 
 def _rounded(peak: Sequence[float]) -> tuple[int, int]:
-    return round(peak[0]), round(peak[1])
+    return math.floor(peak[0] + 0.5), math.floor(peak[1] + 0.5)
 
 
 def _padded(psf: NDArray[Any], side: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.catalog import column_suffix, empty_table
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
-from coblend.core.footprint import FootprintSet, expand_runs
+from coblend.core.footprint import FootprintSet, box_offsets, expand_runs
 from coblend.core.model import (
     ModelSet,
     blend_columns,
+    boxes_of,
     component_columns,
     object_columns,
     parent_columns,
@@ -35,7 +37,7 @@ from coblend.io.deblend.model_tables import (
     require_columns,
     row_range,
 )
-from coblend.io.deblend.morphologies import box_offsets, table_boxes, unpack
+from coblend.io.deblend.morphologies import unpack
 from coblend.io.fits.reader import FitsFile, open_fits
 
 SCHEMA_KIND = "deblended"
@@ -141,7 +143,8 @@ class ModelFile:
             "OBJECTS": object_columns(self.bands, self.unit),
             "COMPONENTS": component_columns(self.bands, self.unit),
         }
-        return as_columns(self._required(name, self._file.table(name)), columns[name], keep=True)
+        rows = require_columns(self._file.table(name), name, self.path)
+        return as_columns(rows, columns[name], keep=True)
 
     def object_rows(self, parents: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows in OBJECTS of the objects of some parents (rows of PARENTS), in order.
@@ -244,8 +247,8 @@ class ModelFile:
         ParameterError
             There is none.
         """
-        iy, ix = round(y), round(x)
-        y0, x0, ny, nx = table_boxes(self.table("PARENTS")).T
+        iy, ix = math.floor(y + 0.5), math.floor(x + 0.5)
+        y0, x0, ny, nx = boxes_of(self.table("PARENTS")).T
         inside = (y0 <= iy) & (iy < y0 + ny) & (x0 <= ix) & (ix < x0 + nx)
         for row in np.flatnonzero(inside).tolist():
             found = self.parents(row, row + 1)
@@ -283,11 +286,8 @@ class ModelFile:
             raise CorruptFileError(
                 f"rows {first} to {first + count} are wanted, it has {total}", self.path, name
             )
-        return self._required(name, self._file.table(name, rows=slice(first, first + count)))
-
-    def _required(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
-        require_columns(rows, name, self.path)
-        return rows
+        rows = self._file.table(name, rows=slice(first, first + count))
+        return require_columns(rows, name, self.path)
 
     def _values(self, name: str, first: int, count: int, total: int) -> NDArray[Any]:
         if first < 0 or count < 0 or first + count > total:
@@ -335,7 +335,7 @@ class ModelFile:
     def _assemble(self, stored: _Stored) -> ModelSet:
         """Decode and renumber what was read."""
         bands, unit = self.bands, self.unit
-        boxes = table_boxes(stored.parents)
+        boxes = boxes_of(stored.parents)
         offsets = box_offsets(boxes)
         try:
             morph, morph_offsets = unpack(stored.components, stored.codes, stored.runs, len(bands))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import FormatError, MissingHduError
+from coblend.core.model import BOX_FIELDS
 from coblend.io.deblend.encoding import row_checksums
 
 PARENT_STORE = (
@@ -59,13 +60,12 @@ CELL_COLUMNS = (
     ),
     Column("crc32", "i8", "CRC-32 of y, x and the stamps as stored", "", "meta.checksum"),
 )
-_BOX = ("y0", "x0", "ny", "nx")
 _NEEDED = {
-    "PARENTS": ("id", *_BOX, "blend0", "n_blend", *(c.name for c in PARENT_STORE)),
-    "BLENDS": ("id", "parent", *_BOX, "object0", "n_object", "component0", "n_component",
+    "PARENTS": ("id", *BOX_FIELDS, "blend0", "n_blend", *(c.name for c in PARENT_STORE)),
+    "BLENDS": ("id", "parent", *BOX_FIELDS, "object0", "n_object", "component0", "n_component",
                "psf_cell", *(c.name for c in BLEND_STORE)),
     "OBJECTS": ("id", "parent", "blend", "peak_id", "iy", "ix", "component0", "n_component"),
-    "COMPONENTS": ("object", "kind", *_BOX, "peak_y", "peak_x",
+    "COMPONENTS": ("object", "kind", *BOX_FIELDS, "peak_y", "peak_x",
                    *(c.name for c in COMPONENT_STORE)),
     "PSF_CELLS": tuple(c.name for c in CELL_COLUMNS),
 }  # fmt: skip
@@ -76,8 +76,8 @@ DAMAGED = "is damaged: its CRC-32 does not match"
 REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
 
-def require_columns(table: NDArray[Any], hdu: str, path: str | None = None) -> None:
-    """Refuse a table without a column that says what belongs where.
+def require_columns(table: NDArray[Any], hdu: str, path: str | None = None) -> NDArray[Any]:
+    """Return a table, unless it lacks a column that says what belongs where.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def require_columns(table: NDArray[Any], hdu: str, path: str | None = None) -> N
     for name in _NEEDED[hdu]:
         if name not in (table.dtype.names or ()):
             raise MissingHduError(f"no column {name}", path, hdu)
+    return table
 
 
 def as_columns(

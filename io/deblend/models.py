@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from coblend.core.catalog import table_dtype
 from coblend.core.errors import CorruptFileError, FormatError
+from coblend.core.footprint import box_offsets
 from coblend.core.model import (
+    BOX_FIELDS,
     ModelSet,
     blend_columns,
+    boxes_of,
     component_columns,
     object_columns,
     parent_columns,
@@ -40,7 +43,7 @@ from coblend.io.deblend.model_tables import (
     require_columns,
     row_of,
 )
-from coblend.io.deblend.morphologies import Heap, box_offsets, pack, table_boxes
+from coblend.io.deblend.morphologies import Heap, pack
 from coblend.io.fits.writer import FitsWriter
 
 __all__ = ["SCHEMA", "ModelFile", "read_models", "verify_blends", "write_models"]
@@ -93,7 +96,7 @@ def write_models(
     models = _with_needed_psfs(models)
     bands, unit = models.bands, models.unit
     heap = pack(models, steps)
-    boxes = table_boxes(models.parents)
+    boxes = boxes_of(models.parents)
     offsets = box_offsets(boxes)
     parent_runs, n_parent_run = encode_runs(
         *footprint_intervals(models.footprints, boxes, offsets), offsets
@@ -135,7 +138,7 @@ def _component_rows(models: ModelSet, heap: Heap) -> NDArray[Any]:
     """COMPONENTS as stored."""
     columns = component_columns(models.bands, models.unit)
     rows = extended(models.components, columns, COMPONENT_STORE)
-    for name, column in zip(("y0", "x0", "ny", "nx"), heap.boxes.T, strict=True):
+    for name, column in zip(BOX_FIELDS, heap.boxes.T, strict=True):
         rows[name] = column
     rows["scale"], rows["n_pix"], rows["n_run"] = heap.scale, heap.n_pix, heap.n_run
     return narrowed(rows)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.errors import CorruptFileError, FormatError
-from coblend.core.footprint import expand_runs
-from coblend.core.model import CUBE, FACTORIZED, POINT, ModelSet
+from coblend.core.footprint import box_offsets, expand_runs
+from coblend.core.model import CUBE, FACTORIZED, POINT, ModelSet, boxes_of
 from coblend.io.deblend.encoding import decode_runs, encode_runs, from_codes, intervals, to_codes
 
 
@@ -39,16 +39,6 @@ class Heap:
     runs: NDArray[np.int16]
 
 
-def table_boxes(table: NDArray[Any]) -> NDArray[np.int64]:
-    """Columns ``y0, x0, ny, nx``, shape (n, 4), int64."""
-    return np.stack([table[n].astype(np.int64) for n in ("y0", "x0", "ny", "nx")], axis=1)
-
-
-def box_offsets(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each box starts when all are laid end to end, shape (n + 1,), int64."""
-    return np.concatenate([[0], np.cumsum(boxes[:, 2] * boxes[:, 3])]).astype(np.int64)
-
-
 def pack(models: ModelSet, steps: NDArray[np.floating] | None) -> Heap:
     """Store morphologies.
 
@@ -65,7 +55,7 @@ def pack(models: ModelSet, steps: NDArray[np.floating] | None) -> Heap:
     """
     _require_finite(models)
     kind = models.components["kind"]
-    boxes = table_boxes(models.components)
+    boxes = boxes_of(models.components)
     shaped = kind != POINT
     boxes[~shaped] = _peak_boxes(models.components)[~shaped]
     offsets = box_offsets(boxes)
@@ -133,7 +123,7 @@ def unpack(
             hint="the file was written by a newer version; upgrade coblend",
         )
     shaped = kind != POINT
-    boxes = table_boxes(components)
+    boxes = boxes_of(components)
     boxes[~shaped, 2:] = 0
     offsets = box_offsets(boxes)
     inner = box_offsets(boxes[shaped])

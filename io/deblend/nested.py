@@ -13,6 +13,7 @@ from coblend.core.box import Box
 from coblend.core.catalog import column_suffix, empty_table
 from coblend.core.footprint import FootprintSet
 from coblend.core.model import (
+    BOX_FIELDS,
     CUBE,
     FACTORIZED,
     ModelSet,
@@ -128,7 +129,7 @@ def _footprints(parents: Sequence[NestedParent]) -> FootprintSet:
 
 def _parent_rows(parents: Sequence[NestedParent], footprints: FootprintSet) -> NDArray[Any]:
     table = empty_table(parent_columns(), len(parents))
-    for name, values in zip(("y0", "x0", "ny", "nx"), footprints.boxes().T, strict=True):
+    for name, values in zip(BOX_FIELDS, footprints.boxes().T, strict=True):
         table[name] = values
     table["area"] = footprints.areas
     table["blend0"] = _fill(table, "n_blend", (len(p.blends) for p in parents))

@@ -18,7 +18,7 @@ from coblend.io.exposure.planes import (
     RMS,
     VARIANCE,
     WEIGHT,
-    Noise,
+    NoisePlane,
     Plane,
     Planes,
 )
@@ -115,7 +115,7 @@ def find_planes(file: FitsFile, spec: FileSpec) -> Planes:
     return planes
 
 
-def header_of(file: FitsFile, planes: Planes) -> dict[str, HeaderValue]:
+def image_header(file: FitsFile, planes: Planes) -> dict[str, HeaderValue]:
     """Header of the image over that of the primary HDU, with ``BAND`` and ``MAGZERO`` if known."""
     index = planes.image.hdu
     merged = {**(file.header(0) if index else {}), **file.header(index)}
@@ -142,7 +142,7 @@ def _by_name(file: FitsFile, spec: FileSpec) -> Planes | None:
                 numbers = meaning is flags.NO_WEIGHT
                 code = MaskCode.of(file.header(mask.hdu), file.path, meaning, numbers=numbers)
                 break
-        noise = Noise(layout.kind, _plane(file, file.index(layout.noise, version)))
+        noise = NoisePlane(layout.kind, _plane(file, file.index(layout.noise, version)))
         image = _plane(file, file.index(layout.image, version))
         return Planes(image, noise, mask, code, layout.convention)
     return None
@@ -153,7 +153,7 @@ def _by_uncertainty(file: FitsFile, spec: FileSpec) -> Planes | None:
         return None
     uncertainty = file.index("UNCERT")
     kind = _UNCERTAINTIES.get((file.hdus[uncertainty].value("UTYPE") or "").upper(), RMS)
-    noise = Noise(kind, _plane(file, uncertainty))
+    noise = NoisePlane(kind, _plane(file, uncertainty))
     return Planes(_plane(file, 0), noise, *_own_mask(file), "ccddata")
 
 
@@ -165,7 +165,7 @@ def _by_position(file: FitsFile, spec: FileSpec) -> Planes | None:
         return None
     image, mask, noise = (_plane(file, i) for i in (1, 2, 3))
     code = MaskCode.of(file.header(2), file.path, flags.ANY)
-    return Planes(image, Noise(VARIANCE, noise), mask, code, "lsst by position")
+    return Planes(image, NoisePlane(VARIANCE, noise), mask, code, "lsst by position")
 
 
 def _beside(file: FitsFile, spec: FileSpec) -> Planes:
@@ -185,8 +185,8 @@ def _beside(file: FitsFile, spec: FileSpec) -> Planes:
         plane = _same_hdu(path, file, index)
         flagged = _other(file.path, find, mask) if mask else None
         found = own if flagged is None else _mask_beside(flagged, convention, file, index)
-        return Planes(image, Noise(kind, plane), *found, convention)
-    return Planes(image, Noise(), *own, "image")
+        return Planes(image, NoisePlane(kind, plane), *found, convention)
+    return Planes(image, NoisePlane(), *own, "image")
 
 
 def _as_told(file: FitsFile, planes: Planes, told: dict[str, str]) -> Planes:
@@ -196,7 +196,7 @@ def _as_told(file: FitsFile, planes: Planes, told: dict[str, str]) -> Planes:
         if kind not in KINDS:
             raise ParameterError(f"noise={told['noise']}: no kind {kind!r}; {', '.join(KINDS)}")
         plane = _only_plane(path) if path else planes.noise.plane
-        planes = replace(planes, noise=Noise(kind, None if kind == MEASURED else plane))
+        planes = replace(planes, noise=NoisePlane(kind, None if kind == MEASURED else plane))
     if "gain" in told:
         gain = _positive(told["gain"])
         if planes.noise.kind != MEASURED or gain is None:

@@ -22,7 +22,7 @@ from coblend.io.exposure.checks import (
     require_same_grid,
     require_scale,
 )
-from coblend.io.exposure.dialects import find_planes, header_of
+from coblend.io.exposure.dialects import find_planes, image_header
 from coblend.io.exposure.flags import ANY
 from coblend.io.exposure.frame import frame_header, frame_origin
 from coblend.io.exposure.lossy import round_mantissa, rounding_step
@@ -87,7 +87,7 @@ def read_exposure(
     with open_fits(spec.path) as file:
         planes = find_planes(file, spec).scaled(file)
         log.info("%s: read as %s", file.path, planes.convention)
-        header = header_of(file, planes)
+        header = image_header(file, planes)
         image = _image(planes.image.read(file, "IMAGE", section))
         box = _box(file, planes.image, image.shape, section)
         names, mask = _mask(file, planes, image.shape, section)
@@ -157,7 +157,7 @@ def read_outline(spec: FileSpec, band: str | None = None) -> Outline:
     """
     with open_fits(spec.path) as file:
         planes = find_planes(file, spec)
-        header = header_of(file, planes)
+        header = image_header(file, planes)
         index, section = planes.image.hdu, spec.section
         shape = file.info(index).shape[-2:] if section is None else section.shape
         return Outline(

@@ -98,7 +98,7 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class NoisePlane:
     """What is known of the noise.
 
     Parameters
@@ -152,7 +152,7 @@ class Planes:
     Parameters
     ----------
     image : Plane
-    noise : Noise
+    noise : NoisePlane
     mask : Plane, optional
     code : MaskCode
         What the words of the mask mean.
@@ -161,7 +161,7 @@ class Planes:
     """
 
     image: Plane
-    noise: Noise
+    noise: NoisePlane
     mask: Plane | None = None
     code: MaskCode = BITS
     convention: str = "lsst"

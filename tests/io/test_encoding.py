@@ -9,7 +9,7 @@ import pytest
 from scipy.signal import fftconvolve
 
 from coblend.core.errors import CorruptFileError, FormatError
-from coblend.core.footprint import FootprintSet, expand_runs
+from coblend.core.footprint import FootprintSet, box_offsets, expand_runs
 from coblend.io.deblend.encoding import (
     decode_runs,
     encode_runs,
@@ -20,7 +20,6 @@ from coblend.io.deblend.encoding import (
     row_checksums,
     to_codes,
 )
-from coblend.io.deblend.morphologies import box_offsets
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

@@ -7,15 +7,16 @@ import pytest
 from scipy.signal import convolve2d
 
 from coblend.core.errors import FormatError
+from coblend.core.footprint import box_offsets
 from coblend.core.kernels import model_psf
 from coblend.core.reconstruct.render import band_kernels, render
-from coblend.core.reconstruct.stamps import Stamps, area_offsets
+from coblend.core.reconstruct.stamps import Stamps
 
 
 def test_equals_direct_convolution(rng: np.random.Generator) -> None:
     boxes = np.concatenate([rng.integers(0, 99, (25, 2)), rng.integers(1, 30, (25, 2))], axis=1)
     boxes[3, 2:] = 70, 1
-    stamps = Stamps(boxes, rng.normal(size=area_offsets(boxes)[-1]))
+    stamps = Stamps(boxes, rng.normal(size=box_offsets(boxes)[-1]))
     kernels = rng.normal(size=(2, 3, 9, 9))
     cell = rng.integers(0, 3, 25)
     for kind, out in enumerate(render(stamps, kernels, cell)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from coblend.core.footprint import box_offsets
 from coblend.core.kernels import model_psf
 from coblend.core.model import CUBE, POINT
 from coblend.core.reconstruct.stamps import (
     Stamps,
-    area_offsets,
     common_pixels,
     component_stamps,
     object_stamps,
@@ -20,7 +20,7 @@ def test_common_pixels_equal_a_plain_loop(rng: np.random.Generator) -> None:
     n = 30
     boxes = np.concatenate([rng.integers(-8, 8, (n, 2)), rng.integers(0, 9, (n, 2))], axis=1)
     frames = np.concatenate([rng.integers(-8, 8, (n, 2)), rng.integers(0, 9, (n, 2))], axis=1)
-    offsets, starts = area_offsets(boxes)[:-1], area_offsets(frames)[:-1]
+    offsets, starts = box_offsets(boxes)[:-1], box_offsets(frames)[:-1]
     inside, there, counts = common_pixels(boxes, offsets, frames, starts)
 
     expected = []
