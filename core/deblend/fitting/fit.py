@@ -37,6 +37,8 @@ from coblend.core.params.deblend import DeblendParams
 
 _EVERY = 4
 """Iterations between solutions for the spectra, and between adaptations of the gradient."""
+_SHARP = 16
+"""Iterations with a sharpened gradient, which does not vanish where the loss is least."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _SHORTER, _LONGER = 1.25, 0.97
@@ -114,8 +116,8 @@ def fit(
             live.retreat(live.steps, _RUNAWAY * loss_init[live.blends])
         else:
             live.advance(params)
-            if it % _EVERY == 0:
-                live.sharpen()
+            if it % _EVERY == 0 and it <= _SHARP:
+                live.sharpen(it)
             elif (it + 1) % _EVERY == 0:
                 live.solve_joint_spectra()
         if it == 0:
@@ -266,9 +268,10 @@ class _Live:
             solved = solve_spectra(self.observation, stacks, len(joint))
             self.spectra[joint] = solved[joint]
 
-    def sharpen(self) -> None:
-        """Sharpen the gradient as far as the residuals are light, not noise."""
-        before, self.observation = self.observation, sharpened(self.observation, self.loss)
+    def sharpen(self, it: int) -> None:
+        """Sharpen the gradient as far as the residuals are light, not noise; in the end not."""
+        loss = self.loss if it < _SHARP else np.zeros(len(self.blends))
+        before, self.observation = self.observation, sharpened(self.observation, loss)
         for i, (old, new) in enumerate(zip(before.frames, self.observation.frames, strict=True)):
             if new is not old:
                 self.correlated[i] = new.correlate(new.weight * new.data)
