@@ -21,7 +21,6 @@ FOREIGN = 63
 identifier of pixel (0, 0) is positive too."""
 PARENT, PEAK, SKY_PARENT, SKY_PEAK = range(4)
 """Kinds of row."""
-MAX_FIELD = (1 << 24) - 1
 
 _SPACE = (
     "F225W F275W F336W F390W F435W F438W F475W F555W F606W F625W F775W F814W F850LP "

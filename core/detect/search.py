@@ -24,7 +24,7 @@ from coblend.core.detect.noise import Noise
 from coblend.core.detect.prepare import Work, prepare
 from coblend.core.detect.saturation import one_peak_per_saturation
 from coblend.core.detect.splitting import Parents, cut_footprints
-from coblend.core.detect.tables import tables
+from coblend.core.detect.tables import detections_of
 from coblend.core.detection import Detections
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
@@ -101,7 +101,7 @@ def detect(
         significance = snr
     del snr  # four bytes per pixel that growth and tables can use
     catalogues = [
-        tables(work, sign, footprints, _parents(work, cores, footprints, peaks), peaks)
+        detections_of(work, sign, footprints, _parents(work, cores, footprints, peaks), peaks)
         for sign, (cores, footprints, peaks) in zip(signs, found, strict=True)
     ]
     return Search(

@@ -26,7 +26,7 @@ PARTIAL = 0.5
 """Peaks with less weight under the template than this fraction of the typical are partial."""
 
 
-def tables(
+def detections_of(
     work: Work, sign: int, cores: FootprintSet, parents: Parents, peaks: Peaks
 ) -> Detections:
     """Tables in parent coordinates and physical units."""

@@ -21,7 +21,7 @@ from coblend.core.merge.cull import kept_peaks
 from coblend.core.merge.footprint_lists import FootprintLists
 from coblend.core.merge.limits import Limits, peak_limits
 from coblend.core.merge.overlap import SortedSpans, overlap_edges, union_footprints
-from coblend.core.merge.parents import containing, cut, flag_parents, union_cores
+from coblend.core.merge.parents import containing, cut_crowded, flag_parents, union_cores
 from coblend.core.merge.sky import sky_footprints, sky_positions
 from coblend.core.merge.tree import entry_tree
 from coblend.core.params.merge import MergeParams
@@ -77,7 +77,7 @@ def merge_detections(
     keep = _keep(peaks, owner, params)
     peaks, culled = peaks[keep], peaks[~keep]
     owner, culled_owner = owner[keep], owner[~keep]
-    parents = cut(catalogues, footprints, cores, peaks, owner, box, params.max_peaks)
+    parents = cut_crowded(catalogues, footprints, cores, peaks, owner, box, params.max_peaks)
     if parents.cut.any():
         owner, culled_owner = (
             containing(parents.footprints, table["iy"], table["ix"]) for table in (peaks, culled)

@@ -30,7 +30,7 @@ def _own_cores(catalogues: Sequence[Detections]) -> list[FootprintSet]:
     return [c.footprints if c.cores is None else c.cores for c in catalogues]
 
 
-def cut(
+def cut_crowded(
     catalogues: Sequence[Detections],
     footprints: FootprintSet,
     cores: FootprintSet,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from coblend.core.params.field import Checked, option
 
+MAX_FIELD = (1 << 24) - 1
+"""Largest field that identifiers hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommonParams(Checked):

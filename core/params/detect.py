@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from coblend.core.errors import ParameterError
+from coblend.core.params.common import MAX_FIELD
 from coblend.core.params.field import Checked, option
 
 
@@ -118,7 +119,7 @@ class DetectParams(Checked):
         maximum=1.0)  # fmt: skip
     field_id: int = option(
         0, "Prefix of all identifiers, for example tract and patch.", minimum=0,
-        maximum=16777215)  # fmt: skip
+        maximum=MAX_FIELD)  # fmt: skip
     cores: bool = option(True, "Write the ungrown footprints too.")
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from coblend.core.errors import ParameterError
+from coblend.core.params.common import MAX_FIELD
 from coblend.core.params.field import Checked, option
 
 _DISTANCE = re.compile(
@@ -99,7 +100,7 @@ class MergeParams(Checked):
         "program that wrote them uses, 0 if unknown.", minimum=0, maximum=1)  # fmt: skip
     field_id: int | None = option(
         None, "Prefix of all identifiers; default: that of the inputs.", minimum=0,
-        maximum=16777215)  # fmt: skip
+        maximum=MAX_FIELD)  # fmt: skip
     ignore_wcs: bool = option(False, "Merge although the pixel grids differ.")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from coblend.core.psf.fields import Array
 from coblend.core.psfmatch.transform import convolved
-
-Array = NDArray[np.float64]
 
 EXTENDED_SIGMAS = (0.7, 1.5, 3.0, 6.0)
 EXTENDED_DEGREES = (6, 4, 2, 2)

@@ -11,13 +11,11 @@ from scipy import ndimage
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.params.match import MatchParams
-from coblend.core.psf.fields import CellField, ChebyshevField, Kernel
+from coblend.core.psf.fields import Array, CellField, ChebyshevField, Kernel
 from coblend.core.psfmatch.convolve import convolve, label_cells
 from coblend.core.psfmatch.missing import fill_missing
 from coblend.core.psfmatch.noise import squared
 from coblend.core.psfmatch.spread import grow_mask, significant_radius
-
-Array = NDArray[np.float64]
 
 NOTICEABLE = 0.01
 """Fraction of the kernel on missing pixels from which on a pixel is flagged."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 
 from coblend.core.box import Box
 from coblend.core.psf import AnalyticPsf, Psf
+from coblend.core.psf.fields import Array
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psfmatch.guard import SAFE_GAIN, gains
 from coblend.core.psfmatch.regularize import GRID, fourier_residuals
 from coblend.core.psfmatch.spatial import cell_centres, chebyshev_nodes, domain_of
-
-Array = NDArray[np.float64]
 
 BETA_RANGE = (2.0, 5.0)
 FWHM_STEP = 0.01

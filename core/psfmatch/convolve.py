@@ -17,7 +17,6 @@ from coblend.core.box import Box
 from coblend.core.errors import ShapeMismatchError
 from coblend.core.psf.fields import CellField, ChebyshevField, Field, Kernel
 
-Array = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 
 LABEL_BLOCK = 32

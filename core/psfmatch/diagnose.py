@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from coblend.core.catalog import Column, empty_table
+from coblend.core.psf.fields import Array
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized
 from coblend.core.psfmatch.transform import residual
-
-Array = NDArray[np.float64]
 
 GOOD, TOLERANCE_MISSED, DECONVOLUTION = 0, 1, 3
 

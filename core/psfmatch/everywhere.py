@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.params.match import MatchParams
-from coblend.core.psf.fields import ChebyshevField, LatticeField, n_terms
+from coblend.core.psf.fields import Array, ChebyshevField, LatticeField, n_terms
 from coblend.core.psfmatch.spatial import (
     between_nodes,
     chebyshev_nodes,
@@ -19,7 +18,6 @@ from coblend.core.psfmatch.spatial import (
 )
 from coblend.core.psfmatch.transform import residual
 
-Array = NDArray[np.float64]
 Pairs = Callable[[Array, Array], tuple[Array, Array]]
 """Source and target stamps at positions ``(y, x)``."""
 Solver = Callable[[Array, Array], Array]

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from coblend.core.psf.fields import Array
 from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
 from coblend.core.psfmatch.transform import transformed
-
-Array = NDArray[np.float64]
 
 STRENGTH = 1e-3
 """Ridge at which the gain is judged; it then equals that of the solved kernel to 3 digits."""

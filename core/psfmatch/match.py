@@ -12,7 +12,7 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, PolyPsf, Psf, StampPsf
-from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
+from coblend.core.psf.fields import Array, CellField, ChebyshevField, Kernel, LatticeField
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized, shifted
 from coblend.core.psf.stamp import normalized
@@ -29,8 +29,6 @@ from coblend.core.psfmatch.spatial import (
     node_counts,
 )
 from coblend.core.psfmatch.transform import convolved
-
-Array = NDArray[np.float64]
 
 FULL, PARTIAL, IDENTITY = "FULL", "PARTIAL", "IDENTITY"
 SIZE_PER_FWHM = 4.2

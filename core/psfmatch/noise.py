@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
+from coblend.core.psf.fields import Array, CellField, ChebyshevField, Kernel, LatticeField
 from coblend.core.psf.resample import resized
 from coblend.core.psfmatch.spatial import chebyshev_nodes, fit_field
 from coblend.core.psfmatch.transform import correlated
-
-Array = NDArray[np.float64]
 
 N_NODE = 16
 SQUARE_TOLERANCE = 1e-4

@@ -8,19 +8,16 @@ overwritten by 1 without fitting the others again (ip_diffim ``ModelPsfMatchTask
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.errors import ParameterError
 from coblend.core.params.match import MatchParams
-from coblend.core.psf.fields import ChebyshevField, exponents, n_terms
+from coblend.core.psf.fields import Array, ChebyshevField, exponents, n_terms
 from coblend.core.psf.resample import resized
 from coblend.core.psfmatch.al import al_basis
 from coblend.core.psfmatch.everywhere import Pairs
 from coblend.core.psfmatch.spatial import domain_of
 from coblend.core.psfmatch.transform import convolved
-
-Array = NDArray[np.float64]
 
 DEFAULT_SIDE = 21
 DEFAULT_ORDER = 2

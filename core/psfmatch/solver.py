@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coblend.core.params.match import MatchParams
+from coblend.core.psf.fields import Array
 from coblend.core.psfmatch.al import (
     EXTENDED_DEGREES,
     EXTENDED_RIDGE,
@@ -19,8 +19,6 @@ from coblend.core.psfmatch.al import (
 from coblend.core.psfmatch.delta import solve_delta
 from coblend.core.psfmatch.diagnose import largest_gain, noise_gain
 from coblend.core.psfmatch.regularize import GRID, Solve, choose_strength, hardest
-
-Array = NDArray[np.float64]
 
 N_PROBE = 3
 """Pairs that are solved to choose the strength: the smallest that any of them needs serves all."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.psf import CellPsf, Psf
-from coblend.core.psf.fields import ChebyshevField, exponents, n_terms, principal_images
+from coblend.core.psf.fields import Array, ChebyshevField, exponents, n_terms, principal_images
 from coblend.core.psfmatch.convolve import label_cells
 
-Array = NDArray[np.float64]
 Domain = tuple[float, float, float, float]
 
 

@@ -8,7 +8,6 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.detect.identifiers import (
     FOREIGN,
-    MAX_FIELD,
     MERGED,
     PARENT,
     PEAK,
@@ -19,6 +18,7 @@ from coblend.core.detect.identifiers import (
     encode,
 )
 from coblend.core.errors import FormatError, ParameterError
+from coblend.core.params.common import MAX_FIELD
 
 
 def test_every_pixel_has_its_own_and_comes_back():
