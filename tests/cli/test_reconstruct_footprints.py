@@ -83,7 +83,7 @@ def test_catalogue_and_side_products(
         total = light_images(heavy.footprints, heavy.light, models.box).sum(0, dtype=np.float64)
         owned = spans_to_labels(heavy.footprints.spans, models.box) > 0
         image = np.where(np.isnan(exposure.image), 0, exposure.image)
-        np.testing.assert_allclose(total[owned], image[owned], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(total[owned], image[owned], rtol=1e-6)
         residual, model = (read_exposure(f"{band}.{n}.fits") for n in ("res", "mod"))
         both = residual.image.astype(np.float64) + model.image
         good = exposure.good()
