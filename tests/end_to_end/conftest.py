@@ -33,6 +33,8 @@ def make_chain() -> Callable[..., None]:
     """Return a function that runs ``make chain`` on the sample data with this interpreter."""
 
     def run(folder: Path, *settings: str) -> None:
+        if " " in f"{folder}{ROOT}":
+            pytest.skip("make does not work in folders whose names have blanks")
         environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "COBLEND"))
         }
