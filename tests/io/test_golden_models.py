@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from coblend.core.catalog import Column
-from coblend.core.errors import MissingHduError
+from coblend.core.errors import MissingHduError, SchemaError
 from coblend.io.deblend.model_file import ModelFile
 from coblend.io.deblend.model_tables import as_columns, require_columns
 from coblend.io.deblend.models import read_models, verify_blends
 from coblend.io.fits.checksum import mismatches
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.writer import create
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -42,6 +44,25 @@ def test_deblended_1(deblended_1: str) -> None:
     assert verify_blends(deblended_1) == mismatches(deblended_1) == []
     with ModelFile(deblended_1) as file:
         assert file.source(1032).components["kind"].tolist() == [1, 2, 0, 0]
+
+
+def test_schemas_of_other_versions(tmp_path: Path) -> None:
+    """A number after the point changes nothing for a reader; a larger one before it does."""
+    for version in ("1", "1.7", "1.0.3"):
+        path = str(tmp_path / f"{version}.fits")
+        with create(path, f"deblended/{version}") as out:
+            out.image("MORE", np.zeros((2, 2), np.float32))
+        with open_fits(path) as file:
+            file.require_schema("deblended")
+    newer = str(tmp_path / "newer.fits")
+    with create(newer, "deblended/2.1") as out:
+        out.image("MORE", np.zeros((2, 2), np.float32))
+    with pytest.raises(SchemaError) as caught:
+        ModelFile(newer)
+    assert str(caught.value) == (
+        f"{newer}: schema deblended/2 is newer than this program knows (deblended/1)\n"
+        "  upgrade coblend"
+    )
 
 
 def test_columns_that_older_files_lack() -> None:
