@@ -94,14 +94,28 @@ def locate_peaks(
     maxima = regional_maxima(snr, level, every)
     span = SpanIndex.build(cores.hull).find(*np.divmod(maxima, nx))
     maxima, core = maxima[span >= 0], cores.hull_labels[span[span >= 0]]
-    pixel, moved = _usable_pixels(snr, cores, maxima, core)
-    flags = np.where(moved, PEAK_FLAGS["masked"], 0).astype(np.int32)
-    found = _measure(pixels, snr, template, maxima, core, flags, scale, subpixel)
-    found = replace(found, pixel=pixel)
-    order = np.lexsort((moved, pixel))
+    found = peaks_at(pixels, snr, template, cores, maxima, core, scale, subpixel)
+    order = np.lexsort((found.flags & PEAK_FLAGS["masked"], found.pixel))
     first = np.ones(len(order), bool)
-    first[1:] = pixel[order][1:] != pixel[order][:-1]
+    first[1:] = found.pixel[order][1:] != found.pixel[order][:-1]
     return found.rows(order[first])
+
+
+def peaks_at(
+    pixels: Pixels,
+    snr: NDArray[np.float32],
+    template: Template,
+    cores: Cores,
+    places: NDArray[np.int64],
+    core: NDArray[np.int64],
+    scale: float = 1.0,
+    subpixel: bool = False,
+) -> Peaks:
+    """Peaks at given pixels of the hulls of ``core``; their own pixels are usable ones."""
+    pixel, moved = _usable_pixels(snr, cores, places, core)
+    flags = np.where(moved, PEAK_FLAGS["masked"], 0).astype(np.int32)
+    found = _measure(pixels, snr, template, places, core, flags, scale, subpixel)
+    return replace(found, pixel=pixel)
 
 
 def fallback_peaks(
@@ -170,9 +184,9 @@ def _usable_pixels(
     best, present = brightest_pixels(snr.ravel(), span_pixels(spans, nx), label)
     pixel[moved] = best[np.searchsorted(present, core[moved])]
     step = np.array([-nx - 1, -nx, -nx + 1, -1, 1, nx - 1, nx, nx + 1])
-    beside = maxima[moved][:, None] + step  # maxima are never on the border
+    beside = maxima[moved][:, None] + step
     usable = index.find(*np.divmod(beside, nx)) >= 0
-    value = np.where(usable, snr.ravel()[beside], -np.inf)
+    value = np.where(usable, snr.ravel().take(beside, mode="clip"), -np.inf)
     nearest = np.take_along_axis(beside, value.argmax(axis=1)[:, None], axis=1)[:, 0]
     pixel[moved] = np.where(usable.any(axis=1), nearest, pixel[moved])
     return pixel, moved

@@ -7,39 +7,75 @@ from numpy.typing import NDArray
 
 from coblend.core.detect.components import label_spans
 from coblend.core.detect.cores import Cores
+from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import paint_rows, span_range
-from coblend.core.detect.locate import Peaks
+from coblend.core.detect.locate import Peaks, peaks_at
+from coblend.core.detect.peaks import span_pixels
 from coblend.core.detect.pixels import Pixels, strips
 from coblend.core.footprint import SpanIndex, mask_to_spans
 
 
-def one_peak_per_saturation(peaks: Peaks, pixels: Pixels, cores: Cores) -> Peaks:
-    """Of the peaks on connected saturated pixels, keep the one deepest inside: the star's.
+def one_peak_per_saturation(
+    peaks: Peaks,
+    pixels: Pixels,
+    snr: NDArray[np.float32],
+    template: Template,
+    cores: Cores,
+) -> Peaks:
+    """In place of several peaks on connected saturated pixels, one where these reach deepest.
 
-    What saturated is a plateau with noise on it, and a bleed trail otherwise a string of peaks.
-    Only pixels of cores count: a trail that other inputs of a coadd have filled joins nothing.
+    What saturated is a plateau with noise on it, and a bleed trail otherwise a string of peaks;
+    the star is where the plateau is widest. Only pixels of cores count: a trail that other inputs
+    of a coadd have filled joins nothing.
 
     Parameters
     ----------
     peaks : Peaks
     pixels : Pixels
         Their mask tells by its plane SAT what is saturated.
+    snr : array, shape (ny, nx), float32
+        Filtered with ``template``.
+    template : Template
     cores : Cores
     """
     spans = _saturated_spans(pixels, cores)
-    labels, _ = label_spans(spans)
+    labels, n = label_spans(spans)
     index = SpanIndex.build(spans)
     span = index.find(*np.divmod(peaks.pixel, pixels.shape[1]))
     on = np.flatnonzero(span >= 0)
-    if len(on) < 2:
+    region = labels[span[on]]
+    several = np.bincount(region, minlength=n) > 1
+    if not several.any():
         return peaks
-    depth = _depth(index, *np.divmod(peaks.pixel[on], pixels.shape[1]))
-    which = labels[span[on]]
-    order = np.lexsort((-peaks.snr[on], -depth, which))
-    _, first = np.unique(which[order], return_index=True)
-    keep = span < 0
-    keep[on[order[first]]] = True
-    return peaks.rows(keep)
+    core = np.zeros(n, np.int64)
+    core[region] = peaks.core[on]
+    mine = several[labels]
+    places = _centres(index, spans[mine], labels[mine], pixels.shape[1])
+    joined = peaks_at(pixels, snr, template, cores, places, core[several])
+    stay = np.ones(len(peaks), bool)
+    stay[on[several[region]]] = False
+    return peaks.rows(stay).joined(joined)
+
+
+def _centres(
+    index: SpanIndex, spans: NDArray[np.int32], labels: NDArray[np.int64], nx: int
+) -> NDArray[np.int64]:
+    """Of each label's pixels the deepest, nearest to the mean of all that are as deep."""
+    pixel = span_pixels(spans, nx)
+    _, label = np.unique(labels, return_inverse=True)
+    label = np.repeat(label, spans[:, 2] - spans[:, 1] + 1)
+    y, x = np.divmod(pixel, nx)
+    depth = _depth(index, y, x)
+    deepest = np.zeros(label.max() + 1, np.int64)
+    np.maximum.at(deepest, label, depth)
+    chosen = depth == deepest[label]
+    pixel, label, y, x = pixel[chosen], label[chosen], y[chosen], x[chosen]
+    count = np.bincount(label)
+    away = (y - (np.bincount(label, y) / count)[label]) ** 2
+    away += (x - (np.bincount(label, x) / count)[label]) ** 2
+    order = np.lexsort((pixel, away, label))
+    _, first = np.unique(label[order], return_index=True)
+    return np.asarray(pixel[order[first]])
 
 
 def _depth(index: SpanIndex, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -174,7 +174,9 @@ def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Pea
             subpixel=params.subpixel,
         )  # fmt: skip
         peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
-    return peaks if every else one_peak_per_saturation(peaks, work.searched, cores)
+    if every:
+        return peaks
+    return one_peak_per_saturation(peaks, work.searched, snr, work.template, cores)
 
 
 def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:
