@@ -16,7 +16,7 @@ from coblend.core.exposure import Exposure, HeaderValue
 from coblend.core.footprint import FootprintSet
 from coblend.core.reconstruct.images import (
     add_stamps,
-    light_images,
+    cutout,
     median_noise,
     model_exposure,
     residual_exposure,
@@ -142,9 +142,12 @@ class Products:
         if pixels.heavy is not None:
             self._write_heavy(pixels, pixels.heavy)
         if self.params.cutout:
+            image = None if exposure is None else exposure.image
             footprints = FootprintSet.concatenate(pixels.footprints)
             light = np.concatenate([np.zeros(0, np.float32), *pixels.light])
-            self.cutouts.append(_cutout(pixels, parents.box(0), footprints, light))
+            self.cutouts.append(
+                cutout(image, pixels.model, pixels.box, parents.box(0), footprints, light)
+            )
 
     def write_cutout(self, objects: NDArray[Any], bands: Sequence[str], box: Box) -> None:
         """Write IMAGE, MODEL, RESIDUAL and one SRC_<id> per object over the box of their parent.
@@ -187,21 +190,6 @@ def _heavy(objects: NDArray[Any], light: BandLight, band: str) -> HeavyFootprint
     for name in ("peak_flux", "flux"):
         table[name] = rows[f"{name}_{column_suffix(band)}"]
     return HeavyFootprints(table, light.footprints.select(filled), light.light)
-
-
-def _cutout(
-    pixels: BandPixels, box: Box, footprints: FootprintSet, light: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """Images of one parent in one band over its box."""
-    image = np.zeros(box.shape, np.float32)
-    common = box & pixels.box
-    if pixels.exposure is not None:
-        image[common.slices(box)] = pixels.exposure.image[common.slices(pixels.box)]
-    model = np.zeros(box.shape, np.float32)
-    if pixels.model is not None:
-        model[common.slices(box)] = pixels.model[common.slices(pixels.box)]
-    source = light_images(footprints, light, box)
-    return {"IMAGE": image, "MODEL": model, "RESIDUAL": image - model, "SRC": source}
 
 
 def _named(template: str, band: str) -> str:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from coblend.cli.command import command
 from coblend.cli.report import emit
 from coblend.cli.run import Run
-from coblend.core.params.field import Checked
-
-
-@dataclass(frozen=True, slots=True)
-class InfoParams(Checked):
-    """`info` has no options of its own."""
+from coblend.core.params.common import NoParams
 
 
 @command(
     "info",
-    InfoParams,
+    NoParams,
     writes=False,
     looks=True,
     examples=("coblend info coadd_g.fits", "coblend info deblended.fits --command"),
 )
 @click.argument("file")
 @click.option("--command", "show_command", is_flag=True, help="Print only what remakes it.")
-def info(run: Run, params: InfoParams, file: str, show_command: bool) -> None:
+def info(run: Run, params: NoParams, file: str, show_command: bool) -> None:
     """Show the HDUs of FILE, what made it and from what.
 
     With --command prints only the command line that makes it again, to be run where its inputs

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
 from coblend.core.errors import CoblendError, CorruptFileError
-from coblend.core.params.field import Checked
+from coblend.core.params.common import NoParams
 
 _MOST = 6
 """Damaged parts named per file."""
 _REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyParams(Checked):
-    """`verify` has no options of its own."""
-
-
 @command(
     "verify",
-    VerifyParams,
+    NoParams,
     writes=False,
     looks=True,
     examples=("coblend verify coadd_*.fits deblended.fits",),
 )
 @click.argument("files", nargs=-1, required=True)
-def verify(run: Run, params: VerifyParams, files: tuple[str, ...]) -> None:
+def verify(run: Run, params: NoParams, files: tuple[str, ...]) -> None:
     """Check that FILES are whole: structure, checksums, and every stored blend.
 
     Prints one row per file, then the first error; its exit code is 65 for a damaged file, 66 for

@@ -54,6 +54,40 @@ def light_images(
     return out
 
 
+def cutout(
+    image: NDArray[np.float32] | None,
+    model: NDArray[np.float32] | None,
+    box: Box,
+    part: Box,
+    footprints: FootprintSet,
+    light: NDArray[np.floating],
+) -> dict[str, NDArray[np.float32]]:
+    """IMAGE, MODEL, RESIDUAL over ``part``, and SRC: the light of every footprint.
+
+    Parameters
+    ----------
+    image, model : array, shape of ``box``, float32, optional
+        0 where absent, and outside ``box``.
+    box, part : Box
+    footprints : FootprintSet
+    light : array
+        Of their pixels.
+    """
+    planes = []
+    for plane in (image, model):
+        cut = np.zeros(part.shape, np.float32)
+        if plane is not None:
+            common = part & box
+            cut[common.slices(part)] = plane[common.slices(box)]
+        planes.append(cut)
+    return {
+        "IMAGE": planes[0],
+        "MODEL": planes[1],
+        "RESIDUAL": planes[0] - planes[1],
+        "SRC": light_images(footprints, light, part),
+    }
+
+
 def cut_image(image: NDArray[np.floating], box: Box, frames: Frames) -> NDArray[np.float64]:
     """Pixels of an image over ``box`` in the frames, 0 outside it, shape (n_pixel,), float64."""
     out = np.zeros(len(frames.inside))
