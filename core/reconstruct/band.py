@@ -149,6 +149,10 @@ def reconstruct_band(
 ) -> BandLight:
     """Give every object of a chunk of parents its light in one band.
 
+    Models are rendered, templates cut to the footprints, made shares of each pixel and multiplied
+    with the image; then all is measured. Arrays are let go as soon as they have served: together
+    they would be several times the image.
+
     Parameters
     ----------
     models : ModelSet

@@ -162,6 +162,9 @@ class FitsFile:
     ) -> NDArray[Any]:
         """Rows of a binary table as a structured array in native byte order.
 
+        A whole table of one of our files is checked against its DATASUM; some of its columns or
+        rows are not, they have checksums of their own where it matters.
+
         Raises
         ------
         MissingHduError
