@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from coblend.core.exposure import Cube
     from coblend.core.model import ModelSet
     from coblend.io.deblend.models import ModelFile
+
+log = logging.getLogger("coblend")
 
 
 @command(
@@ -192,14 +195,19 @@ def _require_same_image(models: str, exposure: str) -> None:
         if not file.has("PROVENANCE"):
             return
         inputs = file.table("PROVENANCE")
-    known = {str(row["hash"]).strip() for row in inputs if str(row["role"]).strip() == "exposure"}
-    found = content_hash(exposure)[0]
-    if known and found not in known:
-        raise FormatError(
-            f"not what {models} was made from: its pixels have the hash {found}", exposure,
-            hint="give the exposures that were deblended, or --force to start from the models "
-            "all the same",
-        )  # fmt: skip
+    known = [row for row in inputs if str(row["role"]).strip() == "exposure"]
+    found, kind = content_hash(exposure)
+    if not known or found in {str(row["hash"]).strip() for row in known}:
+        return
+    if kind not in {str(row["algorithm"]).strip() for row in known}:
+        log.warning("%s: rewritten since %s was made: its pixels are taken for the same",
+                    exposure, models)  # fmt: skip
+        return
+    raise FormatError(
+        f"not what {models} was made from ({kind} {found})", exposure,
+        hint="give the exposures that were deblended, or --force to start from the models "
+        "all the same",
+    )  # fmt: skip
 
 
 def _edit(

@@ -22,6 +22,8 @@ _TINY = 1e-19
 """Spectra below this are 0."""
 _LARGE = 50_000
 """Values of a blend's frame beyond which its bands are handled one by one."""
+_SMALL = 1 << 16
+"""Values of rendered components up to which products are made for all bands at once."""
 _CHUNK = 1 << 18
 """Most pixels rendered at once."""
 
@@ -193,14 +195,19 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
 def _dense_products(
     rendered: Sequence[Rendered], weight: Floats, data: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gram matrices and right-hand sides of images that all cover the frame, band by band."""
-    n_band, k = len(data), len(rendered)
+    """Gram matrices and right-hand sides of images that all cover the frame.
+
+    All bands at once where they are small, else one by one, to save memory.
+    """
+    n_band, k, n_pixel = len(data), len(rendered), data[0].size
     gram, rhs = np.empty((n_band, k, k)), np.empty((n_band, k))
-    for b in range(n_band):
-        images = np.stack([image[b].ravel() for _, _, image in rendered])
-        weighted = images * weight[b].ravel()
-        gram[b] = weighted @ images.T
-        rhs[b] = weighted @ data[b].ravel()
+    step = n_band if k * data.size < _SMALL else 1
+    for first in range(0, n_band, step):
+        part = slice(first, first + step)
+        images = np.stack([image[part] for _, _, image in rendered], 1).reshape(step, k, n_pixel)
+        weighted = images * weight[part].reshape(step, 1, n_pixel)
+        gram[part] = weighted @ images.transpose(0, 2, 1)
+        rhs[part] = (weighted @ data[part].reshape(step, n_pixel, 1))[..., 0]
     return gram, rhs
 
 
