@@ -234,7 +234,7 @@ def _source_chi2(
     for k in range(n_source):
         own = [
             (rendered[i][1], spectra[i][:, None, None] * rendered[i][2])
-            for i in np.flatnonzero(source == k)
+            for i in np.flatnonzero(source == k).tolist()
         ]
         window, image = merge(own)
         cut = (slice(None), *window)
