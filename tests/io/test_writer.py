@@ -323,9 +323,13 @@ def test_old_leftovers_are_removed_and_young_ones_kept(tmp_path: Path) -> None:
         killed = tmp_path / running.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
         for leftover in (*elsewhere, running, killed):
             leftover.write_text("x")
+        scratch = killed.with_name(killed.name.replace(".fits", "")[:-1] + "f")
+        scratch.mkdir()
+        (scratch / "models.fits").write_text("x")
         os.utime(elsewhere[0], (0, 0))
         write(tmp_path / "a.fits", IMAGE=np.zeros((3, 3), np.float32))
         assert [p.exists() for p in (*elsewhere, running, killed)] == [False, True, True, False]
+        assert not scratch.exists()
 
 
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:
