@@ -177,10 +177,14 @@ def test_sizes(simulation: Scene, benchmarks: Benchmarks, tmp_path: Path) -> Non
 def test_sizes_of_the_peers_models(
     simulation: Scene, benchmarks: Benchmarks, tmp_path: Path
 ) -> None:
-    """The same for models that scarlet lite fitted; deflated, its file is 3.9 times ours."""
+    """The same for models that scarlet lite fitted; deflated, its file is 4.1 times ours.
+
+    Of our 371 bytes 179 are pixels and runs, at their zeroth-order entropy, and 189 rows of
+    tables, which do not shrink with the models: 4.5 times, 334 bytes, is out of reach.
+    """
     pytest.importorskip("lsst.scarlet.lite", reason="scarlet lite is not installed")
     models = benchmarks.models.deblended_by_peer(simulation.field)
-    check_sizes(simulation, models, benchmarks, tmp_path, deflated=3.5)
+    check_sizes(simulation, models, benchmarks, tmp_path, deflated=4.0)
 
 
 def check_sizes(
@@ -262,7 +266,8 @@ def test_reference_weights_are_those_of_the_peer(
     worst = []
     light = share(simulation, models, 1, weights="reference")
     ends = np.concatenate([[0], np.cumsum(light.footprints.areas)])
-    for rows, blend in benchmarks.reconstruct.peer_blends(models, simulation.images[1], 1):
+    blends = benchmarks.reconstruct.peer_blends(models, simulation.images[1], 1, np.float64)
+    for rows, blend in blends:
         blend.conserve_flux()
         for row, source in zip(rows.tolist(), blend.sources, strict=True):
             theirs = source.flux_weighted_image
