@@ -299,6 +299,12 @@ def members_of(centres: Centres, n_blend: int) -> list[list[int]]:
     return members
 
 
+def sources_in(centres: Centres, n_blend: int) -> NDArray[np.int64]:
+    """Count the sources of every blend, shape (n_blend,)."""
+    _, first = np.unique(centres.source, return_index=True)
+    return np.bincount(centres.blend[first], minlength=n_blend)
+
+
 def placed(stacks: Sequence[Stack], n_component: int) -> list[tuple[Floats, Window]]:
     """Morphology of every component inside its box, and the window in the frame."""
     out: list[tuple[Floats, Window]] = [(np.empty(0), (slice(0), slice(0)))] * n_component

@@ -23,6 +23,7 @@ from coblend.core.deblend.fitting.components import (
     limits_of_light,
     members_of,
     radii_of,
+    sources_in,
     stack_stamps,
     support_radius,
 )
@@ -172,6 +173,7 @@ class _Live:
     damping: NDArray[np.float64]
     loss: NDArray[np.float64]
     lowest: NDArray[np.float64]
+    n_source: NDArray[np.int64]
     calm: NDArray[np.int64]
 
     @classmethod
@@ -207,7 +209,8 @@ class _Live:
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
             correlated_data(observation), top, steps, safe, spectra.copy(), watch, np.ones(n),
-            np.ones(n), np.full(n, np.inf), np.full(n, np.inf), np.zeros(n, np.int64),
+            np.ones(n), np.full(n, np.inf), np.full(n, np.inf), sources_in(centres, n),
+            np.zeros(n, np.int64),
         )  # fmt: skip
 
     def advance(self, params: DeblendParams) -> None:
@@ -278,7 +281,9 @@ class _Live:
 
     def _settle(self, loss: NDArray[np.float64], relative_error: float) -> None:
         """Count the iterations since the loss has last got lower by enough for their number."""
-        least = np.maximum(relative_error * np.abs(loss), _NEGLIGIBLE) * (self.calm + 1)
+        # where there are many sources, the loss says little about each
+        enough = relative_error * np.abs(loss) / np.sqrt(self.n_source)
+        least = np.maximum(enough, _NEGLIGIBLE) * (self.calm + 1)
         progress = ~(self.lowest - loss < least)
         self.calm = np.where(progress, 0, self.calm + 1)
         self.lowest = np.where(progress, loss, self.lowest)
@@ -339,6 +344,7 @@ class _Live:
             "damping",
             "loss",
             "lowest",
+            "n_source",
             "calm",
         ):
             setattr(self, name, getattr(self, name)[kept_blends])

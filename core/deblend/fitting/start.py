@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.deblend.fitting.components import Centres, Floats, Stack
+from coblend.core.deblend.fitting.components import Centres, Floats, Stack, sources_in
 from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.reference import unweighted_spectra
@@ -57,11 +57,11 @@ def solved_at_start(centres: Centres, n_blend: int, params: DeblendParams) -> ND
     """Blends whose first spectra are the best fit to all pixels, shape (n_blend,)."""
     if not params.max_spectrum_cutoff:
         return np.full(n_blend, params.set_spectra)
-    n_source, area = np.zeros(n_blend), np.zeros(n_blend)
-    _, first = np.unique(centres.source, return_index=True)
-    np.add.at(n_source, centres.blend[first], 1)
+    area = np.zeros(n_blend)
     area[centres.blend] = centres.ny * centres.nx
-    return np.asarray(params.set_spectra & (n_source * area < params.max_spectrum_cutoff))
+    return np.asarray(
+        params.set_spectra & (sources_in(centres, n_blend) * area < params.max_spectrum_cutoff)
+    )
 
 
 def peak_spectra(observation: Observation, centres: Centres, stacks: Sequence[Stack]) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from coblend.core.deblend.fitting.components import (
     limits_of,
     limits_of_light,
     radii_of,
+    sources_in,
     stack_stamps,
     stamp_radius,
     support_radius,
@@ -22,6 +25,12 @@ def centres_of(at: list[tuple[int, int]], shape: tuple[int, int]) -> Centres:
     n = len(at)
     y, x = np.array(at, np.int64).reshape(-1, 2).T
     return Centres(np.arange(n), np.arange(n), y, x, np.full(n, shape[0]), np.full(n, shape[1]))
+
+
+def test_components_of_one_source_count_once() -> None:
+    at = centres_of([(5, 5), (5, 5), (0, 0)], (11, 11)).with_blend(np.array([1, 1, 1]))
+    twins = replace(at, source=np.array([0, 0, 1]))
+    assert sources_in(twins, 3).tolist() == [0, 2, 0]
 
 
 def test_radii_are_those_of_the_ladder() -> None:
