@@ -69,7 +69,9 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     _warn_of_few(field)
     with ExitStack() as resources:
         store = resources.enter_context(room_for(run, _dtypes(params, field), field.box.shape))
-        plan, once = plan_coadd(field, params, run, store.n_bytes_in_memory)
+        held = store.n_bytes_in_memory
+        held *= 2 if params.reject == "compare-warp" else 1  # the template is another
+        plan, once = plan_coadd(field, params, run, held)
         if run.dry_run:
             run.report(_plan_summary(field, plan))
             return

@@ -7,7 +7,7 @@ kept as lists of pixels, so memory does not grow with the coadd.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,6 @@ from coblend.core.coadd.artifacts import (
     ARTIFACT_COLUMNS,
     Candidates,
     EpochMask,
-    bright,
     find_candidates,
     judge,
     reach,
@@ -35,17 +34,17 @@ from coblend.core.coadd.differences import (
     look,
     noise_factor,
     scaled,
+    smoothed_difference,
 )
 from coblend.core.coadd.plan import plan_slabs
+from coblend.core.coadd.regions import BLOCK, Regions, values_at
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.sparse import Indices, Runs
 from coblend.core.coadd.stack import Stacked, stack
 from coblend.core.coadd.streaks import MIN_AREA, band, extent, line_of
 from coblend.core.coadd.weights import sample_boxes
-from coblend.core.detect.components import label_spans
 from coblend.core.errors import FormatError, ParameterError
-from coblend.core.footprint import mask_to_spans
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized
@@ -54,8 +53,6 @@ from coblend.io.coadd.inputs import read_lists
 from coblend.io.coadd.warps import header_float
 
 log = logging.getLogger("coblend")
-
-_BLOCK = 256  # rows of the template that are searched for bright sources at a time
 
 
 @dataclass(frozen=True)
@@ -108,26 +105,28 @@ def compare_warps(
     sigma = float(adaptive_moments(_stamp(matched.warps[0])).sigma[0])
     template = resources.enter_context(room_for(run, _PLANES, matched.box.shape))
     seen = _look_at_all(matched, params, run, template)
-    shape = matched.box.shape
-    found = [_candidates(looks, shape, sigma) for looks in seen.looks]
-    pixels = [epoch.pixels for epoch in found]
-    everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
-    n_image = _values_at(template, "NIMAGE", everywhere)
-    regions = _Regions.of(template, sigma, params)
-    region = regions.at(everywhere)
-    epochs, tables = [], []
-    for i, (candidates, looks) in enumerate(zip(found, seen.looks, strict=True)):
-        own = np.searchsorted(everywhere, candidates.pixels)
-        clipped, rows = judge(
-            candidates, n_image[own], n_different[own], region[own], shape[1], params
+    regions = Regions.of(template.read, matched.box.shape, sigma, params)
+    n = len(matched.warps)
+    rounds = [[_bright_candidates(matched, seen.looks[i], sigma) for i in range(n)]]
+    if params.faint_artifacts:
+        rounds.append([_faint_candidates(matched, i, seen, template, sigma) for i in range(n)])
+    clipped: list[list[Indices]] = [[] for _ in matched.warps]
+    tables = []
+    for found in rounds:
+        judged = _judge_all(found, template, regions, params)
+        for i, (candidates, (pixels, rows)) in enumerate(zip(found, judged, strict=True)):
+            clipped[i].append(pixels)
+            if params.streaks:
+                trails = _trails(matched, i, candidates, rows, seen, template, sigma)
+                clipped[i].append(trails[regions.at(trails) == 0])
+            rows["input"] = i
+            tables.append(rows)
+    epochs = [
+        EpochMask(
+            matched.box.nx, np.unique(np.concatenate(pixels)), Runs.joined([k.seen for k in looks])
         )
-        if params.streaks:
-            trails = _trails(matched, i, candidates, rows, seen, template, sigma)
-            trails = trails[regions.at(trails) == 0]
-            clipped = np.union1d(clipped, trails)
-        rows["input"] = i
-        epochs.append(EpochMask(shape[1], clipped, Runs.joined([look.seen for look in looks])))
-        tables.append(rows)
+        for pixels, looks in zip(clipped, seen.looks, strict=True)
+    ]
     table = np.concatenate(tables)
     for name, origin in (("x", matched.box.x0), ("y", matched.box.y0)):
         table[f"{name}0"] += origin
@@ -223,7 +222,7 @@ def _look_at_all(field: Field, params: CoaddParams, run: Run, template: PlaneSto
     looks: list[list[Look]] = [[] for _ in field.warps]
     edges = []
     plan = plan_slabs(
-        field.box, len(field.warps), run.max_memory - template.n_bytes_in_memory,
+        field.box, len(field.warps), run.max_memory - 2 * template.n_bytes_in_memory,
         threads=run.jobs, block=field.block, input_map=True,
     )  # fmt: skip
 
@@ -275,55 +274,59 @@ def _noise(field: Field, i: int) -> float:
     return noise_factor(pairs)
 
 
-def _candidates(looks: Sequence[Look], shape: tuple[int, int], sigma: float) -> Candidates:
+def _judge_all(
+    found: Sequence[Candidates], template: PlaneStore, regions: Regions, params: CoaddParams
+) -> Iterator[tuple[Indices, NDArray[np.void]]]:
+    """Judge the candidates of all epochs together: pixels to clip, and rows of ARTIFACTS."""
+    pixels = [candidates.pixels for candidates in found]
+    everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
+    n_image = values_at(template.blocks("NIMAGE"), everywhere, np.uint16)
+    region = regions.at(everywhere)
+    for candidates in found:
+        own = np.searchsorted(everywhere, candidates.pixels)
+        places = n_image[own], n_different[own], region[own]
+        yield judge(candidates, *places, template.shape[1], params)
+
+
+def _bright_candidates(field: Field, looks: Sequence[Look], sigma: float) -> Candidates:
+    """Significant pixels of an epoch."""
     nothing = [np.zeros(0, np.int64)]
-    positive = np.concatenate([look.positive for look in looks] or nothing)
-    negative = np.concatenate([look.negative for look in looks] or nothing)
+    found = (
+        np.concatenate([look.positive for look in looks] or nothing),
+        np.concatenate([look.negative for look in looks] or nothing),
+    )
     flagged = Runs.joined([look.flagged for look in looks])
-    return find_candidates(positive, negative, flagged, shape, sigma)
+    return find_candidates(found, _MIN_AREA, flagged, field.box.shape, sigma)
 
 
-def _values_at(store: PlaneStore, name: str, pixels: Indices) -> NDArray[Any]:
-    """Values of a plane at ascending flat indices."""
-    out = np.empty(pixels.size, store.dtypes[name])
-    first = 0
-    for block in store.blocks(name):
-        low, high = np.searchsorted(pixels, (first, first + block.size))
-        out[low:high] = block.ravel()[pixels[low:high] - first]
-        first += block.size
-    return out
+def _faint_candidates(
+    field: Field, i: int, seen: _Seen, template: PlaneStore, sigma: float
+) -> Candidates:
+    """Wide areas of an epoch whose smoothed difference is significant."""
+    height, width = field.box.shape
+    margin = reach(sigma)
+    above: list[Indices] = [np.zeros(0, np.int64)]
+    below = list(above)
+    for first in range(0, height, BLOCK):
+        last = min(first + BLOCK, height)
+        low, high = max(first - margin, 0), min(last + margin, height)
+        rows = _rows(field, i, low, high, seen, template)
+        if rows is None:
+            continue
+        place, image, variance, own = rows
+        found = np.full((high - low, width), np.nan, np.float32)
+        weight = float(seen.weights[i])
+        found[place] = smoothed_difference(image, variance, own, weight, sigma)
+        found = found[first - low : last - low]
+        above.append(np.flatnonzero(found >= _FAINT) + first * width)
+        below.append(np.flatnonzero(found <= -_FAINT) + first * width)
+    flagged = Runs.joined([look.flagged for look in seen.looks[i]])
+    both = np.concatenate(above), np.concatenate(below)
+    return find_candidates(both, 4 * np.pi * sigma**2, flagged, (height, width), sigma)
 
 
-@dataclass(frozen=True)
-class _Regions:
-    """Surroundings of bright sources: spans of flat indices, and the number of their region."""
-
-    first: Indices
-    last: Indices
-    labels: Indices
-
-    @classmethod
-    def of(cls, template: PlaneStore, sigma: float, params: CoaddParams) -> _Regions:
-        """Find them, some rows of the template at a time."""
-        height, width = template.shape
-        margin, found = reach(sigma), []
-        for first in range(0, height, _BLOCK):
-            last = min(first + _BLOCK, height)
-            low, high = max(first - margin, 0), min(last + margin, height)
-            image, variance = (template.read(name, low, high) for name in ("IMAGE", "VARIANCE"))
-            inside = bright(image, variance, sigma, params)[first - low : last - low]
-            found.append(mask_to_spans(inside) + np.array([first, 0, 0], np.int32))
-        spans = np.concatenate(found)
-        y, left, right = spans.T.astype(np.int64)
-        return cls(y * width + left, y * width + right, label_spans(spans)[0])
-
-    def at(self, pixels: Indices) -> Indices:
-        """Find the number of the region at each pixel, 0: none."""
-        if not self.first.size:
-            return np.zeros(pixels.size, np.int64)
-        place = np.maximum(np.searchsorted(self.first, pixels, side="right") - 1, 0)
-        inside = (self.first[place] <= pixels) & (pixels <= self.last[place])
-        return np.where(inside, self.labels[place] + 1, 0)
+_MIN_AREA = 4.0
+_FAINT = 5.0  # standard deviations of the smoothed difference
 
 
 def _trails(
@@ -358,24 +361,35 @@ def _significance(
     A trail too faint to be found was not clipped from the template either.
     """
     out = np.full(pixels.size, np.nan, np.float32)
-    frame, warp = field.box, field.warps[i]
-    first, last = (int(p) // frame.nx for p in (pixels[0], pixels[-1]))
-    for row in range(first, last + 1, _BLOCK):
-        rows = Box(frame.y0 + row, frame.x0, min(_BLOCK, last + 1 - row), frame.nx)
-        if not (rows & warp.box).area:
+    width = field.box.nx
+    first, last = (int(p) // width for p in (pixels[0], pixels[-1]))
+    for row in range(first, last + 1, BLOCK):
+        end = min(row + BLOCK, last + 1)
+        rows = _rows(field, i, row, end, seen, template)
+        if rows is None:
             continue
-        part = warp.part(i, rows, field)
-        image, variance = scaled(part, field.rules.planes)
-        place = part.box.slices(rows)
-        planes = (template.read(n, row, row + rows.ny)[place] for n in _TEMPLATE)
-        full = np.full(rows.shape, np.nan, np.float32)
-        full[place] = difference(
-            image, variance * np.float32(seen.noise[i]), Template(*planes),
-            float(seen.weights[i]), np.ones(image.shape, bool),
-        )  # fmt: skip
-        low, high = np.searchsorted(pixels, (row * frame.nx, (row + rows.ny) * frame.nx))
-        out[low:high] = full.ravel()[pixels[low:high] - row * frame.nx]
+        place, image, variance, own = rows
+        full = np.full((end - row, width), np.nan, np.float32)
+        everywhere = np.ones(image.shape, bool)
+        full[place] = difference(image, variance, own, float(seen.weights[i]), everywhere)
+        low, high = np.searchsorted(pixels, (row * width, end * width))
+        out[low:high] = full.ravel()[pixels[low:high] - row * width]
     return out
+
+
+def _rows(
+    field: Field, i: int, first: int, last: int, seen: _Seen, template: PlaneStore
+) -> tuple[tuple[slice, slice], NDArray[np.float32], NDArray[np.float32], Template] | None:
+    """Place of an epoch in some rows, its image and variance there, and the template."""
+    frame, warp = field.box, field.warps[i]
+    rows = Box(frame.y0 + first, frame.x0, last - first, frame.nx)
+    if not (rows & warp.box).area:
+        return None
+    part = warp.part(i, rows, field)
+    image, variance = scaled(part, field.rules.planes)
+    place = part.box.slices(rows)
+    planes = (template.read(name, first, last)[place] for name in _TEMPLATE)
+    return place, image, variance * np.float32(seen.noise[i]), Template(*planes)
 
 
 _TEMPLATE = ("IMAGE", "VARIANCE", "WEIGHT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,14 +53,17 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
             hint="put {name} into --output",
         )
     grid = read_grid(params.like)
+    run.add_input("grid", grid.path)
+    for (_, spec), target in zip(specs, targets, strict=True):
+        run.add_input("exposure", spec.path)
+        run.check_output(target)
     rows = []
     with run.progress("warp", len(specs)) as advance:
         for (band, spec), target in zip(specs, targets, strict=True):
-            run.add_input("exposure", spec.path)
             exposure = read_exposure(spec, band=band)
-            rows.append(_warp_one(run, params, exposure, spec.path, grid, target))
+            others = {other.path for _, other in specs} - {spec.path, grid.path}
+            rows.append(_warp_one(run, params, exposure, spec.path, grid, target, others))
             advance(1)
-    run.add_input("grid", grid.path)
     run.report({"n_warp": len(rows)}, rows)
 
 
@@ -70,8 +74,12 @@ def _warp_one(
     path: str,
     grid: Grid,
     target: str,
+    others: Collection[str],
 ) -> dict[str, Any]:
-    """Warp one exposure and write it; return a row of the summary."""
+    """Warp one exposure and write it; return a row of the summary.
+
+    ``others`` are the inputs of other warps only.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -114,7 +122,7 @@ def _warp_one(
         wcs=shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0),
     )  # fmt: skip
     correlation = noise_correlation(pixel_map, params.kernel)
-    with run.create("exposure/1", path=target) as out:
+    with run.create("exposure/1", path=target, without=others) as out:
         write_exposure(out, warped, header={"NOISECOR": done.noise_power},
                        compress=params.compress)  # fmt: skip
         out.image("NOISE_ACF", correlation.astype(np.float32))

@@ -7,13 +7,15 @@ a variable source and stays.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, correlate1d
+from scipy.ndimage import binary_dilation
 
 from coblend.core.catalog import Column, empty_table
+from coblend.core.coadd.differences import smooth
 from coblend.core.coadd.sparse import Indices, Runs, components, disc, drop_small, grow
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
@@ -117,18 +119,20 @@ def max_epochs(n_image: NDArray[np.float64], params: CoaddParams) -> NDArray[np.
 
 
 def find_candidates(
-    positive: Indices,
-    negative: Indices,
+    found: Iterable[Indices],
+    min_area: float,
     flagged: Runs,
     shape: tuple[int, int],
     sigma_psf: float,
 ) -> Candidates:
-    """Find connected significant differences of either sign.
+    """Find connected significant differences.
 
     Parameters
     ----------
-    positive, negative : array, int64
-        Pixels above the threshold, ascending flat indices.
+    found : iterable of arrays, int64
+        Pixels above the threshold, ascending flat indices, for either sign.
+    min_area : float
+        Least area of their components (pixel).
     flagged : Runs
         Pixels whose differences are known faults: a candidate of almost only these is dropped.
     shape : tuple of int
@@ -137,8 +141,8 @@ def find_candidates(
         Standard deviation of the matched PSF (pixel).
     """
     radius = int(0.4 * sigma_psf + 0.5)
-    found = [grow(drop_small(p, shape[1], 4), radius, shape) for p in (positive, negative)]
-    pixels = np.union1d(*found)
+    grown = [grow(drop_small(pixels, shape[1], min_area), radius, shape) for pixels in found]
+    pixels = np.unique(np.concatenate(grown))
     labels, n = components(pixels, shape[1])
     clean = np.bincount(labels, ~flagged.contains(pixels), minlength=n)
     area = np.bincount(labels, minlength=n)
@@ -164,13 +168,7 @@ def bright(
     The template is smoothed by the PSF; regions above ``protect_threshold`` standard deviations
     grow by 2.4 of the PSF's.
     """
-    half = int(3.5 * sigma_psf + 0.5)
-    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma_psf) ** 2)
-    kernel /= kernel.sum()
-    image, variance = np.nan_to_num(image), np.nan_to_num(variance)
-    for axis in (0, 1):
-        image = correlate1d(image, kernel, axis, mode="constant")
-        variance = correlate1d(variance, kernel**2, axis, mode="constant")
+    image, variance = smooth(np.nan_to_num(image), np.nan_to_num(variance), sigma_psf)
     above = image >= params.protect_threshold * np.sqrt(variance)
     above &= variance > 0
     if not above.any():

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
 
 from coblend.core.box import Box
+from coblend.core.coadd.clip import IQR_TO_SIGMA
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.sparse import Indices, Runs
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 
-IQR_TO_SIGMA = 0.74
 _LAG = 16  # pixels; further apart than noise is correlated
 
 
@@ -157,7 +158,67 @@ def difference(
     weight: float,
     in_template: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """Significance of an epoch minus the template of the other epochs.
+    """Significance of an epoch minus the template of the other epochs, shape (ny, nx), float32.
+
+    In standard deviations; NaN where either is missing. Parameters: those of `residual`.
+    """
+    with np.errstate(invalid="ignore"):
+        excess, total = residual(image, variance, template, weight, in_template)
+        return np.asarray(excess / np.sqrt(total), np.float32)
+
+
+def smoothed_difference(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    template: Template,
+    weight: float,
+    sigma: float,
+) -> NDArray[np.float32]:
+    """Significance of the difference smoothed by the PSF, shape (ny, nx), float32.
+
+    Noise is correlated in warps, so the scale is that of the quartiles of the result, if they
+    are wider than those of white noise.
+
+    Parameters
+    ----------
+    image, variance, template, weight
+        As in `residual`.
+    sigma : float
+        Standard deviation of the PSF (pixel).
+    """
+    everywhere = np.ones(image.shape, bool)
+    excess, total = residual(image, variance, template, weight, everywhere)
+    known = np.isfinite(excess) & np.isfinite(total)
+    excess, total = smooth(np.where(known, excess, 0), np.where(known, total, 0), sigma)
+    out = np.full(image.shape, np.nan, np.float32)
+    np.divide(excess, np.sqrt(total, where=known, out=out), out=out, where=known)
+    if known.any():
+        lower, upper = np.quantile(out[known], (0.25, 0.75))
+        out /= max(IQR_TO_SIGMA * (upper - lower), 1)
+    return out
+
+
+def smooth(
+    image: NDArray[np.float32], variance: NDArray[np.float32], sigma: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smooth an image by a Gaussian, and the variance by its square; 0 beyond the border."""
+    half = int(3.5 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        image = correlate1d(image, kernel, axis, mode="constant")
+        variance = correlate1d(variance, kernel**2, axis, mode="constant")
+    return image, variance
+
+
+def residual(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    template: Template,
+    weight: float,
+    in_template: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Epoch minus the template of the other epochs, and its variance.
 
     With T the template of all epochs and W its weight, the epoch's own share w / W is taken out:
     ``(I - T) / (1 - w/W)``, variance ``v + v_T W / (W - w)``.
@@ -174,11 +235,10 @@ def difference(
 
     Returns
     -------
-    array, shape (ny, nx), float32
-        In standard deviations; NaN where either is missing.
+    excess, total : array, shape (ny, nx), float32
+        NaN where either is missing.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        rest = np.where(in_template, 1 - weight / template.weight, 1.0)
+        rest = np.where(in_template, 1 - weight / template.weight, 1.0).astype(np.float32)
         rest[rest < 1e-6] = np.nan
-        total = variance + template.variance / rest
-        return np.asarray((image - template.image) / (rest * np.sqrt(total)), np.float32)
+        return (image - template.image) / rest, variance + template.variance / rest

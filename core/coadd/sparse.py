@@ -119,7 +119,7 @@ def components(pixels: Indices, width: int) -> tuple[Indices, int]:
     return edge_labels(np.concatenate(first), np.concatenate(second), pixels.size)
 
 
-def drop_small(pixels: Indices, width: int, min_area: int) -> Indices:
+def drop_small(pixels: Indices, width: int, min_area: float) -> Indices:
     """Keep components of at least ``min_area`` pixels."""
     labels, n = components(pixels, width)
     return pixels[np.bincount(labels, minlength=n)[labels] >= min_area]

@@ -119,6 +119,10 @@ class CoaddParams(Checked):
     artifact_threshold: float = option(
         7.5, "Significance of an artifact's pixels.", unit="sigma", minimum=1,
     )  # fmt: skip
+    faint_artifacts: bool = option(
+        False,
+        "Look for faint wide artifacts too, in differences smoothed by the PSF: trails, ghosts.",
+    )
     max_epochs: int = option(
         2, "Epochs that may differ at one place.", minimum=0, alias="maxNumEpochs"
     )

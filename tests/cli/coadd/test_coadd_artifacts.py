@@ -152,3 +152,24 @@ def test_epochs_that_may_differ(cli, write, stamp, in_folder, rng):
     mask = fitsio.read("c.fits", ext="MASK")
     assert not (mask[y[:2], x[:2]] & CLIPPED).any()
     assert (mask[y[2:], x[2:]] & CLIPPED).all()
+
+
+@pytest.mark.parametrize("faint", [False, True])
+def test_faint_trails_and_ghosts(cli, write, stamp, in_folder, rng, faint):
+    """A trail of 4 sigma and a disc of 3 sigma, both too faint to be seen pixel by pixel."""
+    side, sigma = 300, FWHM / 2.3548
+    y, x = np.mgrid[:side, :side]
+    trail = 4 * np.exp(-np.square((y - 0.3 * x - 60) / np.hypot(1, 0.3)) / 2 / sigma**2)
+    ghost = 3 * gaussian_filter((np.hypot(y - 220, x - 200) < 35).astype(float), 3)
+    images = []
+    for i in range(6):
+        noise = gaussian_filter(rng.standard_normal((side, side)), 0.8)
+        images.append(noise / noise.std() + (i == 1) * trail + (i == 4) * ghost)
+    compare(cli, write, images, stamp(FWHM, 41), "--set", "artifact_masks=a_{name}.fits", "--set",
+            f"faint_artifacts={faint}")  # fmt: skip
+    for i in range(6):
+        cut = fitsio.read(f"a_d{i}.fits", ext="MASK") & CLIPPED != 0
+        extra = (i == 1) * trail + (i == 4) * ghost
+        assert not cut[extra < 0.01].any()
+        if extra.any():
+            assert cut[extra > 1].mean() > 0.85 if faint else not cut.any()

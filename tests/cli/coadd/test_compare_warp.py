@@ -130,11 +130,12 @@ def test_slabs_change_nothing(cli, epochs, monkeypatch, block):
     """The comparison in slabs of few rows and of all rows gives the same pixels and table."""
     direct, matched = epochs
     common = ("assemble-coadd", *direct, "--reject", "compare-warp", "--psf-matched",
-              ",".join(matched), "-o")  # fmt: skip
+              ",".join(matched), "--set", "streaks=true", "-o")  # fmt: skip
     assert cli(*common, "a.fits").code == 0
     monkeypatch.setattr("coblend.core.coadd.plan._CACHE_BYTES", 1)
+    monkeypatch.setattr("coblend.cli.compare_warp.BLOCK", 50)
     monkeypatch.setattr("coblend.core.coadd.stack.STRIP_BYTES", 4 * 6 * SIDE * block)
-    monkeypatch.setattr("coblend.cli.compare_warp._BLOCK", 50)
+    monkeypatch.setattr("coblend.core.coadd.regions.BLOCK", 50)
     assert cli(*common, "b.fits").code == 0
     with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
         assert a.read() == b.read()

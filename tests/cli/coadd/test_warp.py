@@ -11,6 +11,7 @@ from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.mask import PLANES
 from coblend.core.psf import StampPsf
+from coblend.io.coadd.coadds import text_of
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.sky.wcs import sky_to_pixel, tangent_plane
 
@@ -119,6 +120,9 @@ def test_warps_coadd(cli, exposure, write_file, grid):
                "w_{name}.fits", "--json")  # fmt: skip
     assert done.code == 0, done.err
     assert json.loads(done.out)["n_warp"] == 3
+    for i in range(3):  # each warp names its own inputs
+        rows = fitsio.read(f"w_e{i}.fits", ext="PROVENANCE")
+        assert sorted(text_of(name) for name in rows["name"]) == [f"e{i}.fits", "grid.fits"]
     names = [f"w_e{i}.fits" for i in range(3)]
     done = cli("assemble-coadd", *names, "-o", "c.fits")
     assert done.code == 0, done.err
@@ -144,6 +148,15 @@ def test_dry_run_writes_nothing(cli, exposure, write_file, grid, in_folder):
 
 
 # bad input
+
+
+def test_an_output_that_exists_stops_all(cli, exposure, write_file, grid, in_folder):
+    for name in ("e0.fits", "e1.fits", "w_e1.fits"):
+        write_file(exposure, name)
+    done = cli("warp", "e0.fits", "e1.fits", "--like", "grid.fits", "-o", "w_{name}.fits")
+    assert done.code == 73
+    assert "w_e1.fits" in done.err
+    assert not (in_folder / "w_e0.fits").exists()
 
 
 @pytest.mark.parametrize(

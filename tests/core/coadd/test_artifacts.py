@@ -144,7 +144,7 @@ def test_candidates_known_to_be_faulty_are_dropped():
     positive, negative = (np.flatnonzero(s * significance > 7.5) for s in (1, -1))
 
     def found(flagged):
-        return find_candidates(positive, negative, Runs.of(flagged), (50, 50), SIGMA)
+        return find_candidates((positive, negative), 4, Runs.of(flagged), (50, 50), SIGMA)
 
     flagged = np.zeros((50, 50), bool)
     assert len(found(flagged)) == 2
