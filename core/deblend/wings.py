@@ -35,6 +35,13 @@ _FAINTEST = 1.0
 """Wings start where the first ring is brighter than this (noise of one pixel, bands summed)."""
 _FALL = 1.5
 """Least ratio of the light at half the distance to that of the first ring."""
+_STEEP, _STEEP_SATURATED = 2000, 15
+"""Least ratio of the brightest usable pixel in the core to the first ring: galaxies are flatter.
+
+The second where the core's centre is not usable.
+"""
+_CORE = 10
+"""Radius of the core (pixel)."""
 _NEAR = 10
 """Pixels as near to a peak do not count (pixel)."""
 _COVERED = 0.15
@@ -177,8 +184,8 @@ def _first_ring(
 ) -> float:
     """Brightness of the fainter sides of the ring at ``inner``.
 
-    0 if faint, unseen or uneven, or if the light does not come from within but from brighter
-    neighbours at that distance.
+    0 if faint, unseen or uneven, if the light does not come from within but from brighter
+    neighbours at that distance, or if the source is flat as a galaxy.
     """
     outer = int(inner * _GROWTH)
     y, x = int(peaks.y[row]), int(peaks.x[row])
@@ -198,6 +205,9 @@ def _first_ring(
     even = fainter > _ROUND * float(np.median(sides))
     within = (distance >= inner / 2) & (distance < outer / 2) & seen[cut].any(0)
     falls = not within.any() or float(np.median(total[within])) > _FALL * fainter
+    core = total[(distance < _CORE) & seen[cut].any(0)]
+    steep = _STEEP if seen[:, y, x].any() else _STEEP_SATURATED
+    falls &= float(core.max(initial=0)) > steep * fainter
     return fainter if even and falls and fainter > _FAINTEST * np.sqrt(len(data)) else 0.0
 
 

@@ -124,6 +124,29 @@ def test_fields_without_bright_stars_have_no_wings(fields) -> None:
     assert wings is None or 0 not in wings.centres.source
 
 
+def test_a_large_galaxy_has_no_wing(fields) -> None:
+    """A round disk of scale 16 px is bright and even at the first ring, too, but not steep."""
+    cube, detections = scene(fields, 3e4)
+    y, x = np.indices((SIZE, SIZE)) - SIZE / 2
+    disk = (300 * np.exp(-np.hypot(y, x) / 16)).astype("f4")
+    work = plan(detections, cube, ROUND)
+    (batch,) = batches(detections, replace(cube, images=cube.images + disk), work, ROUND)
+    assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
+
+
+def test_a_star_without_usable_core_has_its_wing(bright) -> None:
+    cube, detections = bright
+    masks = cube.masks.copy()
+    masks[cube.images > 3000] = cube.planes.value(["SAT"])
+    assert (masks != 0).sum() > 100
+    saturated = replace(cube, masks=masks)
+    work = plan(detections, saturated, ROUND)
+    (batch,) = batches(detections, saturated, work, ROUND)
+    wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
+    assert wings is not None
+    assert wings.centres.source.tolist() == [0]
+
+
 def test_a_faint_star_amid_bright_ones_has_no_wing(fields) -> None:
     """Four bright stars at the distance of its first ring, which therefore is bright all round."""
     middle = SIZE / 2
