@@ -247,11 +247,15 @@ def _only_plane(path: str) -> Plane:
 
 
 def _same_hdu(path: str, file: FitsFile, index: int) -> Plane:
-    """Return the plane of another file that belongs to an image of this one, by EXTNAME."""
+    """Return the plane of another file that belongs to an image of this one.
+
+    Its only image; of several the one called MASKBITS (Legacy Surveys), or as the image is.
+    """
     info = file.hdus[index]
     with open_fits(path) as other:
-        if len(_images(other)) != 1:
-            return _plane(other, other.index(info.name or index, info.version))
+        if len(_images(other)) > 1:
+            name = "MASKBITS" if other.has("MASKBITS") else info.name or index
+            return _plane(other, other.index(name, info.version))
     return _only_plane(path)
 
 

@@ -244,7 +244,9 @@ def legacy(truth: Truth, folder: Path) -> str:
         f"{stem}-image-r.fits.fz"
     )
     packed(truth.weight / factor**2, header(), "").writeto(f"{stem}-invvar-r.fits.fz")
-    packed(mask, header(), "MASKBITS").writeto(f"{stem}-maskbits.fits.fz")
+    bits = packed(mask, header(), "MASKBITS")
+    bits.append(packed(mask * 0 + 1, header(), "WISEM1")[1])  # infrared: not ours
+    bits.writeto(f"{stem}-maskbits.fits.fz")
     return "legacysurvey-0001p000-image-r.fits.fz"
 
 
