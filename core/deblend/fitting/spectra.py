@@ -185,9 +185,10 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
     build = _dense_products if whole else _overlap_products
     gram, rhs = build(rendered, weight, data)
     coverage = np.zeros(rhs.shape)
+    usable = (weight > 0).astype(np.float32)
     for i, (_, window, image) in enumerate(rendered):
         light = np.maximum(image, 0)
-        covered = _dot(light, (weight[(slice(None), *window)] > 0).astype(np.float32))
+        covered = _dot(light, usable[(slice(None), *window)])
         coverage[:, i] = covered / np.maximum(light.sum((1, 2)), 1e-30)
     return NormalEquations(rows, gram, rhs, coverage)
 
