@@ -194,17 +194,26 @@ def reconstruct_band(
     measure_overlap(table, frames, seen, members.modelled, parent)
     measure_chi2(table, frames, pieces, _sum_over(frames, rendered, parent))
 
+    pieces = _with_dark_peaks(models, table, pieces.with_values(light), peak)
+    footprints = _footprints(frames, members, pieces)
+    return BandLight(table, _stray_table(frames, stray), footprints, pieces.value, rendered)
+
+
+def _with_dark_peaks(
+    models: ModelSet, table: NDArray[Any], pieces: Pieces, peak: NDArray[np.int64]
+) -> Pieces:
+    """Light, and one pixel of none at the peak of each blended object that has no other.
+
+    Fills in the columns of these objects.
+    """
     dark = np.flatnonzero((models.objects["blend"] != 0) & (table["n_pix"] == 0) & (peak >= 0))
     table["zero_flux"][dark] = True
     for name in ("flux", "peak_flux", "coverage"):
         table[name][dark] = 0.0
-    pieces = pieces.with_values(light)
-    if len(dark):
-        none = np.full(len(dark), -1, pieces.source.dtype)
-        more = Pieces(dark.astype(np.int32), peak[dark], np.zeros(len(dark)), none)
-        pieces = join([pieces, more])
-    footprints = _footprints(frames, members, pieces)
-    return BandLight(table, _stray_table(frames, stray), footprints, pieces.value, rendered)
+    if not len(dark):
+        return pieces
+    none = np.full(len(dark), -1, pieces.source.dtype)
+    return join([pieces, Pieces(dark.astype(np.int32), peak[dark], np.zeros(len(dark)), none)])
 
 
 def _shares(
