@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -107,8 +109,7 @@ class _Workers(Generic[T, R]):
 class _Worker:
     """One process, and this end of the pipe to it.
 
-    It leaves Ctrl-C to the program, and ends when its pipe is closed, as it is when the program
-    is no more.
+    It leaves Ctrl-C to the program, and ends when the program is no more.
     """
 
     def __init__(self) -> None:
@@ -142,7 +143,8 @@ class _Worker:
 
 
 def _serve(pipe: Connection) -> None:
-    """Answer items until the pipe is closed."""
+    """Answer items until the pipe is closed, or the program is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):
         function = pipe.recv()
         while True:
@@ -153,3 +155,10 @@ def _serve(pipe: Connection) -> None:
                 error.add_note(format_exc())  # shown by -vv
                 answer = (False, error)
             pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

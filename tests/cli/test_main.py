@@ -319,9 +319,9 @@ SLEEPER = """
 import signal, time, click
 from coblend.cli import main
 from coblend.cli.command import command
-from coblend.cli.info import InfoParams
+from coblend.core.params.common import NoParams
 import numpy as np
-@command("info", InfoParams)
+@command("info", NoParams)
 def fake(run, params):
     "Write slowly."
     with run.create("x/1") as out:
