@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def deblend(
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
                "n_fitted": len(work.fitted)}  # fmt: skip
     run.report(summary)
-    _warn_of_narrow_psfs(cube.bands, work, params)
+    params = _sharp_enough(cube.bands, work, params)
     _warn_of_skipped(detections, work)
     if run.dry_run:
         run.report({}, _costliest(detections, work))
@@ -119,17 +120,18 @@ def _check_heavy(params: DeblendParams, n_band: int) -> None:
         )
 
 
-def _warn_of_narrow_psfs(bands: Sequence[str], work: Plan, params: DeblendParams) -> None:
-    """Name bands that see more detail than the models can hold."""
-    from coblend.core.deblend.task import psf_sigmas
+def _sharp_enough(bands: Sequence[str], work: Plan, params: DeblendParams) -> DeblendParams:
+    """Let the models be as sharp as the sharpest band; name the band that asks for it."""
+    from coblend.core.deblend.task import model_width, psf_sigmas
 
-    for band, sigma in zip(bands, psf_sigmas(work), strict=True):
-        if sigma < params.model_psf_sigma:
-            log.warning(
-                "band %s: its PSF (sigma %.2f px) is narrower than that of the models (%.2f); "
-                "--set model_psf_sigma=%.1f",
-                band, sigma, params.model_psf_sigma, max(0.5, int(9 * sigma) / 10),
-            )  # fmt: skip
+    sigma, width = psf_sigmas(work), model_width(work, params)
+    if width < params.model_psf_sigma:
+        log.info(
+            "band %s: its PSF (sigma %.2f px) is narrower than that of the models (%.2f), which "
+            "is taken as %.1f",
+            bands[int(sigma.argmin())], sigma.min(), params.model_psf_sigma, width,
+        )  # fmt: skip
+    return replace(params, model_psf_sigma=width)
 
 
 def _warn_of_skipped(detections: Detections, work: Plan) -> None:

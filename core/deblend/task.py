@@ -126,6 +126,18 @@ def psf_sigmas(work: Plan) -> NDArray[np.float64]:
     return np.asarray(0.5 / (np.sqrt(2) * erfinv(np.sqrt(np.clip(peaks, 1e-6, 1 - 1e-6)))))
 
 
+def model_width(work: Plan, params: DeblendParams) -> float:
+    """Width of the PSF of the models (pixel): as asked for, or what the sharpest band allows.
+
+    Steps of 0.1 from 0.5 on; a model less sharp than a band leaves residuals in every core.
+    The reference system keeps what it is told.
+    """
+    sharpest = float(psf_sigmas(work).min())
+    if params.start == "reference" or sharpest >= params.model_psf_sigma:
+        return params.model_psf_sigma
+    return max(0.5, int(9 * sharpest) / 10)
+
+
 def evaluate_psfs(
     psfs: Sequence[Psf | None],
     positions: NDArray[np.float64],

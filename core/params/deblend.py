@@ -114,8 +114,9 @@ class DeblendParams(Checked):
                                 alias="ciNumParentsToDeblend")
     catch_failures: bool = option(True, "Flag a blend whose fit fails; otherwise stop there",
                                   alias="catchFailures")
-    model_psf_sigma: float = option(0.8, "Width of the PSF that models have", unit="pixel",
-                                    minimum=0.5, maximum=2.0, alias="modelPsfSigma")
+    model_psf_sigma: float = option(0.8, "Width of the PSF that models have; less where a band is "
+                                    "sharper", unit="pixel", minimum=0.5, maximum=2.0,
+                                    alias="modelPsfSigma")
     set_spectra: bool = option(True, "Start from spectra that fit best; otherwise from the images "
                                "at the peaks", alias="setSpectra")
     max_spectrum_cutoff: int = option(0, "The same for parents whose box area times peaks is "
