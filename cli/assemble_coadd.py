@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coblend.core.exposure import HeaderValue
     from coblend.core.psf.base import Psf
     from coblend.io.coadd.coadds import Edit, PlaneStore
+    from coblend.io.coadd.inputs import Listed
 
 log = logging.getLogger("coblend")
 
@@ -46,7 +47,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
 
     A WARP is a file with IMAGE, MASK and VARIANCE, or an image with a weight map; @FILE stands
     for the files listed in FILE: text, or a FITS or ECSV table with a column file and any of
-    weight, scale, zero_point, psf, psf_matched. Warps may cover parts of the coadd; it covers
+    weight, scale, zero_point, psf, psf_matched, id. Warps may cover parts of the coadd; it covers
     all of them, or the pixels of --like. With --kind chi2 the inputs are coadds of different
     bands, and the result is for detection.
     """
@@ -75,8 +76,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         if run.dry_run:
             run.report(_plan_summary(field, plan))
             return
-        partners = [entry.psf_matched for entry in listed]
-        comparison = _compare(field, params, run, partners, resources)
+        comparison = _compare(field, params, run, listed, resources)
         if comparison is not None:
             field = field.with_epochs(comparison.epochs)
         table = field.table() if once else field.weigh(params)
@@ -113,18 +113,20 @@ _MUCH = 0.05
 
 
 def _compare(
-    field: Field, params: CoaddParams, run: Run, partners: Sequence[str], resources: ExitStack
+    field: Field, params: CoaddParams, run: Run, listed: Sequence[Listed], resources: ExitStack
 ) -> Comparison | None:
-    """Look for artifacts, if asked to; the partners are those of a table of inputs."""
+    """Look for artifacts, if asked to."""
     if params.reject == "none":
         if params.psf_matched:
             raise ParameterError("PSF-matched warps are for --reject compare-warp")
         return None
     from coblend.cli.compare_warp import compare_warps
 
-    given = all(partners) and not params.psf_matched
-    partners = partners if given else params.psf_matched
-    return compare_warps(field, params, run, partners, resources)
+    partners: Sequence[str] = params.psf_matched
+    if not partners and all(entry.psf_matched for entry in listed):
+        partners = [entry.psf_matched for entry in listed]
+    ids = [entry.id for entry in listed]
+    return compare_warps(field, params, run, partners, ids, resources)
 
 
 def _interpolates(run: Run, params: CoaddParams, field: Field) -> bool:

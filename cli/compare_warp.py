@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.cli.coadd_inputs import Field, PlacedWarp, open_warps, read_ahead, room_for
+from coblend.cli.coadd_inputs import Field, read_ahead, room_for
+from coblend.cli.matched_warps import matched_warps, stamp_of
 from coblend.cli.run import Run
 from coblend.core.box import Box
 from coblend.core.catalog import Column
@@ -38,19 +39,14 @@ from coblend.core.coadd.differences import (
 )
 from coblend.core.coadd.plan import plan_slabs
 from coblend.core.coadd.regions import BLOCK, Regions, values_at
-from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.sparse import Indices, Runs
 from coblend.core.coadd.stack import Stacked, stack
 from coblend.core.coadd.streaks import MIN_AREA, band, extent, line_of
 from coblend.core.coadd.weights import sample_boxes
-from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.moments import adaptive_moments
-from coblend.core.psf.resample import resized
 from coblend.io.coadd.coadds import PlaneStore
-from coblend.io.coadd.inputs import read_lists
-from coblend.io.coadd.warps import header_float
 
 log = logging.getLogger("coblend")
 
@@ -78,7 +74,12 @@ class Comparison:
 
 
 def compare_warps(
-    direct: Field, params: CoaddParams, run: Run, partners: Sequence[str], resources: ExitStack
+    direct: Field,
+    params: CoaddParams,
+    run: Run,
+    partners: Sequence[str],
+    ids: Sequence[str],
+    resources: ExitStack,
 ) -> Comparison:
     """Compare every PSF-matched warp with their template.
 
@@ -88,7 +89,9 @@ def compare_warps(
     params : CoaddParams
     run : Run
     partners : sequence of str
-        The PSF-matched warps, in the order of the warps.
+        The PSF-matched warps, in the order of the warps or with ids.
+    ids : sequence of str
+        Those of the warps, "" without.
     resources : ExitStack
         Closes the template.
 
@@ -99,10 +102,10 @@ def compare_warps(
     FormatError
         They have no PSF.
     """
-    matched = _matched(direct, params, run, partners)
+    matched = matched_warps(direct, params, run, partners, ids)
     if len(direct.warps) < 3:
         log.warning("%d inputs: no artifact can be told from a source", len(direct.warps))
-    sigma = float(adaptive_moments(_stamp(matched.warps[0])).sigma[0])
+    sigma = float(adaptive_moments(stamp_of(matched.warps[0])).sigma[0])
     template = resources.enter_context(room_for(run, _PLANES, matched.box.shape))
     seen = _look_at_all(matched, params, run, template)
     regions = Regions.of(template.read, matched.box.shape, sigma, params)
@@ -145,74 +148,6 @@ class _Seen:
     edges: Runs
     noise: list[float]
     weights: NDArray[np.float64]
-
-
-def _matched(direct: Field, params: CoaddParams, run: Run, partners: Sequence[str]) -> Field:
-    if not partners:
-        raise ParameterError(
-            "compare-warp needs the PSF-matched warps",
-            hint="pass --psf-matched @LIST, in the order of the warps",
-        )
-    files = open_warps(read_lists(partners))
-    if len(files) != len(direct.warps):
-        raise ParameterError(
-            f"{len(files)} PSF-matched warps for {len(direct.warps)} warps; expected one for each"
-        )
-    field = direct.partners(files, params, run)
-    for own, other in zip(field.warps, direct.warps, strict=True):
-        _require_partners(own, other)
-    _require_one_psf(field)
-    rules = StackRules(
-        statistic="meanclip",
-        sigma_clip=2.5,
-        clip_iter=3,
-        bad=field.rules.planes.value(["NO_DATA"]),
-        planes=field.rules.planes,
-    )
-    return replace(field, rules=rules)
-
-
-def _require_partners(own: PlacedWarp, other: PlacedWarp) -> None:
-    """Refuse a PSF-matched warp that cannot be made of the warp in its place."""
-    path, partner = own.file.info.path, other.file.info.path
-    if other.box.area and not (own.box & other.box).area:
-        raise FormatError(f"does not overlap {partner}, its partner", path)
-    for keys in (("MJD-AVG", "MJD-OBS", "MJD"), ("EXPTIME",)):
-        a, b = (header_float(warp.file.info.header, *keys) for warp in (own, other))
-        if abs(a - b) > _SAME * abs(b):
-            raise FormatError(
-                f"{keys[0]} is {a:.10g}, but {partner}, its partner, has {b:.10g}",
-                path,
-                hint="list the PSF-matched warps in the order of the warps",
-            )
-
-
-def _require_one_psf(field: Field) -> None:
-    """Refuse PSF-matched warps whose PSFs differ."""
-    first = _stamp(field.warps[0])
-    for warp in field.warps[1:]:
-        stamp = _stamp(warp)
-        side = max(first.shape[0], stamp.shape[0])
-        difference = np.abs(resized(stamp, side) - resized(first, side)).max() / first.max()
-        if difference > _ONE_PSF:
-            raise FormatError(
-                f"its PSF and that of {field.warps[0].file.info.path} differ by "
-                f"{100 * difference:.0f} % of the peak: not matched to one PSF",
-                warp.file.info.path,
-                hint="coblend psf-match WARP... --reference gaussian:fwhm=F, wider than all",
-            )
-
-
-def _stamp(warp: PlacedWarp) -> NDArray[np.float64]:
-    psf, box = warp.file.info.psf, warp.file.info.box
-    if psf is None:
-        raise FormatError("no PSF; compare-warp needs that of the matched warps",
-                          warp.file.info.path)  # fmt: skip
-    return psf.at(box.y0 + box.ny / 2, box.x0 + box.nx / 2)
-
-
-_ONE_PSF = 0.05  # of the peak
-_SAME = 1e-9
 
 
 def _look_at_all(field: Field, params: CoaddParams, run: Run, template: PlaneStore) -> _Seen:

@@ -32,6 +32,8 @@ class Listed:
         PSF specification.
     psf_matched : str
         File of the PSF-matched warp.
+    id : str
+        What the input shares with its PSF-matched warp.
     """
 
     file: str
@@ -40,17 +42,19 @@ class Listed:
     zero_point: float | None = None
     psf: str = ""
     psf_matched: str = ""
+    id: str = ""
 
 
 _NUMBERS = {"weight": "weight", "scale": "scale", "zero_point": "zero_point", "zp": "zero_point"}
-_TEXTS = {"file": "file", "psf": "psf", "psf_matched": "psf_matched", "psfmatched": "psf_matched"}
+_TEXTS = {"file": "file", "psf": "psf", "psf_matched": "psf_matched", "psfmatched": "psf_matched",
+          "id": "id"}  # fmt: skip
 
 
 def read_lists(arguments: Iterable[str]) -> list[Listed]:
     """Replace every ``@FILE`` by the files that it lists.
 
     FILE is text with a file per line, or a FITS or ECSV table with a column ``file`` and any of
-    ``weight``, ``scale``, ``zero_point`` (``zp``), ``psf`` and ``psf_matched``.
+    ``weight``, ``scale``, ``zero_point`` (``zp``), ``psf``, ``psf_matched`` and ``id``.
 
     Raises
     ------

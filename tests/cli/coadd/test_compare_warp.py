@@ -120,6 +120,17 @@ def test_a_table_names_the_partners(cli, epochs, in_folder):
     done = cli("assemble-coadd", *direct, *common, "--psf-matched", ",".join(matched), "-o",
                "b.fits")  # fmt: skip
     assert done.code == 0
+    ids = [f"visit {i}" for i in range(6)]
+    Table({"file": direct, "id": ids}).write("direct.ecsv")
+    Table({"file": matched[::-1], "id": ids[::-1]}).write("matched.ecsv")
+    paired = ("assemble-coadd", "@direct.ecsv", *common, "-o", "i.fits", "--psf-matched")
+    assert cli(*paired, "@matched.ecsv").code == 0
+    np.testing.assert_array_equal(fitsio.read("i.fits", ext="MASK"),
+                                  fitsio.read("a.fits", ext="MASK"))  # fmt: skip
+    Table({"file": matched, "id": [*ids[:5], "visit 9"]}).write("wrong.ecsv")
+    done = cli(*paired, "@wrong.ecsv", "--overwrite")
+    assert done.code == 2
+    assert "do not pair: visit 5, visit 9" in done.err
     for name in ("IMAGE", "MASK", "NIMAGE"):
         np.testing.assert_array_equal(fitsio.read("a.fits", ext=name),
                                       fitsio.read("b.fits", ext=name))  # fmt: skip
