@@ -238,7 +238,8 @@ def _floors(templates: Stamps, parent: NDArray[np.int64], n_parent: int) -> NDAr
     """Level below which each template counts as zero, shape (n,), float64."""
     if not len(templates):
         return np.zeros(0)
-    largest = np.maximum.reduceat(np.abs(templates.values), templates.offsets[:-1])
+    own = np.split(templates.values, templates.offsets[1:-1])  # reduceat is slow
+    largest = [max(values.max(), -values.min()) for values in own]
     of_parent = np.zeros(n_parent)
     np.maximum.at(of_parent, parent, largest)
     return ROUND_OFF * of_parent[parent]
