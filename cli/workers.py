@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from traceback import format_exc
 from typing import Any, Generic, TypeVar
@@ -45,6 +46,7 @@ def map_parallel(
     ResourceError
         A process died (out of memory, killed).
     """
+    resource_tracker.ensure_running()  # its start would let the first worker hear Ctrl-C
     workers = _Workers(function)
     waiting: deque[tuple[T, Future[R]]] = deque()
 
@@ -84,6 +86,7 @@ class _Workers(Generic[T, R]):
         self._function = function
         self._all: list[_Worker] = []
         self._idle: deque[_Worker] = deque()
+        self._ended = False
 
     def apply(self, item: T) -> R:
         """Apply the function in some process; threads call this at the same time."""
@@ -92,6 +95,8 @@ class _Workers(Generic[T, R]):
         except IndexError:
             worker = _Worker()
             self._all.append(worker)
+            if self._ended:
+                raise _LostError from None
             worker.start(self._function)
         good, value = worker.call(item)
         self._idle.append(worker)
@@ -101,7 +106,8 @@ class _Workers(Generic[T, R]):
         return result
 
     def end(self) -> None:
-        """End all processes, also those at work."""
+        """End all processes, also those at work, and start no more."""
+        self._ended = True
         for worker in self._all:
             worker.end()
 
@@ -125,7 +131,7 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._theirs.close()
-        self._pipe.send(function)
+        self.call(function)
 
     def call(self, item: Any) -> tuple[bool, Any]:
         """Whether all is well, and the result of an item or the exception that it raised."""
@@ -147,6 +153,7 @@ def _serve(pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):
         function = pipe.recv()
+        pipe.send((True, None))
         while True:
             item = pipe.recv()
             try:

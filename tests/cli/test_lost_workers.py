@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,20 +86,32 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+    ("send", "number", "code"),
+    [
+        (os.kill, signal.SIGTERM, 143),
+        (os.kill, signal.SIGINT, 130),
+        (os.killpg, signal.SIGINT, 130),
+        (os.kill, signal.SIGKILL, -9),
+    ],
 )
-def test_workers_end_with_the_program(tmp_path: Path, number: int, code: int) -> None:
-    """Also those at work, and also if it is killed."""
+def test_workers_end_with_the_program(
+    tmp_path: Path, send: Callable[[int, int], None], number: int, code: int
+) -> None:
+    """Also those at work, if it is killed too; Ctrl-C of the terminal is one message."""
     (tmp_path / "program.py").write_text(SLEEPERS)
     sleeper = "import time\nprint(1, flush=True)\ntime.sleep(300)\n"
     (tmp_path / "tests_sleeper.py").write_text(sleeper)
     with subprocess.Popen(
-        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
+        assert process.stderr is not None
         for _ in range(2):
             process.stdout.readline()
-        process.send_signal(number)
+        send(process.pid, number)
         assert process.wait(60) == code
         assert process.stdout.read() == ""  # which ends when the last worker has
+        message = "" if number == signal.SIGKILL else "coblend: interrupted\n"
+        assert process.stderr.read() == message
