@@ -31,6 +31,8 @@ log = logging.getLogger("coblend")
     partial=True,
     examples=(
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12",
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12 "
+        "--residual '{band}.residual.fits'",
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --only failed",
         "coblend refit deblended.fits coadd_*.fits -o peaks.fits --blend 1234 --suggest-peaks",
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks peaks.fits",
@@ -62,6 +64,10 @@ def refit(
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
 
+    if params.residual and "{band}" not in params.residual and len(exposures) > 1:
+        raise ParameterError(
+            f"residual is {params.residual!r}; with several bands it needs {{band}}"
+        )
     run.add_input("models", deblended)
     with ModelFile(deblended) as models:
         add, drop = _changes(params, models)
@@ -81,6 +87,8 @@ def refit(
                 done.append(result)
                 advance(1)
         _write(run, params, models, dict(zip(rows, done, strict=True)))
+    if params.residual:
+        _write_residuals(run, params.residual, cube, done)
     n_failed = sum(bool(new.parents["error"][0]) for new in done)
     run.report(
         {"n_add": len(add), "n_drop": len(drop), "n_failed": n_failed}, _summary(edits, done)
@@ -257,6 +265,17 @@ def _write(run: Run, params: RefitParams, models: ModelFile, done: dict[int, Mod
         steps[kept] = scale[origin[kept]]
     with run.create("deblended/1") as out:
         write_models(out, whole, steps)
+
+
+def _write_residuals(run: Run, template: str, cube: Cube, done: list[ModelSet]) -> None:
+    """Write what the new models leave of the exposures, one file per band."""
+    from coblend.core.deblend.refitting.redo import residual
+    from coblend.io.exposure.exposures import write_exposure
+
+    for exposure in map(cube.exposure, range(len(cube.bands))):
+        path = template.replace("{band}", exposure.band)
+        with run.create("exposure/1", path=path, header={"PRODUCT": "residual"}) as out:
+            write_exposure(out, residual(done, exposure))
 
 
 def _write_suggestions(

@@ -26,6 +26,8 @@ class RefitParams(DeblendParams):
                              shown=True)
     suggest_peaks: bool = option(False, "Fit nothing; write a table of peaks in the residual, for "
                                  "add_peaks", shown=True)
+    residual: str = option("", "Also write the images minus the new models, about these blends, "
+                           "to this file, e.g. '{band}.residual.fits'", shown=True)
     force: bool = option(False, "Accept exposures that are not those the models were made from",
                          shown=True)
     suggest_thresh: float = option(5.0, "Least significance of a suggested peak", unit="sigma",

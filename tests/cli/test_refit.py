@@ -12,6 +12,7 @@ import pytest
 
 from coblend.core.detection import Detections
 from coblend.io.deblend.models import ModelFile, read_models
+from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 
 Cli = Callable[..., Any]
@@ -79,6 +80,24 @@ def test_added_source_improves_the_likelihood(cli: Cli, bands: list[str]) -> Non
             assert old.objects[kept][name].tobytes() == again[name].tobytes()
         assert old.blends["log_likelihood"][i] == new.blends["log_likelihood"][i]
     np.testing.assert_array_equal(old.psfs, new.psfs)
+
+
+def test_tutorial_in_one_command(cli: Cli, bands: list[str]) -> None:
+    """A source is added, the blend fitted, and the residual about it written: it is noise."""
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--add-peaks", SECOND,
+               "--residual", "{band}.left.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    (parent,) = (p for p in read_models("new.fits").parents if p["id"] == 3)
+    for band in "gri":
+        left = read_exposure(f"{band}.left.fits")
+        assert (left.box.y0, left.box.x0, *left.box.shape) == tuple(
+            parent[name] for name in ("y0", "x0", "ny", "nx")
+        )
+        assert left.image.std() < 1.1
+    done = cli("refit", "deblended.fits", *bands, "-o", "x.fits", "--add-peaks", SECOND,
+               "--residual", "left.fits")  # fmt: skip
+    assert done.code == 2
+    assert not Path("x.fits").exists()
 
 
 def test_dropping_what_was_added_gives_the_old_likelihood(cli: Cli, bands: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,10 +27,12 @@ from coblend.core.deblend.warm import Warm
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import ParameterError
-from coblend.core.exposure import Cube
+from coblend.core.exposure import Cube, Exposure
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.params.refit import RefitParams
+from coblend.core.reconstruct.band import render_objects
+from coblend.core.reconstruct.images import add_stamps, residual_exposure
 
 _SHARED = ("x", "y", "ra", "dec", "ix", "iy")
 
@@ -244,3 +247,12 @@ def cut_cube(cube: Cube, box: Box) -> Cube:
         cube, images=cube.images[window], variances=cube.variances[window],
         masks=cube.masks[window], box=box,
     )  # fmt: skip
+
+
+def residual(refitted: Sequence[ModelSet], exposure: Exposure) -> Exposure:
+    """Subtract the models of refitted parents from an exposure; 0 where there is no data."""
+    model = np.zeros(exposure.box.shape)
+    for models in filter(has_models, refitted):
+        _, rendered, _ = render_objects(models, models.bands.index(exposure.band))
+        add_stamps(model, exposure.box, rendered)
+    return residual_exposure(exposure, model)
