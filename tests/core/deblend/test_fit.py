@@ -175,7 +175,7 @@ def test_two_stars_joint_fit_is_unbiased(scenery: Scenery, ratio: int) -> None:
 def test_two_stars_in_parts_of_their_own(scenery: Scenery) -> None:
     """Cut between the stars by force: two passes bring the faint one back to 5 %."""
     flux = np.array([[10000.0] * 3, [1000.0] * 3])
-    batch = scenery([(25, 19), (25, 31)], flux).again(12, seed=1).batch
+    batch = scenery([(25, 19), (25, 31)], flux).again(30, seed=1).batch
     params = replace(PARAMS, split="always", split_thresh=60, split_grow=0)
     errors = []
     for i in range(len(batch)):

@@ -103,6 +103,8 @@ def test_sky_peak_before_a_real_one(field) -> None:
     parents["npeak"][2] += 1
     models = run(cube, replace(detections, parents=parents, peaks=peaks))
     assert models.objects["peak_id"].tolist() == [*reference.objects["peak_id"], 99]
+    places = ["ix", "iy", "x", "y"]
+    np.testing.assert_array_equal(models.objects[places][:-1], reference.objects[places])
     assert models.objects["flags"][-1] == FLAGS["skipped_pseudo"] | FLAGS["skipped"]
     assert models.objects["blend"][-1] == 0
     for i in range(2):
