@@ -55,29 +55,33 @@ os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 call, outputs, n = [*sys.argv[2:], "-q"], ("out.fits", "heavy.fits"), int(sys.argv[1])
 
 def counted(at, *options):  # calls of functions, C's too; killed at one of them
-    n_call = 0
-    def profile(*_):
+    n_call, renamed = 0, []
+    def profile(frame, event, function):
         nonlocal n_call
         n_call += 1
+        if function is os.replace:
+            renamed.append(n_call)
         if n_call == at:
             os.kill(os.getpid(), signal.SIGKILL)
     sys.setprofile(profile)
     code = run([*call, *options])
     sys.setprofile(None)
     assert code == 0
-    return n_call
+    return n_call, renamed[::2]
 
 versions = []
 for stray in ("none", "nearest"):  # in this process: children find everything imported
-    n_call = counted(0, "--stray", stray)
+    n_call, renamed = counted(0, "--stray", stray)
     versions.append([Path(p).read_bytes() for p in outputs])
 counts = {"old": 0, "new": 0, "killed": 0, "other": 0}
-for i in range(n):
+moments = [1 + n_call * i // n for i in range(n)]
+moments += [at + after for at in renamed for after in range(-4, 6)]
+for at in moments:
     for path, data in zip(outputs, versions[0]):
         Path(path).write_bytes(data)
     child = os.fork()
     if not child:
-        counted(1 + n_call * i // n, "--stray", "nearest")
+        counted(at, "--stray", "nearest")
         os._exit(0)
     counts["killed"] += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     for path, old, new in zip(outputs, *versions):
@@ -91,8 +95,8 @@ print(json.dumps({**counts, "visible": visible, "after": code, "left": len(os.li
 
 @pytest.mark.slow
 def test_killed_at_any_moment(folder: Path) -> None:
-    """SIGKILL 50 times: each output is the whole old file or the whole new one."""
-    found = run_script(KILLED, 50, *CALL, "--heavy", "heavy.fits")
+    """SIGKILL 50 times, 20 of them near the two renames: each output is wholly old or new."""
+    found = run_script(KILLED, 30, *CALL, "--heavy", "heavy.fits")
     assert found["other"] == 0
     assert found["killed"] == 50
     assert min(found["old"], found["new"]) > 10, found
