@@ -67,8 +67,6 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
 
 
 def _check(params: CleanParams, output: str, n_band: int) -> None:
-    if params.side % 2 == 0:
-        raise ParameterError(f"side is {params.side}; it must be odd")
     if params.whole and not params.source and params.mode == "subtract":
         raise ParameterError(
             "all objects are to be kept, so nothing is to be subtracted",

@@ -61,6 +61,8 @@ def refit(
     these parents replaced; all others keep their rows, pixels and identifiers. With
     --suggest-peaks nothing is fitted: the output is a table of peaks that the models missed.
     """
+    import numpy as np
+
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
 
@@ -71,12 +73,13 @@ def refit(
     run.add_input("models", deblended)
     with ModelFile(deblended) as models:
         add, drop = _changes(params, models)
-        rows = _choose(params, models, add, drop)
+        homes = [_row_at(models, peak) for peak in add]
+        rows = _choose(params, models, homes, drop)
         run.report({"n_parent": len(rows)})
         if run.dry_run:
             return
         cube = _read_cube(run, params, exposures, psfs, models, rows)
-        edits = [_edit(models, row, cube, add, drop) for row in rows]
+        edits = [_edit(models, row, cube, add[np.equal(homes, row)], drop) for row in rows]
         if params.suggest_peaks:
             _write_suggestions(run, params, models, edits)
             return
@@ -112,7 +115,7 @@ def _row_at(models: ModelFile, peak: Any) -> int:
 
 
 def _choose(
-    params: RefitParams, models: ModelFile, add: NDArray[Any], drop: NDArray[np.int64]
+    params: RefitParams, models: ModelFile, homes: list[int], drop: NDArray[np.int64]
 ) -> list[int]:
     """Rows of PARENTS to work on, ascending."""
     import numpy as np
@@ -121,8 +124,7 @@ def _choose(
 
     rows = {models.parent_of_blend(blend) for blend in params.blend}
     named = bool(rows)
-    touched = {_row_at(models, p) for p in add}
-    touched |= {models.parent_of_object(int(i)) for i in drop}
+    touched = set(homes) | {models.parent_of_object(int(i)) for i in drop}
     if named and touched - rows:
         raise ParameterError(
             "peaks are to be added to or dropped from parents that --blend does not name",
@@ -221,16 +223,13 @@ def _require_same_image(models: str, exposure: str) -> None:
 def _edit(
     models: ModelFile, row: int, cube: Cube, add: NDArray[Any], drop: NDArray[np.int64]
 ) -> Edit:
-    """Everything that concerns one parent."""
-    import numpy as np
-
+    """Everything that concerns one parent; ``add`` are its new peaks."""
     from coblend.core.box import Box
     from coblend.core.deblend.refitting.redo import Edit, cut_cube
 
     own = models.parents(row, row + 1)
     box = Box(*(int(own.parents[name][0]) for name in ("y0", "x0", "ny", "nx")))
-    inside = [_row_at(models, p) == row for p in add]
-    return Edit(own, cut_cube(cube, box), add[np.array(inside, bool)], drop, 0, 0)
+    return Edit(own, cut_cube(cube, box), add, drop, 0, 0)
 
 
 def _numbered(models: ModelFile, edits: list[Edit]) -> list[Edit]:

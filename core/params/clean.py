@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coblend.core.errors import ParameterError
 from coblend.core.params.field import Checked, option
 
 
@@ -18,3 +19,8 @@ class CleanParams(Checked):
                          "left, instead of stamps", shown=True)  # fmt: skip
     side: int = option(63, "Side of the stamps, odd", unit="pixel", minimum=3, shown=True)
     source: tuple[int, ...] = option((), "Only these objects, by id", shown=True)
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        if self.side % 2 == 0:
+            raise ParameterError(f"option side is {self.side}; it must be odd")
