@@ -146,8 +146,8 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     flux = (
         Column("model_flux", "f4", "Flux of the model; isolated: PSF flux (deblend_scarletFlux)",
                "flux", "phot.flux"),
-        Column("model_flux_err", "f4", "Error of model_flux at fixed morphologies", "flux",
-               "stat.error;phot.flux"),
+        Column("model_flux_err", "f4", "Error of model_flux, shape fixed, noise uncorrelated",
+               "flux", "stat.error;phot.flux"),
         Column("max_overlap", "f4", "Largest neighbour flux in a pixel (deblend_maxOverlap)",
                "flux", "phot.flux"),
         Column("flux_overlap", "f4", "Neighbour flux in the model (deblend_fluxOverlap)",
