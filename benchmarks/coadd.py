@@ -17,11 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 
 import fitsio
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+from coblend.core.box import Box
+from coblend.core.psf import StampPsf
+from coblend.core.psf.coadd import CoaddPsf, InputPsf
 
 SWARP = ("SWarp", "swarp")
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
@@ -251,6 +256,23 @@ def make_epochs(folder: str, n: int, side: int) -> None:
                 out.write(psf / psf.sum(), extname="PSF")
 
 
+def positions(n_input: int = 20, n: int = 10_000) -> None:
+    """Time the PSF of a coadd at many positions; inputs cover parts of it."""
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:31, :31] - 15
+    inputs = []
+    for k in range(n_input):
+        stamp = np.exp(-(y**2 + x**2) / 2 / (1.5 + 0.05 * k) ** 2)
+        corner = (0, 0) if k == 0 else rng.integers(-900, 900, 2).tolist()
+        box = Box(*corner, 4000, 4000)
+        inputs.append(InputPsf(StampPsf(stamp / stamp.sum()), 1.0, box))
+    psf, (y, x) = CoaddPsf(inputs), rng.uniform(0, 3999, (2, n))
+    started = time.process_time()
+    psf.at_many(y, x)
+    seconds = time.process_time() - started
+    print(f"\nPSF at {n} positions, {n_input} inputs: {seconds:.2f} CPU s")
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -271,6 +293,7 @@ def main() -> None:
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         side_by_side(folder, options.inputs, options.side, options.repeats)
+        positions()
         if options.growth:
             growth(folder, options.repeats)
         if options.compare:
