@@ -34,6 +34,9 @@ DOUBTFUL = 2.0
 """Scale of the noise above which the background may be what scatters."""
 MAX_NOISE_SPREAD = 0.2
 """Spread of the noise over the image above which one threshold is doubtful."""
+PEDESTAL = 1.0
+"""Median of the empty sky, in sigma of the map, beyond which it is no sky: faint sources raise it
+to 0.3 in crowded fields."""
 MAX_SPREAD = 0.1
 """Relative range of the PSF's width above which each cell is filtered with its own."""
 EMPTY = 0.7
@@ -242,19 +245,28 @@ def calibrate(noise: Noise, params: DetectParams) -> tuple[Scale, list[str]]:
     """Scales to use, and what to warn about."""
     if not np.isfinite(noise.map_sigma):
         asked = (params.var_scale, params.noise_scale) != ("none", "none")
-        note = f"noise in only {noise.n_pixel} pixels without sources: VARIANCE is taken as it is"
+        note = (
+            f"noise in only {noise.n_pixel} pixels without sources: VARIANCE is taken as it is; "
+            "if the background is not subtracted, give --bg-mesh 128"
+        )
         return Scale(1.0, 1.0), [note] if asked else []
+    notes = []
+    offset = noise.map_median / noise.map_sigma
+    if abs(offset) > PEDESTAL:
+        notes.append(
+            f"the empty sky is at {offset:.3g} sigma of the filtered image: if the background is "
+            "not subtracted, give --bg-mesh 128"
+        )
     variance = 1.0
     if params.var_scale != "none":
         by_pixel = params.var_scale == "pixel"
         variance = trusted_variance_scale(noise, params.var_scale_limit, by_pixel)
     if params.noise_scale == "none":
-        return Scale(variance, 1.0), []
+        return Scale(variance, 1.0), notes
     measured = noise.map_sigma / variance**0.5
     measured = 1 / measured if params.noise_scale == "reference" else measured
     low, high = params.noise_scale_limits
     used = float(np.clip(measured, low, high))
-    notes = []
     if max(variance, used) > DOUBTFUL:
         notes.append(
             f"more scatter than VARIANCE says (variance scale {variance:.2f}, noise scale "

@@ -133,6 +133,16 @@ def test_a_background_left_in_is_suspected(exposure_of):
     assert "--bg-mesh 128" in caught.value.hint
 
 
+@pytest.mark.parametrize("pedestal", [-50, 0.5, 60])
+def test_a_pedestal_is_noticed(exposure_of, pedestal):
+    """Below zero nothing is found, above everything: both say what may be wrong."""
+    rng = np.random.default_rng(14)
+    exposure = exposure_of(rng.normal(pedestal, 1, (300, 300)))
+    found = detect(exposure, DetectParams(psf_sigma=1.7))
+    assert any("give --bg-mesh 128" in w for w in found.warnings)
+    assert not detect(exposure, DetectParams(psf_sigma=1.7, bg_mesh=64)).warnings
+
+
 @pytest.mark.parametrize("unit", [1e-14, 1e14])
 def test_units_do_not_matter(stars, exposure_of, unit):
     """Variances of 1e-28 and 1e28 fit into float32; so do the weights."""
