@@ -46,7 +46,7 @@ _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
-_NEGLIGIBLE = 0.5
+_NEGLIGIBLE = 0.1
 """Changes of the log-likelihood that mean nothing, however small the blend."""
 _RUNAWAY = 10
 """A loss this much higher than at the start calls for a new start with shorter steps."""
