@@ -153,6 +153,12 @@ class Detections:
     unit: str = ""
     meta: Mapping[str, HeaderValue] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Detections(bands={self.bands}, {len(self.parents)} parents, "
+            f"{len(self.peaks)} peaks, {self.box})"
+        )
+
     def __len__(self) -> int:
         return len(self.parents)
 

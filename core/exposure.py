@@ -69,6 +69,12 @@ class Exposure:
                 f"IMAGE has {_size(self.image.shape)} pixels, its box {_size(self.box.shape)}"
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"Exposure(band={self.band!r}, unit={self.unit!r}, {self.box}, "
+            f"psf={type(self.psf).__name__}, wcs={'yes' if self.wcs else 'no'})"
+        )
+
     def good(
         self, bad_planes: Iterable[str] = ("NO_DATA",), *, filled: bool = False
     ) -> NDArray[np.bool_]:

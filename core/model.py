@@ -263,6 +263,13 @@ class ModelSet:
     wcs: tuple[str, ...] = ()
     meta: Mapping[str, HeaderValue] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"ModelSet(bands={self.bands}, unit={self.unit!r}, {len(self.parents)} parents, "
+            f"{len(self.blends)} blends, {len(self.objects)} objects, "
+            f"{len(self.components)} components, {self.box})"
+        )
+
     def morphology(self, component: int) -> NDArray[np.float32]:
         """Morphology of one factorised component over its box, shape (ny, nx)."""
         row = self.components[component]

@@ -98,3 +98,11 @@ def test_planes_and_boxes_that_do_not_fit_are_refused() -> None:
         Cube.from_exposures([plain(), plain(band="i", box=Box(0, 0, 2, 3))])
     with pytest.raises(ParameterError, match="no exposures given"):
         Cube.from_exposures([])
+
+
+def test_what_a_notebook_shows() -> None:
+    """One line without arrays."""
+    text = repr(plain())
+    assert text.startswith("Exposure(band=")
+    assert "array" not in text
+    assert "\n" not in text
