@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter1d
 
 from coblend.core.errors import FormatError
+from coblend.core.psf import AnalyticPsf
 from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
 
 
@@ -38,6 +40,33 @@ def test_widths_of_the_real_psfs(shared_data):
     np.testing.assert_allclose(
         np.hypot(moments.e1, moments.e2), [0.019, 0.017, 0.035, 0.060, 0.023], atol=1e-3
     )
+
+
+@pytest.mark.parametrize("fwhm", [0.8, 1.1, 1.5, 2.2, 3.2])
+@pytest.mark.parametrize("beta", [2.0, 3.0, 50.0])
+def test_undersampled_stamps_have_the_width_of_the_light_on_the_pixels(fwhm, beta):
+    """As the same profile, averaged over pixels, measured on a grid 9 times as fine."""
+    wide = AnalyticPsf("MOFFAT", 9 * fwhm, beta=beta, integrated=False, size=361).stamp()
+    for axis in (0, 1):
+        wide = uniform_filter1d(wide, 9, axis, mode="constant")
+    expected = adaptive_moments(wide).sigma[0] / 9
+    moments = adaptive_moments(AnalyticPsf("MOFFAT", fwhm, beta=beta, integrated=True).stamp())
+    assert moments.sigma[0] == pytest.approx(expected, rel=0.055 if fwhm < 2 else 0.007)
+    assert abs(moments.dy[0]) + abs(moments.dx[0]) < 1e-9
+
+
+def test_narrow_and_wide_stamps_together_are_those_apart():
+    """Shapes and centres of narrow stamps are theirs too; every stamp keeps its place."""
+    wide, narrow = gaussian(4, 9, 1.5, 0.2, 0), gaussian(0.8, 1.1, 0.2, 0.1, -0.2)
+    both = adaptive_moments(np.stack([narrow, wide, narrow]))
+    for i, alone in enumerate(map(adaptive_moments, (narrow, wide, narrow))):
+        for name in ("sigma", "e1", "e2", "dy", "dx"):
+            assert getattr(both, name)[i] == pytest.approx(getattr(alone, name)[0], abs=1e-7)
+    assert both.sigma[0] == pytest.approx(0.84**0.25, rel=0.01)
+    assert (both.e1[0], both.e2[0]) == pytest.approx((0.3 / 1.9, 0.4 / 1.9), abs=0.01)
+    assert (both.dy[0], both.dx[0]) == pytest.approx((0.1, -0.2), abs=0.01)
+    with pytest.raises(FormatError, match="PSF stamp 1 has no"):
+        adaptive_moments(np.stack([narrow, np.ones_like(narrow), wide]))
 
 
 @pytest.mark.parametrize(
