@@ -30,8 +30,8 @@ log = logging.getLogger("coblend")
     RefitParams,
     partial=True,
     examples=(
-        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12",
-        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 52,12 "
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 150,66",
+        "coblend refit deblended.fits coadd_*.fits -o refitted.fits --add-peaks 150,66 "
         "--residual '{band}.residual.fits'",
         "coblend refit deblended.fits coadd_*.fits -o refitted.fits --only failed",
         "coblend refit deblended.fits coadd_*.fits -o peaks.fits --blend 1234 --suggest-peaks",

@@ -53,9 +53,9 @@ class DeblendParams(Checked):
                                    "fraction", minimum=0, shown=True, alias="relativeError")
     background_thresh: float = option(0.25, "Model pixels below this are dropped", unit="sigma",
                                       minimum=0, shown=True, alias="backgroundThresh")
-    initial_background_thresh: float = option(0.5, "The same for the models that the fit starts "
-                                              "from", unit="sigma", minimum=0,
-                                              alias="initialBackgroundThresh")
+    initial_background_thresh: float = option(0.5, "Pixels of the models that the fit starts "
+                                              "from are dropped below this", unit="sigma",
+                                              minimum=0, alias="initialBackgroundThresh")
     min_snr: float = option(50.0, "Signal-to-noise ratio per component; twice this gives two",
                             minimum=0, shown=True, alias="minSNR")
     process_singles: bool = option(False, "Also fit parents with a single peak", shown=True,
@@ -119,8 +119,8 @@ class DeblendParams(Checked):
                                     alias="modelPsfSigma")
     set_spectra: bool = option(True, "Start from spectra that fit best; otherwise from the images "
                                "at the peaks", alias="setSpectra")
-    max_spectrum_cutoff: int = option(0, "The same for parents whose box area times peaks is "
-                                      "larger; 0: no limit", minimum=0,
+    max_spectrum_cutoff: int = option(0, "Start from the images at the peaks in parents whose "
+                                      "box area times peaks is larger; 0: no limit", minimum=0,
                                       alias="maxSpectrumCutoff")
     use_weights: bool = option(True, "Weight pixels by their inverse variance; otherwise by the "
                                "noise of the band", alias="useWeights")
