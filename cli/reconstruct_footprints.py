@@ -303,8 +303,9 @@ def _share(task: _Task) -> BandLight:
     """Work of one worker; models as images go back only where they are wanted."""
     from coblend.core.reconstruct.band import reconstruct_band
 
-    light = reconstruct_band(task.models, task.frames, task.band, task.params, task.total)
-    return light if task.keep_models else light.without_models()
+    return reconstruct_band(
+        task.models, task.frames, task.band, task.params, task.total, with_models=task.keep_models
+    )
 
 
 def _all_templates(job: _Job, band: str, exposure: Exposure) -> NDArray[np.float64]:

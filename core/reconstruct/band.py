@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ class BandLight:
     light : array, shape (n_value,), float64
         Light of every footprint pixel, in the order of the spans.
     rendered : Stamps
-        Models as the band sees them, in the order of `modelled_objects`; not confined.
+        Whole models as the band sees them, in the order of `modelled_objects`; none where they
+        were not asked for.
     """
 
     objects: NDArray[Any]
@@ -58,10 +59,6 @@ class BandLight:
     footprints: FootprintSet
     light: NDArray[np.float64]
     rendered: Stamps
-
-    def without_models(self) -> BandLight:
-        """Return the same without ``rendered``, which is large."""
-        return replace(self, rendered=Stamps(np.zeros((0, 4), np.int64), np.zeros(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,10 @@ def members_of(models: ModelSet) -> Members:
 
 
 def render_objects(
-    models: ModelSet, band: int, reg: float | None = None
+    models: ModelSet,
+    band: int,
+    reg: float | None = None,
+    within: NDArray[np.int64] | None = None,
 ) -> tuple[Stamps, Stamps, Stamps]:
     """Models of all objects with components, as fitted and as the band sees them.
 
@@ -120,6 +120,8 @@ def render_objects(
     band : int
     reg : float, optional
         Regularisation of the kernels; default: the one of the fit.
+    within : array, shape (n, 4), int64, optional
+        Boxes to which what the band sees is cut, of each object with components.
 
     Returns
     -------
@@ -132,11 +134,11 @@ def render_objects(
     kernels = band_kernels(models, band, reg)
     cell = members_of(models).cell
     if np.all(stamps.values >= 0):
-        rendered, templates = render(stamps, kernels, cell)
+        rendered, templates = render(stamps, kernels, cell, within)
         return stamps, rendered, templates
     positive = Stamps(stamps.boxes, np.maximum(stamps.values, 0.0))
-    (rendered,) = render(stamps, kernels[:1], cell)
-    (templates,) = render(positive, kernels[1:], cell)
+    (rendered,) = render(stamps, kernels[:1], cell, within)
+    (templates,) = render(positive, kernels[1:], cell, within)
     return stamps, rendered, templates
 
 
@@ -146,6 +148,8 @@ def reconstruct_band(
     band: int,
     params: ReconstructParams,
     total: NDArray[np.float64] | None = None,
+    *,
+    with_models: bool = False,
 ) -> BandLight:
     """Give every object of a chunk of parents its light in one band.
 
@@ -165,9 +169,12 @@ def reconstruct_band(
     total : array, shape (n_pixel,), float64, optional
         Sum of the templates of all objects over the frames, those of other parents included:
         their wings keep their share of the light. Default: other parents do not count.
+    with_models : bool
+        Whether to return the models, wings beyond the boxes of the parents included.
     """
     members = members_of(models)
-    stamps, rendered, templates = render_objects(models, band, params.kernel_reg)
+    within = None if with_models else frames.boxes[members.parent[members.modelled]]
+    stamps, rendered, templates = render_objects(models, band, params.kernel_reg, within)
     if params.kind == "model" or params.weights == "reference":
         templates = rendered
     parent = members.parent[members.modelled]
@@ -196,6 +203,8 @@ def reconstruct_band(
 
     pieces = _with_dark_peaks(models, table, pieces.with_values(light), peak)
     footprints = _footprints(frames, members, pieces)
+    if not with_models:
+        rendered = Stamps(np.zeros((0, 4), np.int64), np.zeros(0))
     return BandLight(table, _stray_table(frames, stray), footprints, pieces.value, rendered)
 
 

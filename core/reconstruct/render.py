@@ -53,12 +53,15 @@ def band_kernels(models: ModelSet, band: int, reg: float | None = None) -> NDArr
 
 
 def render(
-    stamps: Stamps, kernels: NDArray[np.float64], cell: NDArray[np.integer]
+    stamps: Stamps,
+    kernels: NDArray[np.float64],
+    cell: NDArray[np.integer],
+    within: NDArray[np.int64] | None = None,
 ) -> tuple[Stamps, ...]:
     """Convolve every stamp with each kind of kernel.
 
-    Full linear convolution by FFT in float64: the round-off (1e-16 of the largest value) must
-    stay far below the level at which a template counts as zero.
+    Linear convolution by FFT in float64: the round-off (1e-16 of the largest value) must stay
+    far below the level at which a template counts as zero.
 
     Parameters
     ----------
@@ -67,37 +70,64 @@ def render(
         Odd k.
     cell : array, shape (n,), int
         Cell of each stamp.
+    within : array, shape (n, 4), int64, optional
+        Box beyond which the result of each stamp does not matter; default: none.
 
     Returns
     -------
     tuple of Stamps
-        One per kind; boxes grown by ``k // 2``.
+        One per kind; boxes grown by ``k // 2``, cut to ``within``.
     """
     n_kind, _, *side = kernels.shape
-    boxes = stamps.boxes.copy()
-    boxes[:, :2] -= np.array(side) // 2
-    boxes[:, 2:] += np.array(side) - 1
-    padded = -(-boxes[:, 2:] // _STEP) * _STEP
+    half = np.array(side) // 2
+    boxes = stamps.boxes + np.concatenate([-half, 2 * half])
+    if within is not None:
+        boxes = _cut(boxes, within)
+    first = boxes[:, :2] - stamps.boxes[:, :2]
+    # periods so long that nothing wraps around into what is kept
+    period = half + np.maximum(first + boxes[:, 2:], stamps.boxes[:, 2:] - first)
+    lead = np.maximum(-first, 0)  # room before the stamps
+    padded = -(-period // _STEP) * _STEP
     key = np.concatenate([padded, np.asarray(cell, np.int64)[:, None]], axis=1)
     start, out_start = stamps.offsets, box_offsets(boxes)
     out = [np.empty(int(out_start[-1])) for _ in range(n_kind)]
     for (height, width, c), rows in _groups(key):
         shape = (fft.next_fast_len(height, real=True), fft.next_fast_len(width, real=True))
-        kernel_ft = fft.rfft2(kernels[:, c], s=shape)
+        kernel_ft = fft.rfft2(_wrapped(kernels[:, c], shape))
         step = max(1, _BATCH // (shape[0] * shape[1]))
-        for first in range(0, len(rows), step):
-            some = rows[first : first + step]
+        for begin in range(0, len(rows), step):
+            some = rows[begin : begin + step]
             batch = np.zeros((len(some), *shape))
-            for i, row in enumerate(some):
-                ny, nx = stamps.boxes[row, 2:]
-                batch[i, :ny, :nx] = stamps.values[start[row] : start[row + 1]].reshape(ny, nx)
+            for image, row in zip(batch, some, strict=True):
+                (y, x), (ny, nx) = lead[row], stamps.boxes[row, 2:]
+                stamp = stamps.values[start[row] : start[row + 1]]
+                image[y : y + ny, x : x + nx] = stamp.reshape(ny, nx)
             batch_ft = fft.rfft2(batch)
             for kind in range(n_kind):
                 full = fft.irfft2(batch_ft * kernel_ft[kind], s=shape)
-                for i, row in enumerate(some):
-                    ny, nx = boxes[row, 2:]
-                    out[kind][out_start[row] : out_start[row + 1]] = full[i, :ny, :nx].ravel()
+                for image, row in zip(full, some, strict=True):
+                    (y, x), (ny, nx) = first[row] + lead[row], boxes[row, 2:]
+                    result = out[kind][out_start[row] : out_start[row + 1]].reshape(ny, nx)
+                    result[...] = image[y : y + ny, x : x + nx]
     return tuple(Stamps(boxes, values) for values in out)
+
+
+def _cut(boxes: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Intersection of pairs of boxes; one that would be empty keeps a pixel of its own."""
+    low = np.minimum(np.maximum(boxes[:, :2], within[:, :2]), boxes[:, :2] + boxes[:, 2:] - 1)
+    end = np.minimum(boxes[:, :2] + boxes[:, 2:], within[:, :2] + within[:, 2:])
+    return np.concatenate([low, np.maximum(end - low, 1)], axis=1)
+
+
+def _wrapped(kernels: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Kernels of period ``shape`` with their centre at the origin."""
+    *lead, ky, kx = kernels.shape
+    ny, nx = shape
+    turns_y, turns_x = -(-ky // ny), -(-kx // nx)
+    wide = np.zeros((*lead, turns_y * ny, turns_x * nx))
+    wide[..., :ky, :kx] = kernels
+    once = wide.reshape(*lead, turns_y, ny, turns_x, nx).sum((-4, -2))
+    return np.asarray(np.roll(once, (-(ky // 2), -(kx // 2)), (-2, -1)))
 
 
 def _groups(

@@ -60,7 +60,8 @@ def source_images(
     rows : array, shape (n,)
         Rows of OBJECTS.
     """
-    found = reconstruct_band(models, cut_frames(models, exposure), band, ReconstructParams())
+    frames = cut_frames(models, exposure)
+    found = reconstruct_band(models, frames, band, ReconstructParams(), with_models=True)
     stamp_of = {int(row): i for i, row in enumerate(modelled_objects(models))}
     ends = np.concatenate([[0], np.cumsum(found.footprints.areas)])
     model = np.zeros((len(rows), *exposure.box.shape), np.float32)

@@ -32,7 +32,7 @@ def share(models: ModelSet, exposure: Exposure | None, total=None, **options: ob
     params = ReconstructParams(**options)  # type: ignore[arg-type]
     frames = cut_frames(models, exposure, params.bad_mask)
     around = None if total is None else cut_image(total, models.box, frames)
-    return reconstruct_band(models, frames, BAND, params, around)
+    return reconstruct_band(models, frames, BAND, params, around, with_models=True)
 
 
 def sum_of(light: BandLight, box: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +181,20 @@ def test_a_small_change_of_the_models_moves_no_pixel_far(
     after = share(changed, exposure, kernel_reg=0.0)
     assert np.array_equal(before.footprints.spans, after.footprints.spans)
     assert np.abs(before.light - after.light).max() < 0.01
+
+
+def test_light_is_the_same_without_the_wings_of_models(
+    models: ModelSet, exposure: Exposure
+) -> None:
+    whole = share(models, exposure)
+    params = ReconstructParams()
+    frames = cut_frames(models, exposure, params.bad_mask)
+    confined = reconstruct_band(models, frames, BAND, params)
+    assert not len(confined.rendered)
+    assert np.array_equal(confined.footprints.spans, whole.footprints.spans)
+    np.testing.assert_allclose(confined.light, whole.light, rtol=0, atol=1e-9)
+    for name in ("flux", "flux_err", "model_flux", "chi2"):
+        np.testing.assert_allclose(confined.objects[name], whole.objects[name], rtol=1e-9)
 
 
 def test_models_alone_need_no_image(models: ModelSet, exposure: Exposure) -> None:

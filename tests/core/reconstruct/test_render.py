@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d
 
+from coblend.core.box import Box
 from coblend.core.errors import FormatError
 from coblend.core.footprint import box_offsets
 from coblend.core.kernels import model_psf
@@ -25,6 +26,29 @@ def test_equals_direct_convolution(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(out.stamp(i), expected, atol=1e-12)
             y0, x0, ny, nx = boxes[i]
             assert tuple(out.boxes[i]) == (y0 - 4, x0 - 4, ny + 8, nx + 8)
+
+
+def test_confined_to_a_box_equals_the_whole_there(rng: np.random.Generator) -> None:
+    boxes = np.concatenate([rng.integers(0, 40, (60, 2)), rng.integers(1, 30, (60, 2))], axis=1)
+    within = np.concatenate([rng.integers(0, 50, (60, 2)), rng.integers(1, 30, (60, 2))], axis=1)
+    stamps = Stamps(boxes, rng.normal(size=box_offsets(boxes)[-1]))
+    kernels = rng.normal(size=(2, 1, 31, 17))
+    cell = np.zeros(60, int)
+    n_pixel = 0
+    for whole, part in zip(
+        render(stamps, kernels, cell), render(stamps, kernels, cell, within), strict=True
+    ):
+        for i in range(60):
+            large, small, window = (
+                Box(*b.tolist()) for b in (whole.boxes[i], part.boxes[i], within[i])
+            )
+            common = large & window
+            if common.area:
+                assert small == common
+                expected = whole.stamp(i)[common.slices(large)]
+                np.testing.assert_allclose(part.stamp(i), expected, atol=1e-12)
+                n_pixel += common.area
+    assert n_pixel > 10_000
 
 
 def test_a_stamp_alone_gives_the_same_bits_as_in_a_crowd(rng: np.random.Generator) -> None:
