@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from coblend.core.box import Box
 from coblend.core.catalog import empty_table
+from coblend.core.detect.identifiers import MERGED, PARENT, PEAK, encode
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
 from coblend.core.footprint import FootprintSet
@@ -127,9 +128,9 @@ def detect(cube: Cube, grow: int = GROW) -> Detections:
     parents = empty_table(parent_columns(cube.bands), n)
     peaks = empty_table(peak_columns(cube.bands), len(y))
     count = np.bincount(parent, minlength=n + 1)[1:]
-    parents["id"], parents["npeak"] = np.arange(1, n + 1), count
-    parents["peak0"] = np.cumsum(count) - count
-    peaks["id"], peaks["parent"] = np.arange(1, len(y) + 1), parent
+    parents["npeak"], parents["peak0"] = count, np.cumsum(count) - count
+    parents["id"] = encode(1, MERGED, PARENT, y[parents["peak0"]], x[parents["peak0"]])
+    peaks["id"], peaks["parent"] = encode(1, MERGED, PEAK, y, x), parents["id"][parent - 1]
     peaks["x"] = peaks["ix"] = x
     peaks["y"] = peaks["iy"] = y
     sets = [

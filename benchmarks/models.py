@@ -33,6 +33,7 @@ from coblend.core.deblend.task import batches, plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.exposure import Cube, Exposure
 from coblend.core.footprint import FootprintSet
+from coblend.core.kernels import model_psf
 from coblend.core.model import ModelSet
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.params.reconstruct import ReconstructParams
@@ -51,8 +52,7 @@ from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
 
 _PLACES = {
-    "OBJECTS": ("id", "parent", "blend", "peak_id", "component0", "n_component", "ix", "iy",
-                "flags"),
+    "OBJECTS": ("id", "blend", "peak_id", "component0", "n_component", "ix", "iy", "flags"),
     "PARENTS": ("id", "y0", "x0", "ny", "nx", "area", "n_peak", "blend0", "n_blend", "run0",
                 "n_run", "object0", "n_object", "flags", "crc32"),
 }  # fmt: skip
@@ -101,7 +101,7 @@ def deblended_by_peer(field: Field) -> ModelSet:
         blend.parameterize(partial(default_adaprox_parameterization, noise_rms=noise))
         blend.fit(300, e_rel=1e-3)
         objects = [
-            NestedObject(int(row["id"]), peak, [
+            NestedObject(int(row["id"]), peak, peak_id=int(row["id"]), components=[
                 NestedComponent(*map(int, c.bbox.origin), c.morph, c.spectrum,
                                 (int(c.peak[0]), int(c.peak[1]))) for c in source.components
             ])
@@ -109,8 +109,9 @@ def deblended_by_peer(field: Field) -> ModelSet:
                 detections.peaks_of(i), peaks, blend.sources, strict=True
             )
         ]  # fmt: skip
-        one = NestedBlend(i + 1, box, objects, 0, sigma)
-        parents.append(NestedParent(i + 1, box.y0, box.x0, mask, [one]))
+        identifier = int(detections.parents["id"][i])
+        one = NestedBlend(identifier, box, objects, 0, sigma)
+        parents.append(NestedParent(identifier, box.y0, box.x0, mask, [one]))
     return flatten(parents, cube.bands, psfs[None], np.zeros((1, 2)), cube.box)
 
 
@@ -135,7 +136,7 @@ def repeated(models: ModelSet, n: int) -> ModelSet:
         ):  # fmt: skip
             for column in columns:
                 part[name][column] += i * step
-        shift = i * 10_000_000
+        shift = i << 39  # another field, see core.detect.identifiers
         part["parents"]["id"] += shift
         part["parents"]["blend0"] += i * len(models.blends)
         part["blends"]["id"] += shift
@@ -205,11 +206,13 @@ def zip_bytes(models: ModelSet, folder: str, compression: int) -> float:
     path = os.path.join(folder, "models.scarlet")
     objects, components = models.objects, models.components
     with zipfile.ZipFile(path, "w", compression) as archive:
-        psf = models.psfs[0]
-        archive.writestr(
-            "metadata",
-            json.dumps({"bands": models.bands, "psf": psf.ravel().astype(float).tolist()}),
-        )
+        psfs = {"model_psf": model_psf(models.model_psf_sigma), "psf": models.psfs[0]}
+        metadata: dict[str, Any] = {"bands": models.bands, "array_keys": list(psfs)}
+        for name, psf in psfs.items():
+            metadata |= {name: psf.astype(np.float32).ravel().astype(float).tolist(),
+                         f"{name}_shape": psf.shape, f"{name}_dtype": "float32"}  # fmt: skip
+        archive.writestr("metadata", json.dumps(metadata))
+        archive.writestr("version", json.dumps("1.0.1"))
         for p, parent in enumerate(models.parents):
             spans = models.footprints.mask(p)
             children = {}
@@ -248,8 +251,10 @@ def zip_bytes(models: ModelSet, folder: str, compression: int) -> float:
                                  "array_keys": ["spans"]},
                 }  # fmt: skip
             else:
+                one = objects[objects["parent"] == parent["id"]][0]
                 member = {
                     "source_type": "isolated", "origin": origin, "shape": spans.shape,
+                    "peak": [float(one["iy"]), float(one["ix"])],
                     "span_array": spans.ravel().astype(float).tolist(), "version": "1.0.0",
                 }  # fmt: skip
             archive.writestr(str(parent["id"]), json.dumps(member))

@@ -18,7 +18,18 @@ _OWN_KEYS = {
 }  # fmt: skip
 _RENAMED = {"GRIDNX": "NAXISI1", "GRIDNY": "NAXISI2", "FLUXUNIT": "BUNIT"}
 """Keywords of the first files, which verifiers of FITS refuse in a table."""
-_COLUMN_KEYS = ("TTYPE", "TFORM", "TUNIT", "TUCD", "TCOMM", "TNULL", "TDISP", "TDIM")
+_COLUMN_KEYS = (
+    "TTYPE",
+    "TFORM",
+    "TUNIT",
+    "TUCD",
+    "TCOMM",
+    "TNULL",
+    "TDISP",
+    "TDIM",
+    "TZERO",
+    "TSCAL",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,12 @@ _NEEDED = {
     "PSF_CELLS": tuple(c.name for c in CELL_COLUMNS),
 }  # fmt: skip
 """Columns that say what belongs where; no version of a file may lack them."""
-_WIDE = ("id", "crc32", "peak_y", "peak_x")
-_INTEGERS = ("u1", "i2", "i4", "i8")
+_ADDED = {
+    "y0": "ny", "x0": "nx", "peak_y": "ny", "peak_x": "nx", "blend0": "n_blend",
+    "object0": "n_object", "component0": "n_component", "pix0": "n_pix", "run0": "n_run",
+}  # fmt: skip
+"""Positions and first rows, and what is added to them: the type must hold the sum."""
+_INTEGERS = tuple(map(np.dtype, ("u1", "i2", "i4", "i8")))
 DAMAGED = "is damaged: its CRC-32 does not match"
 REMEDY = "re-copy the file, or make it again (coblend info FILE --command)"
 
@@ -122,20 +126,25 @@ def extended(
 
 
 def narrowed(table: NDArray[Any]) -> NDArray[Any]:
-    """Store counts, sizes and codes in the smallest integer type that holds their values.
+    """Store every integer but identifiers in the smallest type that holds its column.
 
-    A third of a file are such columns; FITS says of each column what it is. Identifiers,
-    checksums, positions and first rows stay as they are: one adds to those, and a sum of small
-    integers overflows.
+    A third of a file are such columns; FITS says of each what it is. Positions and first rows
+    are signed and leave room for the box or the number of rows, so that a sum in the stored type
+    does not overflow.
     """
     types = []
     for name in table.dtype.names or ():
         dtype = table.dtype[name]
-        if dtype.kind == "i" and name not in _WIDE and not name.endswith("0"):
-            values = table[name]
-            low, high = values.min(initial=0), values.max(initial=0)
-            fits = (t for t in _INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
-            dtype = np.dtype(next(fits))
+        if name == "crc32":
+            dtype = np.dtype("u4")
+        elif dtype.kind == "i" and name != "id":
+            added = _ADDED.get(name)
+            low = min(int(table[name].min(initial=0)), 0 if added is None else -1)
+            high = int(table[name].max(initial=0))
+            high += 0 if added is None else int(table[added].max(initial=0))
+            dtype = next(
+                t for t in _INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max
+            )
         types.append((name, dtype))
     return table.astype(types)
 

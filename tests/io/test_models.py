@@ -28,6 +28,7 @@ from coblend.core.errors import (
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.precision import storage_steps
 from coblend.io.deblend.model_file import ModelFile
+from coblend.io.deblend.model_tables import narrowed
 from coblend.io.deblend.models import read_models, verify_blends, write_models
 from coblend.io.deblend.nested import flatten
 from coblend.io.fits.structure import scan
@@ -231,7 +232,8 @@ def test_integers_are_as_narrow_as_their_values(models: ModelSet, write: Write) 
     with fitsio.FITS(str(write(models))) as file:
         stored = {n: file[n].read().dtype for n in ("PARENTS", "BLENDS", "OBJECTS", "COMPONENTS")}
     assert (stored["COMPONENTS"]["ny"], stored["COMPONENTS"]["object"]) == ("u1", "u1")
-    assert (stored["BLENDS"]["x0"], stored["BLENDS"]["pix0"]) == (">i4", ">i8")
+    assert (stored["BLENDS"]["x0"], stored["COMPONENTS"]["peak_y"]) == (">i2", ">i2")
+    assert (stored["BLENDS"]["crc32"], stored["PARENTS"]["crc32"]) == (">u4", ">u4")
     assert (stored["PARENTS"]["id"], stored["BLENDS"]["id"]) == (">i8", ">i8")
     assert stored["OBJECTS"]["n_component"] == ">i4"
     with ModelFile(str(write(models))) as file:
@@ -243,6 +245,17 @@ def test_integers_are_as_narrow_as_their_values(models: ModelSet, write: Write) 
             ]
             if name != "components":  # boxes of those are trimmed
                 same_table(table[list(expected.dtype.names)], expected)
+
+
+@pytest.mark.parametrize(
+    ("x0", "stored"), [(32758, "i2"), (32759, "i4"), (-32768, "i2"), (-32769, "i4")]
+)
+def test_positions_leave_room_for_their_boxes(x0: int, stored: str) -> None:
+    """A reader adds the size of a box to its position in the type that is stored."""
+    table = np.array([(x0, 9), (0, 3)], [("x0", "i4"), ("nx", "i4")])
+    narrow = narrowed(table)
+    assert (narrow.dtype["x0"], narrow.dtype["nx"]) == (stored, "u1")
+    assert (narrow["x0"] + narrow["nx"]).tolist() == [x0 + 9, 3]
 
 
 def test_further_columns_of_objects_are_kept(models: ModelSet, write: Write) -> None:
