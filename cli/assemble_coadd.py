@@ -207,6 +207,7 @@ def _write(
     comparison: Comparison | None,
 ) -> Psf | None:
     """Write the coadd; return its PSF."""
+    from coblend.core.coadd.artifacts import ARTIFACT_COLUMNS
     from coblend.core.coadd.psf import tabulated
     from coblend.core.psf.coadd import CoaddPsf
     from coblend.io.coadd.coadds import write_input_psfs, write_planes
@@ -223,7 +224,7 @@ def _write(
             write_psf(out, psf)
         write_input_psfs(out, table, psfs)
         if comparison is not None:
-            out.table("ARTIFACTS", comparison.table, columns=comparison.columns)
+            out.table("ARTIFACTS", comparison.table, columns=ARTIFACT_COLUMNS)
     return psf
 
 

@@ -87,18 +87,27 @@ def by_slabs(
     field: Field, plan: SlabPlan, table: NDArray[Any], params: CoaddParams, run: Run
 ) -> Iterator[Stacked]:
     """Combine slab after slab."""
+    for done, parts in stack_slabs("coadd", field, plan, table, run, input_map=params.input_map):
+        _count(table, done)
+        yield done
+        del parts, done  # before the next slab is read
+
+
+def stack_slabs(
+    title: str, field: Field, plan: SlabPlan, table: NDArray[Any], run: Run, *, input_map: bool
+) -> Iterator[tuple[Stacked, list[WarpPart]]]:
+    """Combine slab after slab; yields what it was combined from as well."""
 
     def read(box: Box) -> tuple[Box, list[WarpPart]]:
         return box, field.parts(box, table)
 
-    with run.progress("coadd", field.box.ny) as advance:
+    with run.progress(title, field.box.ny) as advance:
         for box, parts in read_ahead(read, plan.slabs(), run.jobs):
             done = stack(
                 parts, box, field.rules,
-                n_input=len(field.warps), threads=run.jobs, input_map=params.input_map,
+                n_input=len(field.warps), threads=run.jobs, input_map=input_map,
             )  # fmt: skip
-            _count(table, done)
-            yield done
+            yield done, parts
             advance(box.ny)
             del parts, done  # before the next slab is read
 

@@ -54,6 +54,7 @@ class Look:
 
 def look(
     part: WarpPart,
+    noise: float,
     template: Template,
     in_template: NDArray[np.bool_],
     frame: Box,
@@ -65,7 +66,8 @@ def look(
     Parameters
     ----------
     part : WarpPart
-        Its variance is that of the real noise.
+    noise : float
+        Ratio of its real noise to its variance plane.
     template : Template
         In the box of the part.
     in_template : array, shape (ny, nx), bool
@@ -80,7 +82,7 @@ def look(
     usable, edge : array, shape (ny, nx), bool
         Where the difference counts, and where the epoch is near the end of a sensor.
     """
-    image, variance = scaled(part, planes)
+    image, variance = scaled(part, planes, noise)
     significance = difference(image, variance, template, part.weight, in_template)
     mask = np.zeros(image.shape, np.int32) if part.mask is None else part.mask
     first = (part.box.y0 - frame.y0) * frame.nx
@@ -108,10 +110,13 @@ def look(
     return found, np.isfinite(significance) & ~has("NO_DATA", "BAD", "SAT"), has("EDGE")
 
 
-def scaled(part: WarpPart, planes: MaskPlanes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scaled image and variance of a part, NaN where it has no data."""
+def scaled(
+    part: WarpPart, planes: MaskPlanes, noise: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scaled image and variance (times ``noise``) of a part, NaN where it has no data."""
     image = np.multiply(part.image, part.scale, dtype=np.float32)
     variance = np.multiply(part.variance, np.square(part.scale), dtype=np.float32)
+    variance *= np.float32(noise)
     absent = ~(variance > 0)
     absent |= ~np.isfinite(image)
     if part.mask is not None:

@@ -144,7 +144,7 @@ def test_slabs_change_nothing(cli, epochs, monkeypatch, block):
               ",".join(matched), "--set", "streaks=true", "-o")  # fmt: skip
     assert cli(*common, "a.fits").code == 0
     monkeypatch.setattr("coblend.core.coadd.plan._CACHE_BYTES", 1)
-    monkeypatch.setattr("coblend.cli.compare_warp.BLOCK", 50)
+    monkeypatch.setattr("coblend.core.coadd.comparison.BLOCK", 50)
     monkeypatch.setattr("coblend.core.coadd.stack.STRIP_BYTES", 4 * 6 * SIDE * block)
     monkeypatch.setattr("coblend.core.coadd.regions.BLOCK", 50)
     assert cli(*common, "b.fits").code == 0

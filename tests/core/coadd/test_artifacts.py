@@ -94,7 +94,7 @@ def test_what_a_part_of_an_epoch_shows(make_warp):
     part = make_warp(0, image, mask=mask, shape=(3, 6), origin=box)
     nothing, ones = np.zeros((3, 6), np.float32), np.ones((3, 6), np.float32)
     seen, usable, edge = look(
-        part, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS
+        part, 1.0, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS
     )
     assert list(seen.positive) == [3 * 12 + 7]
     assert list(seen.negative) == [4 * 12 + 10]
