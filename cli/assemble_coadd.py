@@ -16,7 +16,6 @@ from coblend.core.errors import ParameterError
 from coblend.core.params.coadd import CoaddParams
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from coblend.cli.coadd_engine import Mark
@@ -82,10 +81,9 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
         table = field.table() if once else field.weigh(params)
         marks = _marks(run, params, field, comparison)
         combine = by_inputs if once else by_slabs
-        typical = fill(store, combine(field, plan, table, params, run), marks)
+        gaps = fill(store, combine(field, plan, table, params, run), marks)
         _warn_of_loss(field, _clip_loss(table))
-        gaps = interpolate and typical is not None
-        edits = _interpolation(field, typical or 0.0) if gaps else {}
+        edits = _interpolation(field, store) if interpolate and gaps else {}
         psf = _write(run, params, field, table, store, edits, comparison)
         if comparison is not None:
             _write_on_request(run, params, field, comparison)
@@ -173,28 +171,16 @@ def _dtypes(params: CoaddParams, field: Field) -> dict[str, str]:
     return dtypes | dict.fromkeys(input_map_names(n_planes), "i4")
 
 
-def _interpolation(field: Field, fallback: float) -> dict[str, Edit]:
+def _interpolation(field: Field, store: PlaneStore) -> dict[str, Edit]:
     """Make the changes of the planes that fill the pixels without data."""
-    import numpy as np
+    from functools import partial
 
-    from coblend.core.coadd.interpolate import find_gaps
+    from coblend.core.coadd.interpolate import GapFiller, typical_value
 
-    no_data = np.int32(field.rules.planes.value(["NO_DATA"]))
-    filled = np.int32(field.rules.planes.value(["INTRP"]))
-
-    def missing(mask: NDArray[np.int32]) -> NDArray[np.bool_]:
-        return np.asarray((mask & no_data) != 0)
-
-    def variance(rows: NDArray[np.float32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
-        out = find_gaps(missing(mask)).fill_variance(rows)
-        out[np.isinf(out)] = np.nan  # how files say that nothing is known
-        return out
-
-    return {
-        "IMAGE": lambda rows, mask: find_gaps(missing(mask)).fill(rows, fallback),
-        "MASK": lambda rows, mask: np.where(missing(mask), mask | filled, mask),
-        "VARIANCE": variance,
-    }
+    no_data, filled = (field.rules.planes.value([name]) for name in ("NO_DATA", "INTRP"))
+    fallback = typical_value(partial(store.read, "IMAGE"), store.shape)
+    filler = GapFiller(no_data, filled, fallback)
+    return {"IMAGE": filler.image, "MASK": filler.mask, "VARIANCE": filler.variance}
 
 
 def _write(

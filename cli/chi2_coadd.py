@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
+from collections.abc import Iterable, Iterator
 
 from coblend.cli.run import Run
-from coblend.core.coadd.chi2 import add, smoothed
+from coblend.core.coadd import chi2
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.params.coadd import CoaddParams
-from coblend.core.psf import StampPsf
 from coblend.io.exposure.checks import require_psf, require_same_grid
 from coblend.io.exposure.exposures import read_exposure, write_exposure
 from coblend.io.fits.specs import expand_lists, parse_band_spec
 
 
 def chi2_coadd(run: Run, params: CoaddParams, arguments: Iterable[str]) -> None:
-    """Sum the bands, one in memory at a time; the mask is the union of theirs."""
-    total = first = None
+    """Sum the bands, one in memory at a time."""
     bands: list[str] = []
+    coadd = chi2.chi2_coadd(_read(run, arguments, bands))
+    summary = {"n_band": len(bands), "size": f"{coadd.box.nx}x{coadd.box.ny}"}
+    if not run.dry_run:
+        with run.create("exposure/1") as out:
+            header = {"CHI2BAND": ",".join(bands)}
+            write_exposure(out, coadd, header=header, compress=params.compress)
+    run.report(summary)
+
+
+def _read(run: Run, arguments: Iterable[str], bands: list[str]) -> Iterator[Exposure]:
+    """Read and check band after band; their names are added to ``bands``."""
+    first = None
     for argument in expand_lists(arguments):
         band, spec = parse_band_spec(argument)
         run.add_input("coadd", spec.path)
@@ -30,26 +38,7 @@ def chi2_coadd(run: Run, params: CoaddParams, arguments: Iterable[str]) -> None:
             raise FormatError(f"band {exposure.band} is given twice", spec.path)
         bands.append(exposure.band)
         if first is None:
-            first, path, planes, mask = exposure, spec.path, exposure.planes, exposure.mask
+            first, path = exposure, spec.path
         else:
             require_same_grid(first, path, exposure, spec.path)
-            union = planes.union(exposure.planes)
-            mask = planes.remap(mask, union) | exposure.planes.remap(exposure.mask, union)
-            planes = union
-        part = smoothed(exposure)
-        total = part if total is None else add(total, part)
-    if first is None or total is None:
-        raise FormatError("no coadds given: the lists are empty")
-    summary = {"n_band": len(bands), "size": f"{first.box.nx}x{first.box.ny}"}
-    if run.dry_run:
-        run.report(summary)
-        return
-    missing = (mask & planes.value(["NO_DATA"])) != 0
-    variance = np.where(missing, np.inf, total.variance).astype(np.float32)
-    coadd = Exposure(
-        total.image.astype(np.float32), mask, variance, first.box, planes,
-        band="chi2", psf=StampPsf(total.psf), wcs=first.wcs,
-    )  # fmt: skip
-    with run.create("exposure/1") as out:
-        write_exposure(out, coadd, header={"CHI2BAND": ",".join(bands)}, compress=params.compress)
-    run.report(summary)
+        yield exposure

@@ -24,7 +24,6 @@ Mark = tuple[int, Callable[[Box], NDArray[np.bool_]]]
 
 log = logging.getLogger("coblend")
 
-_SAMPLE = 1 << 20
 _COUNTS = ("good_pixels", "clipped_pixels", "rejected_pixels")
 
 
@@ -61,10 +60,9 @@ def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tup
     return replace(plan, n_bytes=needed), True
 
 
-def fill(store: PlaneStore, parts: Iterable[Stacked], marks: Sequence[Mark]) -> float | None:
-    """Store slab after slab; returns a typical value, None where no pixel lacks data."""
-    sampled, complete = [], True
-    every, row = -(-store.shape[0] * store.shape[1] // _SAMPLE), 0
+def fill(store: PlaneStore, parts: Iterable[Stacked], marks: Sequence[Mark]) -> bool:
+    """Store slab after slab; returns whether some pixel lacks data."""
+    gaps = False
     for done in parts:
         for bits, where in marks:
             done.mask[where(done.box)] |= bits
@@ -73,14 +71,8 @@ def fill(store: PlaneStore, parts: Iterable[Stacked], marks: Sequence[Mark]) -> 
             WEIGHT=done.weight,
             **dict(zip(input_map_names(len(done.input_map)), done.input_map, strict=True)),
         )  # fmt: skip
-        complete &= bool(done.n_image.all())
-        rows = done.image[-row % every :: every]
-        sampled.append(rows[np.isfinite(rows)])
-        row += done.box.ny
-    if complete:
-        return None
-    values = np.concatenate(sampled)
-    return float(np.median(values)) if values.size else 0.0
+        gaps |= not done.n_image.all()
+    return gaps
 
 
 def by_slabs(

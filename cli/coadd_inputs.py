@@ -63,7 +63,7 @@ class PlacedWarp:
             mask = self.epoch.apply(mask, *place, planes, field.rules.bad)
         scale: float | NDArray[np.float32] = self.scale
         if self.variation is not None:
-            scale = self.variation.at(common) * np.float32(self.scale)
+            scale = self.variation.at(common, self.scale)
         return WarpPart(index, common, image, mask, variance, weight, scale)
 
     def artifacts(self, field: Field) -> Iterator[NDArray[np.int32]]:
@@ -221,12 +221,7 @@ class Field:
     ) -> float:
         value = float("nan")
         for boxes in (sample_boxes(warp.box, self.sample_tile(warp)), [warp.box]):
-            usable = [
-                usable_variance(
-                    part.image, part.mask, part.variance * np.square(part.scale), self.rules.bad
-                )
-                for part in map(read, boxes)
-            ]
+            usable = [usable_variance(read(box), self.rules.bad) for box in boxes]
             value = clipped_mean(np.concatenate(usable), params.sigma_clip, params.clip_iter)
             if np.isfinite(value) or boxes == [warp.box]:
                 break

@@ -7,6 +7,7 @@ filter, so detection on it needs no further one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,39 @@ from scipy.ndimage import correlate1d
 
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
+from coblend.core.psf import StampPsf
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized
+
+
+def chi2_coadd(bands: Iterable[Exposure]) -> Exposure:
+    """Sum bands that share a grid; a generator keeps one in memory at a time.
+
+    Masks are united: what is missing in one band is missing in the sum.
+
+    Raises
+    ------
+    FormatError
+        There is none, or one has no PSF or no pixel with data.
+    """
+    total = first = None
+    for exposure in bands:
+        part = smoothed(exposure)
+        if first is None or total is None:
+            first, total = exposure, part
+            planes, mask = exposure.planes, exposure.mask
+            continue
+        union = planes.union(exposure.planes)
+        mask = planes.remap(mask, union) | exposure.planes.remap(exposure.mask, union)
+        planes, total = union, add(total, part)
+    if first is None or total is None:
+        raise FormatError("no coadds given: the lists are empty")
+    missing = (mask & np.int32(planes.value(["NO_DATA"]))) != 0
+    return Exposure(
+        total.image.astype(np.float32), mask,
+        np.where(missing, np.inf, total.variance).astype(np.float32), first.box, planes,
+        band="chi2", psf=StampPsf(total.psf), wcs=first.wcs,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +76,7 @@ def smoothed(exposure: Exposure) -> Smoothed:
     Raises
     ------
     FormatError
-        Without a PSF.
+        Without a PSF or a pixel with data.
 
     Notes
     -----
@@ -59,6 +91,8 @@ def smoothed(exposure: Exposure) -> Smoothed:
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
     kernel /= kernel.sum()
     good = exposure.good()
+    if not good.any():
+        raise FormatError(f"band {exposure.band} has no pixel with data")
     median = float(np.median(exposure.variance[good]))
     image = np.where(good, exposure.image, 0).astype(np.float64)
     psf = resized(stamp, stamp.shape[0] + 2 * half)

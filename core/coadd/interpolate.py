@@ -7,6 +7,7 @@ The weights reproduce the coefficients that afw tabulates for linear prediction 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +19,8 @@ FAR = 8
 
 SHORT = 6
 """Longest run whose variance is known, and longest extrapolation from one side (pixel)."""
+
+_SAMPLE = 1 << 20
 
 
 @lru_cache(maxsize=2048)
@@ -157,6 +160,57 @@ def find_gaps(bad: NDArray[np.bool_]) -> Gaps:
         long=(length > SHORT)[run],
         fallback=lines[far_row] * nx + far_column,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class GapFiller:
+    """Fills the pixels without data in blocks of whole rows of a coadd.
+
+    Parameters
+    ----------
+    no_data, filled : int
+        Bits of the pixels to fill, and to set there.
+    fallback : float
+        Value of pixels too far from data.
+    """
+
+    no_data: int
+    filled: int
+    fallback: float
+
+    def image(self, rows: NDArray[np.float32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Rows of the image, filled."""
+        return find_gaps(self._missing(mask)).fill(rows, self.fallback)
+
+    def mask(self, rows: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Rows of the mask, which says what was filled."""
+        return np.where(self._missing(mask), rows | np.int32(self.filled), rows)
+
+    def variance(self, rows: NDArray[np.float32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Rows of the variance, filled where it can be known, else NaN."""
+        out = find_gaps(self._missing(mask)).fill_variance(rows)
+        out[np.isinf(out)] = np.nan
+        return out
+
+    def _missing(self, mask: NDArray[np.int32]) -> NDArray[np.bool_]:
+        return np.asarray((mask & np.int32(self.no_data)) != 0)
+
+
+def typical_value(
+    rows: Callable[[int, int], NDArray[np.float32]], shape: tuple[int, int]
+) -> float:
+    """Median of about a million pixels of an image, 0 where none has data.
+
+    Parameters
+    ----------
+    rows : callable
+        Rows from the first to before the second argument.
+    shape : tuple of int
+    """
+    every = -(-shape[0] * shape[1] // _SAMPLE)
+    sample = np.concatenate([rows(y, y + 1) for y in range(0, shape[0], every)])
+    values = sample[np.isfinite(sample)]
+    return float(np.median(values)) if values.size else 0.0
 
 
 def _runs(bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:

@@ -31,11 +31,12 @@ class ScaleField:
     columns: NDArray[np.float64]
     values: NDArray[np.float64]
 
-    def at(self, box: Box) -> NDArray[np.float32]:
-        """Scale of every pixel of a box, shape (ny, nx)."""
+    def at(self, box: Box, factor: float = 1.0) -> NDArray[np.float32]:
+        """Scale of every pixel of a box times a factor, shape (ny, nx)."""
         rows, columns = np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
         by_row = between_nodes(self.values, self.rows, rows)
-        return between_nodes(by_row.T, self.columns, columns).T.astype(np.float32)
+        scale = between_nodes(by_row.T, self.columns, columns).T.astype(np.float32)
+        return np.asarray(scale * np.float32(factor))
 
 
 def scale_field(

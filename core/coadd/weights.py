@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.coadd.clip import IQR_TO_SIGMA
+from coblend.core.coadd.samples import WarpPart
 
 _SAMPLE = 1 << 16
 _BLOCKS = 16
@@ -45,24 +46,20 @@ def clipped_mean(values: NDArray[np.floating], sigma_clip: float, clip_iter: int
     return float(centre)
 
 
-def usable_variance(
-    image: NDArray[np.float32],
-    mask: NDArray[np.int32] | None,
-    variance: NDArray[np.float32],
-    bad: int,
-) -> NDArray[np.float32]:
-    """Variances of the pixels that are finite, positive and without a bad bit, shape (n,).
+def usable_variance(part: WarpPart, bad: int) -> NDArray[np.float32]:
+    """Scaled variances of the pixels that are finite, positive and without a bad bit, shape (n,).
 
     Parameters
     ----------
-    image, mask, variance : array, equal shapes
+    part : WarpPart
     bad : int
         Bits that exclude a pixel.
     """
-    usable = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-    if mask is not None:
-        usable &= (mask & np.int32(bad)) == 0
-    return variance[usable]
+    variance = part.variance * np.square(part.scale)
+    usable = np.isfinite(part.image) & np.isfinite(variance) & (variance > 0)
+    if part.mask is not None:
+        usable &= (part.mask & np.int32(bad)) == 0
+    return np.asarray(variance[usable])
 
 
 def sample_boxes(box: Box, tile: int = 1) -> list[Box]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.coadd.chi2 import add, smoothed
+from coblend.core.coadd.chi2 import add, chi2_coadd, smoothed
 from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.psf import StampPsf
@@ -59,3 +59,14 @@ def test_pixels_without_data_count_for_nothing():
 def test_no_psf():
     with pytest.raises(FormatError, match="band g has no PSF"):
         smoothed(band(np.ones((9, 9)), 1, None))
+
+
+def test_no_pixel():
+    empty = band(np.zeros((9, 9)), np.inf, 1.0)
+    with pytest.raises(FormatError, match="band g has no pixel with data"):
+        chi2_coadd([band(np.ones((9, 9)), 1, 1.0), empty])
+
+
+def test_no_band():
+    with pytest.raises(FormatError, match="no coadds given"):
+        chi2_coadd(iter(()))

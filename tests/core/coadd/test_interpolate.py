@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from coblend.core.coadd.interpolate import FAR, coefficients, find_gaps
+from coblend.core.coadd.interpolate import (
+    FAR,
+    GapFiller,
+    coefficients,
+    find_gaps,
+    typical_value,
+)
 
 ALL, INNER = 0b1111, 0b0110
 
@@ -129,3 +135,36 @@ def test_nothing_to_fill():
     gaps = find_gaps(np.zeros((3, 4), bool))
     np.testing.assert_array_equal(gaps.fill(image, 0), image)
     np.testing.assert_array_equal(gaps.fill_variance(image), image)
+
+
+def test_filler_changes_only_pixels_without_data(rng):
+    image = rng.normal(5, 1, (4, 40)).astype(np.float32)
+    variance = np.full(image.shape, 2, np.float32)
+    mask = np.full(image.shape, 4, np.int32)
+    gaps = np.zeros(image.shape, bool)
+    gaps[1, 3:5], gaps[2, 10:20], gaps[3] = True, True, True
+    mask[gaps] |= 1
+    image[gaps] = variance[gaps] = np.nan
+    filler = GapFiller(no_data=1, filled=2, fallback=-7)
+    done = filler.image(image, mask), filler.variance(variance, mask)
+    for before, after in zip((image, variance), done, strict=True):
+        np.testing.assert_array_equal(after[~gaps], before[~gaps])
+    assert (done[0][3] == -7).all()
+    assert np.isfinite(done[0]).all()
+    assert (done[1][1] >= 2).all()
+    assert np.isnan(done[1][2:][gaps[2:]]).all()
+    np.testing.assert_array_equal(filler.mask(mask, mask), np.where(gaps, 7, 4))
+
+
+def test_typical_value_is_the_median_of_some_rows(rng, monkeypatch):
+    image = rng.normal(3, 1, (400, 30)).astype(np.float32)
+    image[::3, ::2] = np.nan
+
+    def rows(first, last):
+        return image[first:last]
+
+    assert typical_value(rows, image.shape) == pytest.approx(float(np.nanmedian(image)))
+    monkeypatch.setattr("coblend.core.coadd.interpolate._SAMPLE", 2400)
+    assert typical_value(rows, image.shape) == pytest.approx(float(np.nanmedian(image[::5])))
+    image[...] = np.nan
+    assert typical_value(rows, image.shape) == 0

@@ -1,11 +1,13 @@
 """Weights of inputs."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from coblend.core.box import Box
+from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
 
 
@@ -22,9 +24,10 @@ def test_bad_pixels_do_not_count(rng):
     variance[:20], mask[:20] = 1000, 2
     image[20:30], variance[20:30] = np.nan, 1000
     variance[30], variance[31], variance[32] = -1, np.nan, np.inf
-    found = usable_variance(image, mask, variance, 2)
-    np.testing.assert_array_equal(found, variance[33:].ravel())
-    assert usable_variance(image, None, variance, 2).size == found.size + 20 * 64
+    part = WarpPart(0, Box(0, 0, 64, 64), image, mask, variance, scale=2.0)
+    found = usable_variance(part, 2)
+    np.testing.assert_array_equal(found, 4 * variance[33:].ravel())
+    assert usable_variance(replace(part, mask=None), 2).size == found.size + 20 * 64
 
 
 @pytest.mark.parametrize("shape", [(10, 10), (2048, 2048), (4000, 9000), (5, 10**6)])
