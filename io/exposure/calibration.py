@@ -13,6 +13,8 @@ _AB_JANSKY = 8.9
 _AB_FREQUENCY = -48.6  # erg/s/cm2/Hz
 _LIGHT = 2.99792458e18  # Angstrom/s
 _NANOMAGGY = 22.5
+_JANSKY = re.compile(r"([\d.]+(?:[Ee][+-]?\d+)?)?[ *]*(n|nano|u|micro|m|milli|)(?:Jy|[Jj]ansky)")
+_PREFIXES = {"n": 1e-9, "nano": 1e-9, "u": 1e-6, "micro": 1e-6, "m": 1e-3, "milli": 1e-3, "": 1.0}
 
 Header = Mapping[str, HeaderValue]
 
@@ -30,7 +32,10 @@ def calibrated(header: Header, convention: str, path: str) -> dict[str, HeaderVa
         The file, whose name holds the band in the Legacy Surveys.
     """
     band, zero = "", math.nan
-    if convention == "jwst":
+    if convention.startswith("lsst"):
+        flux = _number(header, "FLUXMAG0")  # counts of magnitude 0, in files of HSC
+        zero = 2.5 * math.log10(flux) if flux > 0 else math.nan
+    elif convention == "jwst":
         pupil = _text(header, "PUPIL")
         band = pupil if re.match(r"F\d", pupil) else _text(header, "FILTER")
         sr = _number(header, "PIXAR_SR")
@@ -49,6 +54,8 @@ def calibrated(header: Header, convention: str, path: str) -> dict[str, HeaderVa
     elif convention in ("des", "decam-cp"):
         band = _text(header, "FILTER").partition(" ")[0]
         zero = _number(header, "SEXMGZPT")
+    else:
+        zero = _flux_unit(_text(header, "BUNIT"))
     found: dict[str, HeaderValue] = {"BAND": band} if band else {}
     if math.isfinite(zero):
         found["MAGZERO"] = zero
@@ -59,14 +66,24 @@ def _hubble(header: Header) -> tuple[str, float]:
     """Filter, and zero point from the inverse sensitivity per second and pivot wavelength."""
     names = [_text(header, key) for key in ("FILTER", "FILTER1", "FILTER2")]
     band = next((n for n in names if n and not n.startswith("CLEAR")), "")
+    unit = _text(header, "BUNIT")
     per_count, wavelength = _number(header, "PHOTFLAM"), _number(header, "PHOTPLAM")
-    if not (per_count > 0 and wavelength > 0):
-        return band, math.nan
+    known = _flux_unit(unit)
+    if math.isfinite(known) or not (per_count > 0 and wavelength > 0):
+        return band, known
     zero = _AB_FREQUENCY - 2.5 * math.log10(per_count * wavelength**2 / _LIGHT)
     seconds = 1.0
-    if not re.search(r"/\s*S", _text(header, "BUNIT").upper()):
+    if not re.search(r"/\s*S", unit.upper()):
         seconds = _number(header, "EXPTIME")
     return band, zero + 2.5 * math.log10(seconds) if seconds > 0 else math.nan
+
+
+def _flux_unit(text: str) -> float:
+    """AB magnitude of one unit that is a flux density, e.g. ``10.0*nanoJansky``; else NaN."""
+    found = _JANSKY.fullmatch(text)
+    if not found:
+        return math.nan
+    return _AB_JANSKY - 2.5 * math.log10(float(found[1] or 1) * _PREFIXES[found[2]])
 
 
 def _text(header: Header, key: str) -> str:

@@ -16,7 +16,7 @@ from coblend.core.errors import FormatError
 
 _WCS_KEY = re.compile(
     r"^(WCSAXES|CRPIX[12]|CRVAL[12]|CTYPE[12]|CUNIT[12]|CDELT[12]|CROTA[12]|CD[12]_[12]|"
-    r"PC0*[12]_0*[12]|PV[12]_\d+|PS[12]_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|"
+    r"PC0*[12](?:_|00)0*[12]|PV[12]_\d+|PS[12]_\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|"
     r"(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+)|WAT[012]_\d+)\s*$"
 )
 _TEXT_KEY = re.compile(r"CTYPE|CUNIT|RADESYS|RADECSYS|WAT|PS\d")
