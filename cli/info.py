@@ -23,10 +23,19 @@ def info(run: Run, params: NoParams, file: str, show_command: bool) -> None:
     """Show the HDUs of FILE, what made it and from what.
 
     With --command prints only the command line that makes it again, to be run where its inputs
-    are. Works on any FITS file; what made it is known for files of coblend.
+    are. Works on any FITS file; what made it is known for files of coblend. Of a model file of
+    the Rubin pipelines it shows bands and numbers of models.
     """
+    from coblend.io.deblend.lsst_models import is_lsst_models, read_lsst_models
     from coblend.io.fits.summary import summarize
 
+    if is_lsst_models(file) and not show_command:
+        models = read_lsst_models(file)
+        tables = ("parents", "blends", "objects", "components")
+        counts = {f"n_{name}": len(getattr(models, name)) for name in tables}
+        numbers = {"file": file, "schema": "models of the Rubin pipelines"}
+        run.report(numbers, [{"bands": ",".join(models.bands), **counts}])
+        return
     summary = summarize(file)
     if show_command:
         emit(summary.remake)

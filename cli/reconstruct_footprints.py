@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -65,10 +64,10 @@ def reconstruct_footprints(
     from coblend.core.catalog import empty_table
     from coblend.core.model import box_of, object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
-    from coblend.io.fits.temporary import scratch_folder
+    from coblend.io.deblend.lsst_models import open_models
 
     run.add_input("models", deblended)
-    with scratch_folder() as folder, _open_models(deblended, folder) as models:
+    with open_models(deblended) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
         models.require_models()
@@ -96,21 +95,6 @@ def reconstruct_footprints(
             out.table("PARENTS", parents, columns=parent_columns(bands, models.unit))
     run.report({"n_damaged": len(job.damaged)}, _summary(objects, parents, bands))
     run.check_failures(len(job.damaged), len(parents))
-
-
-def _open_models(path: str, folder: str) -> ModelFile:
-    """Open a deblended file; models of the Rubin pipelines by way of one in ``folder``."""
-    from coblend.io.deblend.lsst_models import is_lsst_models, read_lsst_models
-    from coblend.io.deblend.models import SCHEMA, ModelFile, write_models
-    from coblend.io.fits.writer import create
-
-    if not is_lsst_models(path):
-        return ModelFile(path)
-    models = read_lsst_models(path)
-    converted = os.path.join(folder, "deblended.fits")
-    with create(converted, SCHEMA) as out:
-        write_models(out, models)
-    return ModelFile(converted)
 
 
 @dataclass(frozen=True)

@@ -145,12 +145,12 @@ def _psf(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
 
 def _report(run: Run, params: ShowParams, files: Sequence[str]) -> Figure:
     from coblend.cli.pictures.quality import draw_report
-    from coblend.io.deblend.models import ModelFile
+    from coblend.io.deblend.lsst_models import open_models
 
     if len(files) > 1:
         raise ParameterError(f"show report shows one deblended file, {len(files)} are given")
     run.add_input("models", files[0])
-    with ModelFile(files[0]) as file:
+    with open_models(files[0]) as file:
         return draw_report(file.read())
 
 
@@ -169,17 +169,30 @@ def _models(
     run: Run, params: ShowParams, files: Sequence[str], *, one: bool
 ) -> tuple[ModelSet, Cube]:
     """Models of everything or of one parent, and the pixels around them."""
-    from coblend.io.deblend.models import ModelFile
+    from dataclasses import replace
+
+    from coblend.io.deblend.lsst_models import open_models
     from coblend.io.exposure.checks import describe_box, require_same_wcs
+    from coblend.io.exposure.exposures import read_outline
+    from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     path, exposures = _catalogue("deblended", files)
     run.add_input("models", path)
-    with ModelFile(path) as file:
+    with open_models(path) as file:
         models, n_parent = _chosen(file, params, one=one), len(file)
+    if not models.box.area:  # models of the Rubin pipelines do not know their grid
+        outline = read_outline(parse_band_spec(expand_lists(exposures)[0])[1])
+        models = replace(models, box=outline.box, wcs=outline.wcs)
     section = ""
     box = models.box
     if len(models.parents) < n_parent:
         box = models.footprints.box(0).grow(_MARGIN) & models.box
+        if not box.area:
+            raise ShapeMismatchError(
+                f"covers {describe_box(models.box)}, the models are at "
+                f"{describe_box(models.footprints.box(0))}", exposures[0],
+                hint="give the exposures that were deblended",
+            )  # fmt: skip
         section = _section(box, models.box)
     cube = _cube(run, params, exposures, section)
     unknown = [band for band in cube.bands if band not in models.bands]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 from coblend.core.model import CUBE, FACTORIZED, MODEL_PSF_SIGMA, ModelSet
+from coblend.io.deblend.models import SCHEMA, ModelFile, write_models
 from coblend.io.deblend.nested import (
     NestedBlend,
     NestedComponent,
@@ -26,6 +29,8 @@ from coblend.io.deblend.nested import (
     NestedParent,
     flatten,
 )
+from coblend.io.fits.temporary import scratch_folder
+from coblend.io.fits.writer import create
 
 _ZIP, _JSON = b"PK\x03\x04", b"{"
 _NOT_PARENTS = ("metadata", "version", "model_type")
@@ -39,6 +44,28 @@ def is_lsst_models(path: str) -> bool:
     except OSError:
         return False
     return start.startswith((_ZIP, _JSON))
+
+
+@contextmanager
+def open_models(path: str) -> Iterator[ModelFile]:
+    """Open models for random access: a file of ours, or a temporary one of theirs.
+
+    Models of the Rubin pipelines have no grid: ``box`` of the file is empty.
+
+    Raises
+    ------
+    InputMissingError, FormatError, CorruptFileError
+    """
+    if not is_lsst_models(path):
+        with ModelFile(path) as models:
+            yield models
+        return
+    with scratch_folder() as folder:
+        converted = os.path.join(folder, os.path.basename(path))
+        with create(converted, SCHEMA) as out:
+            write_models(out, read_lsst_models(path))
+        with ModelFile(converted) as models:
+            yield models
 
 
 def read_lsst_models(path: str) -> ModelSet:

@@ -428,3 +428,7 @@ def test_models_of_the_rubin_pipelines(in_folder: Path, cli: Cli, shared_data: P
     assert rendered.code == 0, rendered.err
     flux = Table.read("m.fits", hdu="OBJECTS")
     assert np.all(flux["flux_z"] > 0.6 * flux["model_flux_z"])
+    told = json.loads(cli("info", "--json", path).out)
+    assert told["table"] == [
+        {"bands": "g,i,r,y,z", "n_parents": 2, "n_blends": 2, "n_objects": 2, "n_components": 2}
+    ]

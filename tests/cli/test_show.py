@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 from coblend.cli.main import run
+from coblend.core.box import Box
 from coblend.core.detection import Detections
 from coblend.core.exposure import Exposure
 from coblend.core.psf import GridPsf
 from coblend.core.show.scene import model_images
 from coblend.io.deblend.models import read_models
 from coblend.io.detect.detections import read_detections
-from coblend.io.exposure.exposures import read_exposure
+from coblend.io.exposure.exposures import read_exposure, write_exposure
+from coblend.io.fits.writer import create
 
 pytest.importorskip("matplotlib")
 
@@ -259,6 +261,26 @@ def test_models_of_another_grid_are_refused(
     outcome = cli("show", "detections", "merged.fits", other, "-o", "a.png")
     assert outcome.code == 65
     assert "its WCS and that of merged.fits disagree" in outcome.err
+
+
+def test_models_of_the_rubin_pipelines(
+    in_folder: Path, cli: Callable[..., Any], shared_data: Path
+) -> None:
+    """They do not know their grid: it is that of the exposures, which must hold what is shown."""
+    path = shared_data / "lsst_models_v29.json"
+    around = Box(15880, 15940, 60, 240)
+    for name, box in (("i", around), ("far", around.shift(500, 0))):
+        planes = np.zeros(box.shape, np.float32), np.zeros(box.shape, np.int32)
+        exposure = Exposure(*planes, np.ones(box.shape, np.float32), box, band="i", unit="nJy")
+        with create(f"{name}.fits", "exposure/1") as out:
+            write_exposure(out, exposure)
+    for kind in ("scene", "sources"):
+        assert cli("show", kind, path, "i.fits", "-o", f"{kind}.png").code == 0
+    assert cli("show", "report", path, "-o", "report.png").code == 0
+    assert {p.name for p in in_folder.glob("*.png")} == {"scene.png", "sources.png", "report.png"}
+    done = cli("show", "sources", path, "far.fits", "-o", "far.png")
+    assert done.code == 65
+    assert "give the exposures that were deblended" in done.err
 
 
 def test_empty_detections_and_blank_images_have_pictures(
