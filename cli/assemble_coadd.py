@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -235,8 +234,10 @@ def _write_on_request(run: Run, params: CoaddParams, field: Field, comparison: C
 
 def _mask_files(params: CoaddParams, field: Field) -> list[str]:
     """Names of the artifact masks."""
-    stems = [os.path.basename(warp.file.info.path).split(".fit")[0] for warp in field.warps]
-    names = [params.artifact_masks.replace("{name}", stem) for stem in stems]
+    from coblend.io.fits.specs import stem
+
+    template, paths = params.artifact_masks, [warp.file.info.path for warp in field.warps]
+    names = [template.replace("{name}", stem(path)) for path in paths]
     if len(set(names)) < len(names):
         raise ParameterError(
             f"artifact masks of {len(names)} warps would be written to {len(set(names))} files",

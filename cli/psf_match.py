@@ -312,14 +312,15 @@ def _names(
     run: Run, params: MatchParams, science: Exposure, spec: FileSpec, taken: Sequence[str]
 ) -> dict[str, str]:
     """Names of the outputs of one exposure; refuses at once what could not be written."""
-    stem = os.path.basename(spec.path).split(".fit")[0]
+    from coblend.io.fits.specs import stem
+
     names = {}
     for what, template in (
         ("output", run.output),
         ("kernel", params.save_kernel or ""),
         ("nodes", params.save_nodes or ""),
     ):
-        names[what] = template.replace("{band}", science.band).replace("{name}", stem)
+        names[what] = template.replace("{band}", science.band).replace("{name}", stem(spec.path))
         if what == "output" and names[what] in taken:
             raise ParameterError(
                 f"two exposures would be written to {names[what]}",

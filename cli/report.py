@@ -36,6 +36,23 @@ class _Formatter(logging.Formatter):
         return f"coblend: {level.lower()}: {text}" if level != "INFO" else f"coblend: {text}"
 
 
+class _Once(logging.Filter):
+    """Of warnings that say the same of many files, marked ``extra={"once": True}``, the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[object] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        _, *what = record.args or ("",)  # the first is the file
+        key = record.msg, *what
+        new = key not in self._said
+        self._said.add(key)
+        return new
+
+
 def setup_logging(verbosity: int, log_file: str | None) -> None:
     """Send log lines to stderr, and to a file if asked.
 
@@ -59,6 +76,8 @@ def setup_logging(verbosity: int, log_file: str | None) -> None:
     stream = logging.StreamHandler(sys.stderr)
     stream.setLevel(level.get(max(verbosity, -1), logging.DEBUG))
     stream.setFormatter(_Formatter(timed=verbosity >= 1))
+    if verbosity < 1:
+        stream.addFilter(_Once())
     log.addHandler(stream)
     if log_file:
         _refuse_fits(log_file)

@@ -41,12 +41,15 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
     """
     from coblend.io.coadd.grid import read_grid
     from coblend.io.exposure.exposures import read_exposure
-    from coblend.io.fits.specs import expand_lists, parse_band_spec
+    from coblend.io.fits.specs import expand_lists, parse_band_spec, stem
 
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
-    targets = [_output(run.output, spec.path, band) for band, spec in specs]
+    targets = [
+        run.output.replace("{name}", stem(spec.path)).replace("{band}", band or "")
+        for band, spec in specs
+    ]
     if len(set(targets)) < len(targets):
         raise ParameterError(
             f"{len(targets)} exposures, but {len(set(targets))} different outputs",
@@ -80,13 +83,10 @@ def _warp_one(
 
     ``others`` are the inputs of other warps only.
     """
-    from dataclasses import replace
-
     import numpy as np
 
-    from coblend.core.coadd.resample import noise_correlation, resample
-    from coblend.core.coadd.warp_psf import overlap, warped_psf
-    from coblend.core.exposure import fill_no_data
+    from coblend.core.coadd.warp import warp_exposure
+    from coblend.core.coadd.warp_psf import overlap
     from coblend.io.coadd.coadds import write_polygon
     from coblend.io.exposure.exposures import write_exposure
     from coblend.io.sky.grids import map_positions, outline
@@ -101,34 +101,15 @@ def _warp_one(
            "nx": box.nx, "ny": box.ny}  # fmt: skip
     if run.dry_run:
         return row
-    planes = exposure.planes
-    empty = ~exposure.good(params.bad_planes, filled=True)
-    done = resample(
-        np.where(empty, np.float32(np.nan), exposure.image),
-        exposure.mask,
-        np.where(empty, np.float32(np.nan), exposure.variance),
-        pixel_map,
-        kernel=params.kernel,
-        edge=planes.value(["EDGE"]),
-        no_data=planes.value(["NO_DATA"]),
-    )
-    psf = exposure.psf
-    if psf is not None:
-        origin = exposure.box.y0, exposure.box.x0
-        psf = warped_psf(psf, pixel_map, origin, params.psf_step, params.kernel)
-    fill_no_data(done.image, done.mask, done.variance, planes)
-    warped = replace(
-        exposure, image=done.image, mask=done.mask, variance=done.variance, box=box, psf=psf,
-        wcs=shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0),
-    )  # fmt: skip
-    correlation = noise_correlation(pixel_map, params.kernel)
+    wcs = shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0)
+    warped = warp_exposure(exposure, pixel_map, wcs, params)
     with run.create("exposure/1", path=target, without=others) as out:
-        write_exposure(out, warped, header={"NOISECOR": done.noise_power},
+        write_exposure(out, warped.exposure, header={"NOISECOR": warped.noise_power},
                        compress=params.compress)  # fmt: skip
-        out.image("NOISE_ACF", correlation.astype(np.float32))
+        out.image("NOISE_ACF", warped.noise_correlation.astype(np.float32))
         write_polygon(out, edge)
-    row["good"] = int(np.isfinite(done.variance).sum())
-    row["noise_power"] = round(done.noise_power, 4)
+    row["good"] = int(np.isfinite(warped.exposure.variance).sum())
+    row["noise_power"] = round(warped.noise_power, 4)
     return row
 
 
@@ -145,10 +126,3 @@ def _pixel_map(params: WarpParams, exposure: Exposure, grid: Grid, box: Box) -> 
         grid.wcs, grid.box, exposure.wcs, exposure.box, y, x
     )
     return PixelMap(box, rows, columns, native[0] - exposure.box.y0, native[1] - exposure.box.x0)
-
-
-def _output(template: str, path: str, band: str | None) -> str:
-    name = os.path.basename(path)
-    for suffix in (".fits.fz", ".fits.gz", ".fits", ".fit", ".fts"):
-        name = name.removesuffix(suffix)
-    return template.replace("{name}", name).replace("{band}", band or "")

@@ -23,7 +23,7 @@ from coblend.io.exposure.planes import (
     Planes,
 )
 from coblend.io.fits.reader import FitsFile, open_fits
-from coblend.io.fits.specs import FileSpec
+from coblend.io.fits.specs import ENDING, FileSpec, stem
 
 KINDS = (VARIANCE, WEIGHT, RMS, RELATIVE, MEASURED)
 _UNKNOWN = "unknown"
@@ -61,7 +61,7 @@ _LAYOUTS = (
     _Layout("sci-err", "SCI", "ERR", RMS, (("DQ", flags.ANY),)),
     _Layout("hst-drz", "SCI", "WHT", _UNKNOWN),
 )
-_ENDING = r"(\.(?:fits|fit|fts)(?:\.fz|\.gz)?)$"
+_ENDING = f"({ENDING.pattern})"
 _BESIDE: tuple[tuple[str, str, str, str, str], ...] = (
     ("legacy", r"-image-(\w+)(?=\.)", r"-invvar-\1", WEIGHT, "-maskbits"),
     ("decam-cp", "_ooi_", "_oow_", WEIGHT, "_ood_"),
@@ -104,12 +104,11 @@ def find_planes(file: FitsFile, spec: FileSpec) -> Planes:
             _DRIZZLED.format(path=os.path.basename(file.path)),
         )  # fmt: skip
     if planes.noise.plane is None and planes.noise.kind != MEASURED:
-        stem = re.sub(_ENDING, "", os.path.basename(file.path))
         raise MissingHduError(
             f"no VARIANCE plane; it has {file.describe()}",
             file.path,
             hint=f"name an HDU VARIANCE, put an inverse-variance map beside the file as "
-            f"{stem}.weight.fits, or say where the noise is: [noise=rms:FILE], "
+            f"{stem(file.path)}.weight.fits, or say where the noise is: [noise=rms:FILE], "
             "[noise=measured,gain=2.5]",
         )
     return planes
@@ -287,8 +286,7 @@ def _other(path: str, find: str, replacement: str) -> str | None:
     other, count = re.subn(find, replacement, name)
     if not count:
         return None
-    stem = re.sub(_ENDING, "", other)
-    for candidate in (other, f"{stem}.fits", f"{stem}.fits.fz", f"{stem}.fits.gz"):
+    for candidate in (other, *(f"{stem(other)}.fits{packed}" for packed in ("", ".fz", ".gz"))):
         if os.path.exists(os.path.join(folder, candidate)):
             return os.path.join(folder, candidate)
     return None

@@ -331,11 +331,16 @@ def _mask(
     words = planes.mask.read(file, "MASK", section)
     code = planes.code
     if code.flags is ANY and words.any():
-        log.warning("%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path)
+        log.warning(
+            "%s: MASK names no planes (MP_ cards); non-zero is read as BAD", file.path,
+            extra={"once": True},
+        )  # fmt: skip
     unnamed = code.unnamed(words)
     if unnamed:
         bits = ", ".join(map(str, unnamed))
-        log.warning("%s: mask bits %s have no name; dropped", file.path, bits)
+        log.warning(
+            "%s: mask bits %s have no name; dropped", file.path, bits, extra={"once": True}
+        )
     target = code.planes.union(STANDARD)
     return target, code.decode(words, target)
 

@@ -13,6 +13,8 @@ from coblend.core.errors import InputMissingError, ParameterError
 _GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
 _SECTION = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*$")
 _BAND = re.compile(r"^(?P<band>[A-Za-z0-9_.+-]{1,16})=(?P<rest>.+)$")
+ENDING = re.compile(r"\.(?:fits|fit|fts)(?:\.fz|\.gz)?$")
+"""Endings of the names of FITS files."""
 SETTINGS = ("noise", "gain", "mask", "flags")
 """What ``[key=value]`` may say of an exposure (`coblend.io.exposure.dialects`)."""
 
@@ -99,6 +101,11 @@ def parse_band_spec(text: str) -> tuple[str | None, FileSpec]:
     if match is None:
         return None, parse_spec(text)
     return match["band"], parse_spec(match["rest"])
+
+
+def stem(path: str) -> str:
+    """Name of a file without its folder and the endings of FITS files."""
+    return ENDING.sub("", os.path.basename(path))
 
 
 def expand_lists(arguments: Iterable[str]) -> list[str]:

@@ -304,24 +304,29 @@ def _at_pixels(stamps: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
 def _check_centred(stamps: NDArray[np.float64], file: FitsFile, index: int) -> None:
     flat = normalized(stamps, gaps=stamps.ndim > 2).reshape(-1, *stamps.shape[-2:])
     flat = flat[np.isfinite(flat).all((1, 2))]
-    for stamp in flat[:: -(-len(flat) // _N_CHECKED)]:
-        try:
-            moments = adaptive_moments(stamp)
-            dy, dx = float(moments.dy[0]), float(moments.dx[0])
-        except FormatError:  # no Gaussian matches, for example a single pixel
-            peak = np.unravel_index(np.argmax(stamp), stamp.shape)
-            dy, dx = (float(p) - stamp.shape[0] // 2 for p in peak)
-        offset = float(np.hypot(dy, dx))
-        if offset > OFF_CENTRE_ERROR:
-            raise FormatError(
-                f"the PSF is off its centre by ({dx:.2f}, {dy:.2f}) px in (x, y)",
-                hint="shift it so that its peak is the central pixel",
-            )
-        if offset > OFF_CENTRE_WARN:
-            log.warning(
-                "%s[%s]: the PSF is off its centre by (%.2f, %.2f) px; positions will follow",
-                file.path, file.info(index).name or index, dx, dy,
-            )  # fmt: skip
+    offsets = [_offset(stamp) for stamp in flat[:: -(-len(flat) // _N_CHECKED)]]
+    dy, dx = max(offsets, key=lambda offset: float(np.hypot(*offset)), default=(0.0, 0.0))
+    offset = float(np.hypot(dy, dx))
+    if offset > OFF_CENTRE_ERROR:
+        raise FormatError(
+            f"the PSF is off its centre by ({dx:.2f}, {dy:.2f}) px in (x, y)",
+            hint="shift it so that its peak is the central pixel",
+        )
+    if offset > OFF_CENTRE_WARN:
+        log.warning(
+            "%s[%s]: the PSF is off its centre by (%.2f, %.2f) px; positions will follow",
+            file.path, file.info(index).name or index, dx, dy,
+        )  # fmt: skip
+
+
+def _offset(stamp: NDArray[np.float64]) -> tuple[float, float]:
+    """``(dy, dx)`` of a PSF from the centre of its stamp."""
+    try:
+        moments = adaptive_moments(stamp)
+        return float(moments.dy[0]), float(moments.dx[0])
+    except FormatError:  # no Gaussian matches, for example a single pixel
+        y, x = np.unravel_index(np.argmax(stamp), stamp.shape)
+        return float(y) - stamp.shape[0] // 2, float(x) - stamp.shape[1] // 2
 
 
 def _check_covers(psf: Psf, box: Box | None) -> None:

@@ -49,6 +49,21 @@ def varying(science) -> Exposure:
     return replace(science, psf=psf)
 
 
+def test_what_is_said_of_many_files_is_said_once(in_folder, science, cli):
+    """Two files, each read twice, with a mask bit that has no name; -v names every file."""
+    science.mask[5, 5] = 1 << 30
+    for name in ("a.fits", "b.fits"):
+        with fitsio.FITS(name, "rw") as file:
+            file.write(science.image, extname="IMAGE", header={"BAND": name[0]})
+            file.write(science.mask, extname="MASK", header={"MP_NO_DATA": 8})
+            file.write(science.variance, extname="VARIANCE")
+            file.write(moffat(3.5), extname="PSF")
+    common = ("psf-match", "a.fits", "b.fits", "-o", "{name}_m.fits", "--reference", REFERENCE)
+    assert cli(*common).err.count("mask bits 30 have no name") == 1
+    done = cli(*common, "--overwrite", "-v")
+    assert all(f"{name}.fits: mask bits 30" in done.err for name in "ab")
+
+
 def test_output_holds_the_matched_exposure(in_folder, science, write_file, cli):
     write_file(science, "in.fits")
     done = cli("psf-match", "in.fits", "-o", "out.fits", "--reference", REFERENCE)

@@ -8,7 +8,7 @@ import pytest
 
 from coblend.core.box import Box
 from coblend.core.errors import InputMissingError, ParameterError
-from coblend.io.fits.specs import FileSpec, expand_lists, parse_band_spec, parse_spec
+from coblend.io.fits.specs import FileSpec, expand_lists, parse_band_spec, parse_spec, stem
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,11 @@ def test_a_file_of_exactly_that_name_wins(in_folder: Path) -> None:
 def test_bands() -> None:
     assert parse_band_spec("HSC-R2=x/a.fits[1]") == ("HSC-R2", FileSpec("x/a.fits", 1))
     assert parse_band_spec("x/a=b.fits") == (None, FileSpec("x/a=b.fits"))
+
+
+@pytest.mark.parametrize("ending", [".fits", ".fit.gz", ".fts", ".fits.fz", ""])
+def test_stem(ending: str) -> None:
+    assert stem(f"x/a.fitted_b{ending}") == "a.fitted_b"
 
 
 def test_lists(in_folder: Path) -> None:
