@@ -249,23 +249,29 @@ def _type_name(hint: Any) -> str:
 def _file_values(path: str, cls: type, command: str) -> dict[str, Any]:
     """Values for one class from its section of a TOML file."""
     own = "common" if cls is CommonParams else command
-    found = load_file(path).get(own, {}).items()
-    values = (file_value(path, cls, own, key, raw) for key, raw in found)
+    table = load_file(path).get(own, {})
+    values = (file_value(path, cls, own, key, table) for key in table)
     return dict(pair for pair in values if pair is not None)
 
 
-def file_value(path: str, cls: type, section: str, key: str, raw: Any) -> tuple[str, Any] | None:
-    """Option and value that one line of a TOML file means; None where it says what holds anyway.
+def file_value(
+    path: str, cls: type, section: str, key: str, table: Mapping[str, Any]
+) -> tuple[str, Any] | None:
+    """Option and value that ``key`` of a TOML section means; None where it says what holds anyway.
 
     Raises
     ------
     ConfigError
-        There is no such option, or it cannot have that value: file, line, and what is near.
+        There is no such option, it cannot have that value, or an earlier key means it too: file,
+        line, and what is near.
     """
-    specs = {s.name: s for s in options_of(cls)}
+    specs, raw = {s.name: s for s in options_of(cls)}, table[key]
     name = find_option(cls, key)
     try:
         if name is not None:
+            first = next(k for k in table if find_option(cls, k) == name)
+            if first != key:
+                raise ParameterError(f"[{section}] {key} is given twice: {first} is the same")
             where = f"[{section}] {key}"
             return name, convert(specs[name], get_type_hints(cls)[name], raw, where)
         if _is_fixed(cls, key, raw):

@@ -28,6 +28,7 @@ _SHOWN = 4
     "config",
     NoParams,
     writes=False,
+    looks=True,
     examples=(
         "coblend config init > coblend.toml",
         "coblend config init deblend detect > coblend.toml",
@@ -93,9 +94,9 @@ def problems(path: str) -> list[ConfigError]:
         for section, table in content.items():
             with _collected(found):
                 check_section(path, section, table)
-                for key, raw in table.items():
+                for key in table:
                     with _collected(found):
-                        file_value(path, classes[section], section, key, raw)
+                        file_value(path, classes[section], section, key, table)
     return found
 
 

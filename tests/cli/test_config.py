@@ -124,6 +124,10 @@ def test_unknown_variables_are_warned_of(
             "[deblend]\nmax-itr = 3\n",
             r"a\.toml: line 2: \[deblend\] has no option 'max-itr'\n.*max-iter",
         ),
+        (
+            "[deblend]\nmax-iter = 4\nmaxIter = 3\n",
+            r"a\.toml: line 3: \[deblend\] maxIter is given twice: max-iter is the same",
+        ),
         ("[deblnd]\nmax-iter = 3\n", r"line 1: no command \[deblnd\]\n.*deblend"),
         ("[deblend\n", r"a\.toml: not valid TOML"),
         ("max-iter = 3\n", "max-iter stands outside a section"),

@@ -90,6 +90,10 @@ def test_every_wrong_line_is_named(in_folder: Path, cli: Callable[..., Any]) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (
+            "[deblend]\nmax-iter = 4\nmaxIter = 3\n",
+            "bad.toml: line 3: [deblend] maxIter is given twice: max-iter is the same",
+        ),
         ("[deblnd]\n", "bad.toml: line 1: no command [deblnd]\n  did you mean deblend?"),
         ("x = [\n", "bad.toml: not valid TOML"),
         ("jobs = 3\n", "bad.toml: jobs stands outside a section"),
