@@ -83,7 +83,8 @@ class ReconstructParams(Checked):
     )
     fill_bad: str = option(
         "keep",
-        "What bad pixels hold: the image's value, the model's, or zero.",
+        "What bad pixels hold: the image's value (of a bleed trail its star gets what the models "
+        "do not explain), the model's, or zero.",
         choices=("keep", "model", "zero"),
     )
     mask_footprint: bool = option(

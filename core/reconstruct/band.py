@@ -22,6 +22,7 @@ from coblend.core.reconstruct.share import (
     join,
     positive_shares,
     reference_shares,
+    settle_excess,
     stray_pieces,
     template_pieces,
     whole_pieces,
@@ -243,7 +244,10 @@ def _shares(
     if params.weights == "reference":
         pieces = reference_shares(pieces, n_pixel)
     else:
-        pieces = positive_shares(pieces, n_pixel, other, params.min_ratio)
+        templates = pieces
+        pieces = positive_shares(templates, n_pixel, other, params.min_ratio)
+        if params.fill_bad == "keep":
+            pieces = settle_excess(pieces, templates, frames, other)
 
     reached = np.bincount(pieces.pixel, minlength=n_pixel) > 0
     if other is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from coblend.core.reconstruct.frames import Frames
@@ -19,6 +20,8 @@ from coblend.core.reconstruct.stamps import Stamps, common_pixels, group_sum
 
 ROUND_OFF = 1e-10
 """Template values below this part of the parent's largest are round-off of the transform."""
+_EXCESS = 5.0
+"""Light of a bad pixel above the models, in units of its noise, that is not theirs to share."""
 _STRAY_BLOCK = 1 << 18
 """Pairs of stray pixels and candidates that are looked at together."""
 _STRAY_CLIP = 1e-3
@@ -148,6 +151,86 @@ def positive_shares(
             left += np.divide(other, total, out=np.zeros(n_pixel), where=total > 0)
         share = share / left[pieces.pixel]
     return pieces.with_values(share)
+
+
+def settle_excess(
+    pieces: Pieces,
+    templates: Pieces,
+    frames: Frames,
+    other: NDArray[np.float64] | None = None,
+) -> Pieces:
+    """Give light of bad pixels that no model explains to one object.
+
+    A bleed trail is far brighter than the models of the objects that it crosses: shared like
+    other light it would be theirs. In bad pixels whose image exceeds the sum of the templates by
+    5 sigma every object gets what its template says, and the rest goes to the object that has the
+    most light in the connected bad pixels above 5 sigma: the saturated star. Shares still sum
+    to 1.
+
+    Parameters
+    ----------
+    pieces : Pieces
+        Shares, which sum to 1.
+    templates : Pieces
+        What they are shares of.
+    frames : Frames
+    other : array, shape (n_pixel,), float64, optional
+        Templates of objects that are not among the pieces.
+    """
+    bad = frames.bad & ~frames.no_data
+    if not np.any(bad):
+        return pieces
+    total = group_sum(templates.pixel, np.maximum(templates.value, 0.0), len(bad))
+    if other is not None:
+        total += other
+    excess = frames.image - total
+    least = _EXCESS * np.sqrt(frames.variance)
+    odd = bad & (total > 0) & (excess > least)
+    if not np.any(odd):
+        return pieces
+    region = _regions(frames, bad & (frames.image > least), odd)
+    light = pieces.value * total[pieces.pixel]
+    takers = _brightest(region[pieces.pixel], pieces.owner, light)
+
+    share = np.where(odd[pieces.pixel], light / frames.image[pieces.pixel], pieces.value)
+    takes = odd[pieces.pixel] & (pieces.owner == takers[region[pieces.pixel]])
+    where = pieces.pixel[takes]
+    share[takes] += excess[where] / frames.image[where]
+    odd[where] = False  # what is left are pixels that the template of their taker does not reach
+    more = np.flatnonzero(odd)
+    rest = Pieces(
+        takers[region[more]].astype(np.int32),
+        _narrow(more, len(odd)),
+        excess[more] / frames.image[more],
+        np.full(len(more), -1, pieces.source.dtype),
+    )
+    return join([pieces.with_values(share), rest])
+
+
+def _regions(frames: Frames, lit: NDArray[np.bool_], odd: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count sets of connected lit pixels from 1, in frames with odd ones; 0 elsewhere."""
+    region = np.zeros(len(lit), np.int64)
+    offsets, last = frames.offsets, 0
+    for i in np.unique(np.searchsorted(offsets, np.flatnonzero(odd), side="right") - 1).tolist():
+        cut = slice(offsets[i], offsets[i + 1])
+        labels, n = ndimage.label(lit[cut].reshape(frames.boxes[i, 2:]), np.ones((3, 3)))
+        region[cut] = np.where(labels > 0, labels + last, 0).ravel()
+        last += n
+    return region
+
+
+def _brightest(
+    region: NDArray[np.int64], owner: NDArray[np.int32], light: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Owner of the most light in each region, shape (largest region + 1,), int64."""
+    inside = np.flatnonzero(region)
+    n = int(owner.max(initial=0)) + 1
+    pairs, which = np.unique(region[inside] * n + owner[inside], return_inverse=True)
+    where, who = np.divmod(pairs, n)
+    order = np.lexsort((group_sum(which, light[inside], len(pairs)), where))
+    out = np.zeros(int(region.max(initial=0)) + 1, np.int64)
+    out[where[order]] = who[order]  # the last one of each region is its brightest
+    return out
 
 
 def reference_shares(pieces: Pieces, n_pixel: int) -> Pieces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from coblend.core.reconstruct.share import (
     join,
     positive_shares,
     reference_shares,
+    settle_excess,
     stray_pieces,
     template_pieces,
     whole_pieces,
@@ -111,6 +114,43 @@ def test_join_sorts_by_owner_then_pixel(rng: np.random.Generator) -> None:
     order = list(zip(whole.owner, whole.pixel, strict=True))
     assert order == sorted(order)
     assert len(order) == len(a.owner) + len(b.owner)
+
+
+@pytest.mark.parametrize("neighbours", [False, True])
+def test_a_bleed_trail_belongs_to_its_star(neighbours: bool) -> None:
+    """A row of saturated pixels from a star (object 0) across a faint one: 1 beyond 5 sigma.
+
+    The star's template ends at pixel 6, the other one is about pixel 7.
+    """
+    bad = np.repeat([False, True, False], 10)
+    frames = replace(make_frames((0, 0, 3, 10)), bad=bad)
+    templates = np.zeros((2, 3, 10))
+    templates[0, :, :6], templates[1, :, 6:9] = [100, 80, 40, 20, 10, 5], [1, 6, 1]
+    templates[1, :, 5] = 1
+    owner, place = np.nonzero(templates.reshape(2, 30))
+    pieces = Pieces(owner.astype(np.int32), place, templates.reshape(2, 30)[owner, place],
+                    np.arange(len(owner)))  # fmt: skip
+    other = np.full(30, 2.0) if neighbours else None
+    image = frames.image.reshape(3, 10)
+    image[:] = templates.sum(0) + (2 if neighbours else 0)
+    image[1] = [90, 500, 500, 500, 500, 500, 500, 500, 12, 500]
+    shares = positive_shares(pieces, 30, other)
+    settled = settle_excess(shares, pieces, frames, other)
+    light = np.zeros((2, 30))
+    light[settled.owner, settled.pixel] = settled.value * frames.image[settled.pixel]
+    before = np.zeros((2, 30))
+    before[shares.owner, shares.pixel] = shares.value * frames.image[shares.pixel]
+    light, before = light.reshape(2, 3, 10), before.reshape(2, 3, 10)
+    np.testing.assert_array_equal(light[:, ::2], before[:, ::2])  # rows that are not bad
+    np.testing.assert_array_equal(light[:, 1, 0], before[:, 1, 0])  # darker than the model
+    np.testing.assert_allclose(light[1, 1, 5:8], [1, 1, 6], rtol=1e-6)
+    theirs = 2 if neighbours else 0
+    np.testing.assert_allclose(light[0, 1, 1:8], 500 - light[1, 1, 1:8] - theirs, rtol=1e-6)
+    assert light[0, 1, 8] > 0  # 12 is 5 sigma above the models and connected
+    reached = light.sum(0) > 0
+    reached[1, 0] = False  # shared with the neighbours as before
+    np.testing.assert_allclose(light.sum(0)[reached], image[reached] - theirs, rtol=1e-6)
+    assert settle_excess(shares, pieces, make_frames((0, 0, 3, 10))) is shares
 
 
 def test_stray_light_goes_to_the_nearest_peak() -> None:
