@@ -16,10 +16,10 @@ import numpy as np
 
 from coblend.core.box import Box
 from coblend.core.catalog import column_suffix
+from coblend.core.components import group_spans, label_spans
 from coblend.core.detect import identifiers
 from coblend.core.detect.adopt import ellipse_spans
 from coblend.core.detect.assemble import assemble, blank_peaks
-from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detection import Detections
 from coblend.core.footprint import SpanIndex, union_spans
 from coblend.core.merge.association import associate

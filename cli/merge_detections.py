@@ -174,8 +174,8 @@ def _read_all(
 
 
 def _is_ours(path: str) -> bool:
-    from coblend.io.detect.foreign import is_fits
     from coblend.io.fits.reader import open_fits
+    from coblend.io.fits.structure import is_fits
 
     if not is_fits(path):
         return False

@@ -85,15 +85,14 @@ def _warp_one(
     """
     import numpy as np
 
-    from coblend.core.coadd.warp import warp_exposure
-    from coblend.core.coadd.warp_psf import overlap
+    from coblend.core.coadd.warp import covered, warp_exposure
     from coblend.io.coadd.coadds import write_polygon
     from coblend.io.exposure.exposures import write_exposure
     from coblend.io.sky.grids import map_positions, outline
     from coblend.io.sky.wcs import shift_cards
 
     edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
-    box = overlap(edge, grid.box.grow(params.border))
+    box = covered(edge, grid.box.grow(params.border))
     if not box.area:
         raise WcsMismatchError(f"does not overlap the grid of {params.like}", path)
     pixel_map = _pixel_map(params, exposure, grid, box)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.coadd.moments import Plane, accumulate
 from coblend.core.coadd.samples import Strip, count
 from coblend.core.coadd.sorting import LARGEST, quantiles
+from coblend.core.coadd.sums import Plane, accumulate
 
 IQR_TO_SIGMA = 0.741301109252802
 """Standard deviation of a Gaussian over its interquartile range."""

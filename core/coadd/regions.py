@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from coblend.core.coadd.artifacts import bright, reach
 from coblend.core.coadd.sparse import Indices
-from coblend.core.detect.components import label_spans
+from coblend.core.components import label_spans
 from coblend.core.footprint import mask_to_spans
 from coblend.core.params.coadd import CoaddParams
 

@@ -107,7 +107,7 @@ class StackRules:
 
     @property
     def sums(self) -> tuple[str, ...]:
-        """Sums over the samples that the statistic is made of: names of `Moments`."""
+        """Sums over the samples that the statistic is made of: names of `Sums`."""
         if self.needs_scatter:
             return "w", "w2", "s1", "s2"
         if self.statistic not in ("mean", "meanclip", "sum"):

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.coadd.finalmask import Flags, final_mask
-from coblend.core.coadd.moments import Moments
 from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import Sample, WarpPart, gather
 from coblend.core.coadd.stack import Stacked, map_planes, strip_rows
+from coblend.core.coadd.sums import Sums
 
 _INPUT_BYTES = 24  # of a pixel of the input that is being added
 
@@ -39,7 +39,7 @@ class RunningMean:
         self, box: Box, rules: StackRules, n_input: int, *, input_map: bool = False
     ) -> None:
         self.box, self.rules = box, rules
-        self._sums = Moments.zeros(box.shape, rules.sums)
+        self._sums = Sums.zeros(box.shape, rules.sums)
         self._used, self._rejected = (np.zeros(box.shape, np.int32) for _ in range(2))
         self._hits = [np.zeros(box.shape) for _ in rules.thresholds]
         self._map = np.zeros((map_planes(n_input) * input_map, *box.shape), np.int32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import edge_labels
+from coblend.core.components import edge_labels
 
 Indices = NDArray[np.int64]
 

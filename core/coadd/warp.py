@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.box import Box
 from coblend.core.coadd.pixelmap import PixelMap
 from coblend.core.coadd.resample import noise_correlation, resample
 from coblend.core.coadd.warp_psf import warped_psf
@@ -67,3 +68,12 @@ def warp_exposure(
         psf=psf, wcs=wcs,
     )  # fmt: skip
     return Warped(warped, done.noise_power, noise_correlation(pixel_map, params.kernel))
+
+
+def covered(positions: NDArray[np.float64], box: Box) -> Box:
+    """Part of ``box`` inside the bounds of positions ``(y, x)``, shape (2, n)."""
+    known = positions[:, np.isfinite(positions).all(axis=0)]
+    if not known.size:
+        return Box(box.y0, box.x0, 0, 0)
+    low, high = np.floor(known.min(axis=1)), np.ceil(known.max(axis=1))
+    return box & Box.from_bounds(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)

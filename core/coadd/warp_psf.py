@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.box import Box
 from coblend.core.coadd.pixelmap import PixelMap, lattice
 from coblend.core.coadd.resample import SIZES, taps
 from coblend.core.errors import FormatError
@@ -141,12 +140,3 @@ def warped_psf(
     if np.abs(cube - cube[0]).max() <= _SAME * cube.max():
         return StampPsf(cube[len(cube) // 2])
     return GridPsf(cube.reshape(len(rows), len(columns), side, side), rows, columns)
-
-
-def overlap(positions: NDArray[np.float64], box: Box) -> Box:
-    """Part of ``box`` inside the bounds of positions ``(y, x)``, shape (2, n)."""
-    known = positions[:, np.isfinite(positions).all(axis=0)]
-    if not known.size:
-        return Box(box.y0, box.x0, 0, 0)
-    low, high = np.floor(known.min(axis=1)), np.ceil(known.max(axis=1))
-    return box & Box.from_bounds(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.catalog import column_suffix
+from coblend.core.components import group_spans, join_runs, label_spans
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
-from coblend.core.detect.components import group_spans, join_runs, label_spans
 from coblend.core.detect.filtering import Template, flux_error, snr_map
 from coblend.core.detect.growth import grow_spans, stencil
 from coblend.core.detect.pixels import Pixels

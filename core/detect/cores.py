@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import group_spans, label_spans
+from coblend.core.components import group_spans, label_spans
 from coblend.core.detect.peaks import span_pixels
 from coblend.core.detect.pixels import Pixels, strips
 from coblend.core.footprint import FootprintSet, SpanIndex, mask_to_spans

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import edge_labels
+from coblend.core.components import edge_labels
 from coblend.core.detect.pixels import strips
 from coblend.core.footprint import expand_runs
 

@@ -58,7 +58,7 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class Prepared:
     """What the search reads.
 
     Parameters
@@ -114,7 +114,7 @@ class Work:
 
 def prepare(
     exposure: Exposure, params: DetectParams, threads: int = 1
-) -> tuple[Work, NDArray[np.float32]]:
+) -> tuple[Prepared, NDArray[np.float32]]:
     """Choose the filter, subtract backgrounds, filter and calibrate; also return the map.
 
     Raises
@@ -145,11 +145,11 @@ def prepare(
     level = max(EMPTY * params.threshold, 3.0)
     noise = measure_noise(searched, snr, level, sigma, half_widths)
     scale, notes = calibrate(noise, params)
-    work = Work(
+    ready = Prepared(
         exposure, params, flat, searched, background, widths, template, half_widths, noise, scale,
         threads, (*warnings, *notes),
     )  # fmt: skip
-    return work, snr
+    return ready, snr
 
 
 def psf_widths(psf: Psf, box: Box) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import label_spans
+from coblend.core.components import label_spans
 from coblend.core.detect.cores import Cores
 from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import paint_rows, span_range

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.components import edge_labels, group_spans, label_spans
 from coblend.core.detect.background import IQR_TO_SIGMA, MeshOptions, measure_background
-from coblend.core.detect.components import edge_labels, group_spans, label_spans
 from coblend.core.detect.cores import Cores, find_cores
 from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import grow_spans, paint_rows, span_range
@@ -21,7 +21,7 @@ from coblend.core.detect.locate import (
 )
 from coblend.core.detect.mesh import Mesh
 from coblend.core.detect.noise import Noise
-from coblend.core.detect.prepare import Work, prepare
+from coblend.core.detect.prepare import Prepared, prepare
 from coblend.core.detect.saturation import one_peak_per_saturation
 from coblend.core.detect.splitting import Parents, cut_footprints
 from coblend.core.detect.tables import detections_of
@@ -92,58 +92,62 @@ def detect(
     ParameterError
         No filter width, or one that does not fit the image.
     """
-    work, snr = prepare(exposure, params, threads)
+    ready, snr = prepare(exposure, params, threads)
     signs = {"positive": (1,), "negative": (-1,), "both": (1, -1)}[params.polarity]
-    found = [_find(work, snr, sign) for sign in signs]
+    found = [_find(ready, snr, sign) for sign in signs]
     significance = None
     if keep_map:
-        snr *= np.float32(signs[-1] / work.scale.unit)  # negative ones were sought on its negative
+        sign = signs[-1]  # negative ones were sought on its negative
+        snr *= np.float32(sign / ready.scale.unit)
         significance = snr
     del snr  # four bytes per pixel that growth and tables can use
     catalogues = [
-        detections_of(work, sign, footprints, _parents(work, cores, footprints, peaks), peaks)
+        detections_of(ready, sign, footprints, _parents(ready, cores, footprints, peaks), peaks)
         for sign, (cores, footprints, peaks) in zip(signs, found, strict=True)
     ]
     return Search(
         catalogues[0],
         catalogues[1] if len(catalogues) > 1 else None,
-        work.background,
-        work.noise,
-        params.threshold * work.scale.noise,
+        ready.background,
+        ready.noise,
+        params.threshold * ready.scale.noise,
         significance,
-        work.warnings,
+        ready.warnings,
     )
 
 
-def _find(work: Work, snr: NDArray[np.float32], sign: int) -> tuple[Cores, FootprintSet, Peaks]:
+def _find(
+    ready: Prepared, snr: NDArray[np.float32], sign: int
+) -> tuple[Cores, FootprintSet, Peaks]:
     """Find cores and peaks of one sign; negates ``snr`` for the negative ones."""
-    params = work.params
+    params = ready.params
     if sign < 0:
         np.negative(snr, out=snr)
     peak_level = None
     if params.peak_threshold is not None:
-        peak_level = params.peak_threshold / params.threshold * work.level
+        peak_level = params.peak_threshold / params.threshold * ready.level
     cores = find_cores(
-        work.searched,
+        ready.searched,
         snr,
-        work.level,
+        ready.level,
         peak_level=peak_level,
         min_pixels=params.min_pixels,
         connectivity=params.connectivity,
-        margin=work.template.half if params.edge == "trim" else 0,
+        margin=ready.template.half if params.edge == "trim" else 0,
     )
-    _check_area(work, cores)
-    return cores, cores.footprints(), _peaks(work, snr, sign, cores)
+    _check_area(ready, cores)
+    return cores, cores.footprints(), _peaks(ready, snr, sign, cores)
 
 
-def _check_area(work: Work, cores: Cores) -> None:
+def _check_area(ready: Prepared, cores: Cores) -> None:
     """Refuse an image that is nearly all above the threshold; a cut-out of one blend may be."""
-    area, n_usable = int(np.sum(cores.spans[:, 2] - cores.spans[:, 1] + 1)), work.searched.n_usable
-    if area <= work.params.max_area * n_usable or n_usable < SMALL_IMAGE:
+    area = int(np.sum(cores.spans[:, 2] - cores.spans[:, 1] + 1))
+    n_usable = ready.searched.n_usable
+    if area <= ready.params.max_area * n_usable or n_usable < SMALL_IMAGE:
         return
-    step = max(1, work.searched.shape[0] // 500)
-    rows = slice(0, work.searched.shape[0], step)
-    sample = work.searched.image(rows)[work.searched.usable(rows)]
+    step = max(1, ready.searched.shape[0] // 500)
+    rows = slice(0, ready.searched.shape[0], step)
+    sample = ready.searched.image(rows)[ready.searched.usable(rows)]
     low, median, high = np.percentile(sample, [25, 50, 75])
     raise FormatError(
         f"{area / n_usable:.0%} of the usable pixels are above the threshold (image median "
@@ -153,35 +157,35 @@ def _check_area(work: Work, cores: Cores) -> None:
     )
 
 
-def _peaks(work: Work, snr: NDArray[np.float32], sign: int, cores: Cores) -> Peaks:
+def _peaks(ready: Prepared, snr: NDArray[np.float32], sign: int, cores: Cores) -> Peaks:
     """Peaks of all scales; every core has at least one."""
-    params = work.params
+    params = ready.params
     every = params.plateau == "all"
     peaks = locate_peaks(
-        work.searched, snr, work.template, cores, level=work.level, every=every,
+        ready.searched, snr, ready.template, cores, level=ready.level, every=every,
         subpixel=params.subpixel,
     )  # fmt: skip
     if params.local_bg:
-        peaks = replaced_peaks(peaks, _local_peaks(work, sign, cores, every), cores.n)
-    peaks = peaks.joined(fallback_peaks(work.searched, snr, work.template, cores, peaks))
+        peaks = replaced_peaks(peaks, _local_peaks(ready, sign, cores, every), cores.n)
+    peaks = peaks.joined(fallback_peaks(ready.searched, snr, ready.template, cores, peaks))
     for scale in params.peak_scales[1:]:
         template = Template.gaussian(
-            work.widths * scale, params.kernel_nsigma, work.template.matched
+            ready.widths * scale, params.kernel_nsigma, ready.template.matched
         )
-        narrow = work.filtered(work.searched, template, sign)
+        narrow = ready.filtered(ready.searched, template, sign)
         more = locate_peaks(
-            work.searched, narrow, template, cores, level=work.level, scale=scale, every=every,
+            ready.searched, narrow, template, cores, level=ready.level, scale=scale, every=every,
             subpixel=params.subpixel,
         )  # fmt: skip
         peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
     if every:
         return peaks
-    return one_peak_per_saturation(peaks, work.searched, snr, work.template, cores)
+    return one_peak_per_saturation(peaks, ready.searched, snr, ready.template, cores)
 
 
-def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:
+def _local_peaks(ready: Prepared, sign: int, cores: Cores, every: bool) -> Peaks:
     """Peaks above the threshold after subtraction of a background on small bins."""
-    params, (ny, nx) = work.params, work.searched.shape
+    params, (ny, nx) = ready.params, ready.searched.shape
     hull_rows = cores.hull[:, 0].copy()
 
     def outside(rows: slice) -> NDArray[np.bool_]:
@@ -190,21 +194,21 @@ def _local_peaks(work: Work, sign: int, cores: Cores, every: bool) -> Peaks:
         return ~paint_rows(cores.hull[here], slice(start, stop), nx)[::step]
 
     options = MeshOptions(params.local_bg, interpolation=params.bg_interp)
-    local = work.searched.with_background(measure_background(work.searched, options, outside))
-    snr = work.filtered(local, work.template, sign)
+    local = ready.searched.with_background(measure_background(ready.searched, options, outside))
+    snr = ready.filtered(local, ready.template, sign)
     return locate_peaks(
-        local, snr, work.template, cores, level=work.level, every=every, subpixel=params.subpixel
+        local, snr, ready.template, cores, level=ready.level, every=every, subpixel=params.subpixel
     )
 
 
-def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -> Parents:
+def _parents(ready: Prepared, cores: Cores, footprints: FootprintSet, peaks: Peaks) -> Parents:
     """Grow the cores into footprints; cut those with too many peaks."""
-    params, shape = work.params, work.searched.shape
+    params, shape = ready.params, ready.searched.shape
     each = np.arange(cores.n)
     alone = Parents.whole(footprints, each)
-    if params.grow_merge == "none" or len(work.half_widths) == 1:
+    if params.grow_merge == "none" or len(ready.half_widths) == 1:
         return alone
-    grown = grow_spans(cores.spans, shape, work.half_widths)
+    grown = grow_spans(cores.spans, shape, ready.half_widths)
     labels, n = _joined_by_cores(grown, *label_spans(grown), footprints)
     first = footprints.spans[footprints.offsets[:-1]]
     core_parent = labels[SpanIndex.build(grown).find(first[:, 0], first[:, 1])]
@@ -214,7 +218,7 @@ def _parents(work: Work, cores: Cores, footprints: FootprintSet, peaks: Peaks) -
     else:
         n_peak = np.bincount(core_parent[peaks.core], minlength=n)
         seeds = (n_peak > (params.max_peaks or np.inf))[core_parent]
-    radius = max(len(work.half_widths) - 1, 2)
+    radius = max(len(ready.half_widths) - 1, 2)
     return cut_footprints(parents, footprints, seeds, shape, radius)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from coblend.core.detect.components import group_spans
+from coblend.core.components import group_spans
 from coblend.core.detect.growth import share_growth
 from coblend.core.footprint import FootprintSet, SpanIndex, raster_order
 

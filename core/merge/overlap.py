@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.detect.components import group_spans, join_runs
+from coblend.core.components import group_spans, join_runs
 from coblend.core.footprint import FootprintSet, expand_runs, stable_order
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.catalog import column_suffix
+from coblend.core.components import group_spans, label_spans
 from coblend.core.detect.assemble import brightest_of_uncut, set_parent_flag
-from coblend.core.detect.components import group_spans, label_spans
 from coblend.core.detect.splitting import Parents, cut_footprints
 from coblend.core.detection import PARENT_FLAGS, Detections
 from coblend.core.footprint import FootprintSet, SpanIndex, raster_order, union_spans

@@ -10,10 +10,10 @@ from coblend.core.box import Box
 from coblend.core.params.match import MatchParams
 from coblend.core.psf.fields import Array, ChebyshevField, LatticeField, n_terms
 from coblend.core.psfmatch.spatial import (
-    between_nodes,
     chebyshev_nodes,
     domain_of,
     fit_field,
+    midpoints,
     node_counts,
 )
 from coblend.core.psfmatch.transform import residual
@@ -64,7 +64,7 @@ def fit_everywhere(
         source, target = pairs(y, x)
         kernels = _solve_all(solve, source, target)
         solved = _worst(kernels, source, target)
-        test_y, test_x = np.concatenate([(y, x), between_nodes(domain, counts)], axis=1)
+        test_y, test_x = np.concatenate([(y, x), midpoints(domain, counts)], axis=1)
         source, target = pairs(test_y, test_x)
         fields = [
             fit_field(

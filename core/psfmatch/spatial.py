@@ -47,7 +47,7 @@ def chebyshev_nodes(domain: Domain, counts: tuple[int, int]) -> tuple[Array, Arr
     return grid[0].ravel(), grid[1].ravel()
 
 
-def between_nodes(domain: Domain, counts: tuple[int, int]) -> tuple[Array, Array]:
+def midpoints(domain: Domain, counts: tuple[int, int]) -> tuple[Array, Array]:
     """Positions midway between the Chebyshev nodes, where a fit is tested."""
     y, x = chebyshev_nodes(domain, counts)
     y, x = y.reshape(counts), x.reshape(counts)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from coblend.core.errors import FormatError, MissingHduError
-from coblend.io.detect.foreign import is_fits
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.specs import expand_lists
+from coblend.io.fits.structure import is_fits
 
 _ECSV = "# %ECSV"
 

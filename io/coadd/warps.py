@@ -14,6 +14,7 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import HeaderValue
 from coblend.core.mask import MaskPlanes
+from coblend.core.params.coadd import NANOJANSKY
 from coblend.core.psf.base import Psf
 from coblend.io.coadd.grid import Grid, is_framed
 from coblend.io.coadd.inputs import Listed
@@ -30,7 +31,6 @@ from coblend.io.sky.wcs import wcs_cards
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZP", "MAGZPT", "PHOTZP", "ZP", "PHOTZPT")
 """Keywords of the AB magnitude of one count, in order of preference."""
 
-_NANOJANSKY_ZERO_POINT = 31.4
 _N_ROWS = 4  # of a section that are looked at
 
 Pixels = tuple[NDArray[np.float32], NDArray[np.int32] | None, NDArray[np.float32]]
@@ -275,7 +275,7 @@ def _rows(file: FitsFile, plane: Plane, name: str) -> RowReader:
 
 def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:
     if unit.lower() == "njy":
-        return _NANOJANSKY_ZERO_POINT
+        return NANOJANSKY
     value = header_float(header, *ZERO_POINT_KEYS)
     return None if np.isnan(value) else value
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.detection import SourceList
-from coblend.core.errors import FormatError, InputMissingError, MissingHduError
+from coblend.core.errors import FormatError, MissingHduError
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec
+from coblend.io.fits.structure import is_fits
 from coblend.io.sky.wcs import sky_to_pixel
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -35,24 +36,6 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 """Columns that mean the same, lower case, preferred first: peaks before centroids."""
 
 _DEGREES = ("sextractor", "photutils")
-_FITS = (b"SIMPLE", b"\x1f\x8b")
-
-
-def is_fits(path: str) -> bool:
-    """Whether a file begins like a FITS file, plain or gzipped.
-
-    Raises
-    ------
-    InputMissingError
-        It does not exist or cannot be read.
-    """
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(6).startswith(_FITS)
-    except FileNotFoundError as error:
-        raise InputMissingError("no such file", path) from error
-    except OSError as error:
-        raise InputMissingError(f"cannot be read: {error.strerror}", path) from error
 
 
 def read_sources(

@@ -23,8 +23,26 @@ from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 BLOCK = 2880
 CARD = 80
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_FITS = (b"SIMPLE", b"\x1f\x8b")
 _REMEDY = "re-copy the file, or make it again"
 _MAX_HEADER = 4000 * BLOCK  # a header longer than this is not a header
+
+
+def is_fits(path: str) -> bool:
+    """Whether a file begins like a FITS file, plain or gzipped.
+
+    Raises
+    ------
+    InputMissingError
+        It does not exist or cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(6).startswith(_FITS)
+    except FileNotFoundError as error:
+        raise InputMissingError("no such file", path) from error
+    except OSError as error:
+        raise InputMissingError(f"cannot be read: {error.strerror}", path) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from astropy.table import Table
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
-from coblend.io.detect.foreign import is_fits, read_segmentation, read_sources
+from coblend.io.detect.foreign import read_segmentation, read_sources
 from coblend.io.fits.specs import FileSpec, parse_spec
 from coblend.io.sky.wcs import tangent_plane
 
@@ -170,4 +170,3 @@ def test_bad_input(tmp_path):
     np.save(tmp_path / "plain.npy", np.zeros(3))
     with pytest.raises(FormatError, match="not a structured array"):
         read_sources(FileSpec(str(tmp_path / "plain.npy")), BOX)
-    assert not is_fits(str(tmp_path / "page.cat"))

@@ -6,7 +6,8 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.coadd.pixelmap import PixelMap, lattice
 from coblend.core.coadd.resample import SIZES, noise_correlation, resample, taps
-from coblend.core.coadd.warp_psf import overlap, warped_psf, warped_stamp
+from coblend.core.coadd.warp import covered
+from coblend.core.coadd.warp_psf import warped_psf, warped_stamp
 from coblend.core.errors import FormatError
 from coblend.core.psf import GridPsf, StampPsf
 
@@ -214,10 +215,10 @@ def test_warped_psf_is_a_stamp_or_a_lattice():
     np.testing.assert_allclose(lattice_psf.at(100, 50), varying.at(130, 50), atol=1e-5)
 
 
-def test_overlap_of_an_outline():
+def test_part_that_an_outline_covers():
     points = np.array([[3.2, 9.9, np.nan], [-5.0, 50.2, 7]])
-    assert overlap(points, Box(0, 0, 8, 40)) == Box(3, 0, 5, 40)
-    assert overlap(np.full((2, 3), np.nan), Box(0, 0, 8, 40)).area == 0
+    assert covered(points, Box(0, 0, 8, 40)) == Box(3, 0, 5, 40)
+    assert covered(np.full((2, 3), np.nan), Box(0, 0, 8, 40)).area == 0
 
 
 # bad input

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from coblend.core.box import Box
-from coblend.core.detect.components import group_spans, label_spans
+from coblend.core.components import group_spans, label_spans
 from coblend.core.detect.growth import (
     dilate,
     grow_spans,

@@ -117,9 +117,9 @@ def make_lists():
 def detections_of(image, level, band, *, sigma_noise=1.0, cores=True):
     """Catalogue of the pixels at or above ``level``: no filter, no growth."""
     from coblend.core.box import Box
+    from coblend.core.components import group_spans, label_spans
     from coblend.core.detect import identifiers
     from coblend.core.detect.assemble import assemble, blank_peaks
-    from coblend.core.detect.components import group_spans, label_spans
     from coblend.core.detect.peaks import regional_maxima
     from coblend.core.detection import Detections
     from coblend.core.footprint import SpanIndex

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from coblend.core.box import Box
-from coblend.core.detect.components import edge_labels, group_spans, join_runs, label_spans
+from coblend.core.components import edge_labels, group_spans, join_runs, label_spans
 from coblend.core.footprint import mask_to_spans, spans_to_labels
 
 

@@ -16,7 +16,7 @@ _NOT_SUMMED = np.array(np.nan)
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class Sums:
     """Sums over the used samples, shape (ny, nx), float64; NaN if not asked for.
 
     With weights w, values x, variances v and a centre c, d = x - c: ``w = sum w``,
@@ -34,7 +34,7 @@ class Moments:
     mosaic: Plane
 
     @classmethod
-    def zeros(cls, shape: tuple[int, int], sums: Sequence[str]) -> Moments:
+    def zeros(cls, shape: tuple[int, int], sums: Sequence[str]) -> Sums:
         """Begin with no sample and centre 0; the sums asked for are named."""
         planes = {
             name: np.zeros(shape) if name in sums else _NOT_SUMMED
@@ -43,10 +43,10 @@ class Moments:
         centre = np.zeros(shape if "s2" in sums else ())
         return cls(n=np.zeros(shape, np.uint16), centre=centre, **planes)
 
-    def cut(self, part: tuple[slice, slice]) -> Moments:
+    def cut(self, part: tuple[slice, slice]) -> Sums:
         """Return views of a part of all planes."""
         planes = (getattr(self, name) for name in self.__slots__)
-        return Moments(*(plane[part] if plane.ndim else plane for plane in planes))
+        return Sums(*(plane[part] if plane.ndim else plane for plane in planes))
 
     def add(
         self,
@@ -124,7 +124,7 @@ def accumulate(
     used: NDArray[np.bool_],
     names: Sequence[str],
     centre: Plane | None = None,
-) -> Moments:
+) -> Sums:
     """Sum over the used samples.
 
     Parameters
@@ -139,7 +139,7 @@ def accumulate(
     """
     everything = used is strip.available
     sums = replace(
-        Moments.zeros(strip.shape, names),
+        Sums.zeros(strip.shape, names),
         n=strip.n_available if everything else count(used),
         centre=np.zeros(()) if centre is None else centre,
     )
