@@ -97,6 +97,7 @@ def deblend(
         ):
             results += done
             advance(len(done))
+    _warn_of_bugs(detections, results)
     models = collect(detections, cube, work, results, params)
     with run.create("deblended/1") as out:
         write_models(out, models, storage_steps(models, params.model_error))
@@ -151,6 +152,21 @@ def _warn_of_skipped(detections: Detections, work: Plan) -> None:
                 "%s: %d parent(s) with %d peaks (%.0f %% of all) are not fitted; %s",
                 name, int(hit.sum()), n_peak, 100 * n_peak / total, remedy,
             )  # fmt: skip
+
+
+def _warn_of_bugs(detections: Detections, results: Sequence[BlendResult]) -> None:
+    """Name the parents whose fits met a bug; -vv shows where."""
+    from coblend.core.deblend.guard import INTERNAL
+
+    bugs = [result for result in results if result.error.startswith(INTERNAL)]
+    for result in bugs:
+        log.debug("%s", result.trace)
+    if bugs:
+        log.warning(
+            "parent %d: %s; %d parent(s) met a bug: please report it, with the output of coblend "
+            "refit --only failed --set catch_failures=false -vv",
+            detections.parents["id"][bugs[0].parent], bugs[0].error, len(bugs),
+        )  # fmt: skip
 
 
 def _costliest(detections: Detections, work: Plan, n: int = 20) -> list[dict[str, Any]]:

@@ -84,6 +84,12 @@ class CorruptFileError(FormatError):
     """The file is truncated or damaged."""
 
 
+class FitError(CoblendError):
+    """A blend cannot be fitted; ``message`` is the reason that the column ``error`` holds."""
+
+    exit_code = 65
+
+
 class InputMissingError(CoblendError, FileNotFoundError):
     """The input does not exist or cannot be read."""
 

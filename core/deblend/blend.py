@@ -12,7 +12,7 @@ from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.fitting.reference import reference_components
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.deblend.wings import find_wings, with_wings, without
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError, FormatError
 from coblend.core.kernels import difference_kernel, model_psf
 from coblend.core.params.deblend import DeblendParams
 
@@ -22,13 +22,13 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
 
     Raises
     ------
-    FormatError
-        The message is the reason: ``NoData`` (a blend without a usable pixel), ``NoPsf`` (a PSF
+    FitError
+        ``NoData`` (a blend without a usable pixel), ``NoPsf`` (a PSF
         that cannot be matched), ``NonFinite`` or ``Diverged`` (the fit ran away).
     """
     observation = observe(batch, params)
     if not all((weight > 0).any() for weight in observation.weight):
-        raise FormatError("NoData")
+        raise FitError("NoData")
     centres = Centres(
         batch.blend, np.arange(len(batch.y)), batch.y, batch.x,
         np.array([b.ny for b in batch.boxes])[batch.blend],
@@ -58,15 +58,15 @@ def observe(batch: Batch, params: DeblendParams) -> Observation:
 
     Raises
     ------
-    FormatError
-        A PSF cannot be matched.
+    FitError
+        ``NoPsf``: a PSF cannot be matched.
     """
     try:
         kernels = difference_kernel(
             batch.psfs, model_psf(params.model_psf_sigma), params.kernel_reg
         )
     except FormatError as error:
-        raise FormatError("NoPsf") from error
+        raise FitError("NoPsf") from error
     frames = []
     for cut in batch.cuts:
         data, weight = cut.data, cut.weight

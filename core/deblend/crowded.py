@@ -19,7 +19,7 @@ from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.point import model_stamps, shifted_stamps
 from coblend.core.deblend.report import BlendResult
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.model import FLAGS, MODEL_PSF_SIDE
 from coblend.core.params.deblend import DeblendParams
 
@@ -105,13 +105,13 @@ def fit_stars(field: StarField, params: DeblendParams) -> BlendResult:
 
     Raises
     ------
-    FormatError
+    FitError
         ``NoData``: no usable pixel.
     """
     batch = field.batch
     data, weight = (getattr(batch.cuts[0], name)[0] for name in ("data", "weight"))
     if not (weight > 0).any():
-        raise FormatError("NoData")
+        raise FitError("NoData")
     psfs = batch.psfs[batch.cell[0]]
     stars = Stars(batch.y, batch.x, field.offset, data.shape[1:])
     first_loss = np.nan

@@ -24,7 +24,7 @@ from coblend.core.deblend.fitting.spectra import (
 )
 from coblend.core.deblend.fitting.start import solved_at_start
 from coblend.core.deblend.metrics import Patch, add_up, merge, overlap, reduced_chi2
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
 
@@ -45,6 +45,8 @@ class BlendResult:
         Row of the parent.
     error : str
         Why it failed, "" if it did not.
+    trace : str
+        Where a fit that failed stopped, for those who look for the bug.
     n_iter, flags : int
     chi2, loss, loss_init : float
     source : array, shape (k,), int64
@@ -64,6 +66,7 @@ class BlendResult:
 
     parent: int
     error: str = ""
+    trace: str = ""
     n_iter: int = 0
     flags: int = 0
     chi2: float = float("nan")
@@ -99,7 +102,7 @@ def report(
 
     Raises
     ------
-    FormatError
+    FitError
         The fit is not finite.
     """
     rendered = render(observation, fitted.stacks)
@@ -113,7 +116,7 @@ def report(
     if params.final_spectra:
         spectra = solve(systems, len(fitted.centres)).astype(np.float32)
     if not np.isfinite(spectra).all():
-        raise FormatError("NonFinite")
+        raise FitError("NonFinite")
     morphs = _trimmed(fitted.stacks, len(fitted.centres))
     at = fitted.centres
     recentred = (at.y != batch.y[at.source]) | (at.x != batch.x[at.source])
@@ -195,7 +198,7 @@ def chi2_image(
 
     Raises
     ------
-    FormatError
+    FitError
         ``Diverged``: no model at all would be nearer to the data.
     """
     scaled = ((window, spectrum * image) for spectrum, (_, window, image) in
@@ -206,7 +209,7 @@ def chi2_image(
     chi2 *= weight
     nothing = np.einsum("byx,byx,byx->", data, data, weight, dtype=np.float64)
     if not float(chi2.sum(dtype=np.float64)) <= _WORSE * nothing:
-        raise FormatError("Diverged")
+        raise FitError("Diverged")
     return chi2, total
 
 

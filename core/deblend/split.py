@@ -27,7 +27,7 @@ from coblend.core.deblend.metrics import Patch, merge, overlap
 from coblend.core.deblend.refitting.refit import refit
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.warm import Warm
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.params.deblend import DeblendParams
 
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
@@ -267,9 +267,9 @@ def fit_within(batch: Batch, params: DeblendParams) -> list[BlendResult]:
 
     Raises
     ------
-    FormatError
+    FitError
         ``MemoryLimit``, or as `blend.deblend_batch`.
     """
     if params.max_blend_memory and memory_of(batch)[0] > params.max_blend_memory:
-        raise FormatError("MemoryLimit")
+        raise FitError("MemoryLimit")
     return deblend_batch(batch, params)

@@ -26,7 +26,7 @@ def test_exit_codes_are_those_of_the_contract() -> None:
     assert codes == {
         "CoblendError": 1, "ParameterError": 2, "PartialFailure": 3, "FormatError": 65,
         "MissingHduError": 65, "ShapeMismatchError": 65, "WcsMismatchError": 65,
-        "SchemaError": 65, "CorruptFileError": 65, "InputMissingError": 66,
+        "SchemaError": 65, "CorruptFileError": 65, "FitError": 65, "InputMissingError": 66,
         "MissingExtraError": 69, "OutputError": 73, "OutputExistsError": 73, "DiskError": 74,
         "ResourceError": 75, "ConfigError": 78,
     }  # fmt: skip

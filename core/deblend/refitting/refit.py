@@ -17,7 +17,7 @@ from coblend.core.deblend.fitting.spectra import render
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.deblend.sdss.psftest import fwhm_of
 from coblend.core.deblend.warm import Warm, centres_of, join, stacks_of
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.kernels import model_psf
 from coblend.core.params.deblend import DeblendParams
 
@@ -41,11 +41,11 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
 
     Raises
     ------
-    FormatError
+    FitError
         The message is the reason, as for `blend.deblend_batch`.
     """
     if not (batch.cuts[0].weight > 0).any():
-        raise FormatError("NoData")
+        raise FitError("NoData")
     observation = observe(batch, params)
     box = batch.boxes[0]
     warm = _away_from_new(warm, batch)

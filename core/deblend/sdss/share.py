@@ -21,7 +21,7 @@ from coblend.core.deblend.sdss.templates import (
     smoothed,
     symmetric_template,
 )
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.footprint import FootprintSet
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
@@ -45,7 +45,7 @@ def share_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
 
     Raises
     ------
-    FormatError
+    FitError
         ``NoData``: a blend without a usable pixel.
     """
     results: list[BlendResult] = []
@@ -53,7 +53,7 @@ def share_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
         one = batch.alone(i)
         cut, box = one.cuts[0], one.boxes[0]
         if not (cut.weight > 0).any():
-            raise FormatError("NoData")
+            raise FitError("NoData")
         inner = (slice(0, box.ny), slice(0, box.nx))
         footprint = cut.footprint[0][inner]
         peaks = np.stack([one.y, one.x], 1)

@@ -19,7 +19,7 @@ from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.fitting.start import solve_spectra
 from coblend.core.deblend.split import fit_parts
-from coblend.core.errors import FormatError
+from coblend.core.errors import FitError
 from coblend.core.kernels import model_psf
 from coblend.core.model import FLAGS
 from coblend.core.params.deblend import DeblendParams
@@ -347,11 +347,11 @@ def test_real_blend(shared_data: Path) -> None:
 def test_nothing_to_fit(scenery: Scenery) -> None:
     scene = scenery([(20, 20)], np.full((1, 3), 800.0))
     empty = replace(scene.batch.cuts[0], weight=np.zeros_like(scene.batch.cuts[0].weight))
-    with pytest.raises(FormatError, match="NoData"):
+    with pytest.raises(FitError, match="NoData"):
         deblend_batch(replace(scene.batch, cuts=(empty,)), PARAMS)
 
 
 def test_a_psf_that_is_not_finite(scenery: Scenery) -> None:
     scene = scenery([(20, 20)], np.full((1, 3), 800.0))
-    with pytest.raises(FormatError, match="NoPsf"):
+    with pytest.raises(FitError, match="NoPsf"):
         deblend_batch(replace(scene.batch, psfs=np.full_like(scene.batch.psfs, np.nan)), PARAMS)

@@ -14,7 +14,7 @@ from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.report import BlendResult, chi2_image
 from coblend.core.deblend.task import batches, evaluate_psfs, plan
 from coblend.core.deblend.work import deblend_work
-from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
+from coblend.core.errors import FitError, FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube
 from coblend.core.mask import STANDARD
 from coblend.core.model import FLAGS, ModelSet
@@ -316,8 +316,8 @@ def test_failures_have_names_and_leave_the_rest_of_a_batch(field) -> None:
     (batch,) = batches(detections, cube, work, FAST)
     for error, name in (
         (np.linalg.LinAlgError("x"), "LinAlg"), (MemoryError(), "MemoryLimit"),
-        (FormatError("NonFinite"), "NonFinite"), (IndexError("x"), "Internal:IndexError"),
-        (FormatError("something"), "Internal:FormatError"),
+        (FitError("NonFinite"), "NonFinite"), (IndexError("x"), "Internal:IndexError"),
+        (FormatError("something"), "Internal:FormatError"), (OSError(5), "Internal:OSError"),
     ):  # fmt: skip
 
         def fitter(part, params, error=error):
@@ -325,8 +325,10 @@ def test_failures_have_names_and_leave_the_rest_of_a_batch(field) -> None:
                 raise error
             return [BlendResult(int(i)) for i in part.parents]
 
-        results = {r.parent: r.error for r in guarded(fitter, batch, FAST)}
-        assert results == {0: "", 2: name}
+        results = {r.parent: r for r in guarded(fitter, batch, FAST)}
+        assert {parent: r.error for parent, r in results.items()} == {0: "", 2: name}
+        assert results[0].trace == ""
+        assert "in fitter" in results[2].trace
 
 
 def test_a_fit_worse_than_nothing_has_diverged(rng) -> None:
@@ -336,14 +338,14 @@ def test_a_fit_worse_than_nothing_has_diverged(rng) -> None:
     chi2, _ = chi2_image(data, np.abs(weight), one, rendered)
     assert chi2.max() == 0
     for spectra in (-one, np.nan * one):
-        with pytest.raises(FormatError, match="Diverged"):
+        with pytest.raises(FitError, match="Diverged"):
             chi2_image(data, np.abs(weight), spectra, rendered)
 
 
 def test_failures_can_be_seen(field) -> None:
     cube, detections = field
     images = np.full_like(cube.images, np.nan)
-    with pytest.raises(FormatError, match="NoData"):
+    with pytest.raises(FitError, match="NoData"):
         run(replace(cube, images=images), detections, replace(FAST, catch_failures=False))
 
 
