@@ -118,7 +118,7 @@ def _write_whole(
     done = clean_image(models, exposure, rows, params, run.seed)
     path = run.output.replace("{band}", exposure.band)
     with run.create("exposure/1", header={"MODE": params.mode}, path=path) as out:
-        write_exposure(out, done)
+        write_exposure(out, done, compress=params.compress)
 
 
 def _write_table(

@@ -168,7 +168,7 @@ class Products:
     ) -> None:
         path = _named(template, exposure.band)
         with self.run.create("exposure/1", path=path, header={"PRODUCT": product}) as out:
-            write_exposure(out, exposure, header=header)
+            write_exposure(out, exposure, header=header, compress=self.params.compress)
 
     def _write_heavy(self, pixels: BandPixels, heavy: HeavySpool) -> None:
         header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,

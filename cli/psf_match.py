@@ -187,7 +187,7 @@ def _convolve_and_write(
         applied.exposure, psf=prepared.reference, meta=_rescaled(science.meta, factor)
     )
     with run.create("exposure/1", path=names["output"], without=others) as out:
-        write_exposure(out, matched, header=cards)
+        write_exposure(out, matched, header=cards, compress=params.compress)
         write_psf(out, prepared.achieved, "PSF_ACHIEVED")
         out.image("NOISE_ACF", correlation.astype(np.float32))
     if names["kernel"]:

@@ -91,7 +91,7 @@ def refit(
                 advance(1)
         _write(run, params, models, dict(zip(rows, done, strict=True)))
     if params.residual:
-        _write_residuals(run, params.residual, cube, done)
+        _write_residuals(run, params, cube, done)
     n_failed = sum(bool(new.parents["error"][0]) for new in done)
     run.report(
         {"n_add": len(add), "n_drop": len(drop), "n_failed": n_failed}, _summary(edits, done)
@@ -266,15 +266,15 @@ def _write(run: Run, params: RefitParams, models: ModelFile, done: dict[int, Mod
         write_models(out, whole, steps)
 
 
-def _write_residuals(run: Run, template: str, cube: Cube, done: list[ModelSet]) -> None:
+def _write_residuals(run: Run, params: RefitParams, cube: Cube, done: list[ModelSet]) -> None:
     """Write what the new models leave of the exposures, one file per band."""
     from coblend.core.deblend.refitting.redo import residual
     from coblend.io.exposure.exposures import write_exposure
 
     for exposure in map(cube.exposure, range(len(cube.bands))):
-        path = template.replace("{band}", exposure.band)
+        path = params.residual.replace("{band}", exposure.band)
         with run.create("exposure/1", path=path, header={"PRODUCT": "residual"}) as out:
-            write_exposure(out, residual(done, exposure))
+            write_exposure(out, residual(done, exposure), compress=params.compress)
 
 
 def _write_suggestions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coblend.core.errors import ParameterError
-from coblend.core.params.field import Checked, option
+from coblend.core.params.field import Checked, compress_option, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class CleanParams(Checked):
                          "left, instead of stamps", shown=True)  # fmt: skip
     side: int = option(63, "Side of the stamps, odd", unit="pixel", minimum=3, shown=True)
     source: tuple[int, ...] = option((), "Only these objects, by id", shown=True)
+    compress: str = compress_option()
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from coblend.core.errors import ParameterError
-from coblend.core.params.field import Checked, option
+from coblend.core.params.field import Checked, compress_option, option
 
 STATISTICS = (
     "mean",
@@ -184,9 +184,7 @@ class CoaddParams(Checked):
     psf_step: int = option(
         256, "Spacing of the coadd's PSF cells.", unit="pixel", minimum=16, maximum=100000
     )
-    compress: str = option(
-        "auto", "Lossless compression of the pixels, or none.", choices=("auto", "none")
-    )
+    compress: str = compress_option()
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"reference": {"clip_scale": "scatter"}}
 

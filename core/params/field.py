@@ -53,6 +53,15 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def compress_option() -> Any:
+    """Declare how a command writes exposures."""
+    return option(
+        "auto",
+        "Compression of exposures: lossless, none, or lossy (steps of a sixteenth of the noise).",
+        choices=("auto", "none", "lossy"),
+    )
+
+
 class Checked:
     """Base of the params dataclasses: checks ranges and choices when constructed."""
 

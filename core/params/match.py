@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from coblend.core.errors import ParameterError
-from coblend.core.params.field import Checked, option
+from coblend.core.params.field import Checked, compress_option, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,8 @@ class MatchParams(Checked):
     apply_kernel: str | None = option(
         None, "Apply the kernel of this file instead of solving for one.", shown=True
     )
+
+    compress: str = compress_option()
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "reference": {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from coblend.core.params.field import Checked, option
+from coblend.core.params.field import Checked, compress_option, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class ReconstructParams(Checked):
         "Where overlap is measured: in the models, or in the image that the band sees.",
         choices=("model", "observed"),
     )
+    compress: str = compress_option()
     allow_partial: bool = option(
         False, "Accept exposures that do not cover all parents; the rest has no data."
     )

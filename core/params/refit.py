@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coblend.core.params.deblend import DeblendParams
-from coblend.core.params.field import option
+from coblend.core.params.field import compress_option, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +36,5 @@ class RefitParams(DeblendParams):
                                    minimum=0)
     suggest_distance: float = option(3.0, "Least distance of a suggested peak from others",
                                      unit="pixel", minimum=0)
+    compress: str = compress_option()
     # fmt: on

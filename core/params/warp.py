@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coblend.core.params.field import Checked, option
+from coblend.core.params.field import Checked, compress_option, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,4 @@ class WarpParams(Checked):
     psf_step: int = option(
         256, "Spacing of the nodes of the warped PSF.", unit="pixel", minimum=16, maximum=100000
     )
-    compress: str = option(
-        "auto",
-        "Compression of the pixels: lossless, none, or lossy (steps of a sixteenth of the noise).",
-        choices=("auto", "none", "lossy"),
-    )
+    compress: str = compress_option()

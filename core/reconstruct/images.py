@@ -15,7 +15,7 @@ from coblend.core.reconstruct.stamps import Stamps, common_pixels
 
 _BLOCK = 1 << 16
 """Spans that are looked at together."""
-_SAMPLE = 1 << 22
+_SAMPLE = 1 << 20
 """Pixels that a median is taken of, at most about twice as many."""
 
 

@@ -20,6 +20,7 @@ from coblend.core.psf import StampPsf
 from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
 from coblend.io.coadd.warps import Warp, header_float
 from coblend.io.exposure.frame import frame_header, frame_origin
+from coblend.io.exposure.lossy import round_mantissa, rounding_step
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.writer import FitsWriter
 from coblend.io.psf.psfs import read_psf, write_psf
@@ -193,7 +194,8 @@ def write_planes(
     edits : mapping of str to function, optional
         Last changes by plane: rows and the same rows of MASK to what is written.
     compress : str
-        ``auto`` (lossless) or ``none``.
+        ``auto`` (lossless), ``none``, or ``lossy``, which holds IMAGE and VARIANCE in memory: as
+        `coblend.io.exposure.exposures.write_exposure` does it.
     """
     frame = frame_header(box)
     unit = str(header.get("BUNIT", ""))
@@ -211,10 +213,16 @@ def write_planes(
         edit = (edits or {}).get(name)
         if edit is not None:
             blocks = map(edit, blocks, store.blocks("MASK"))
-        out.stream(
-            name, blocks, store.shape, dtype, header={**own.get(name, {}), **frame},
-            wcs=wcs, compress=codec if compress == "auto" else "none",
-        )  # fmt: skip
+        cards = {**own.get(name, {}), **frame}
+        if compress == "lossy" and name == "IMAGE":
+            image, variance = (np.concatenate(list(b)) for b in (blocks, store.blocks("VARIANCE")))
+            step = rounding_step(image, variance)
+            out.image(name, image, header=cards, wcs=wcs, step=step)
+            continue
+        if compress == "lossy" and name == "VARIANCE":
+            blocks = map(round_mantissa, blocks)
+        out.stream(name, blocks, store.shape, dtype, header=cards, wcs=wcs,
+                   compress="none" if compress == "none" else codec)  # fmt: skip
 
 
 def write_mask(

@@ -136,6 +136,17 @@ def test_options_run(folder: Path, cli: Cli, options: tuple[str, ...]) -> None:
     assert "flux_g" not in table.colnames
 
 
+def test_lossy_residuals(folder: Path, cli: Cli) -> None:
+    """Within 0.035 of the noise, which is 1 here."""
+    images = []
+    for name in ("auto", "lossy"):
+        done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", f"{name}.fits",
+                   "--residual", f"r_{name}.fits", "--set", f"compress={name}")  # fmt: skip
+        assert done.code == 0, done.err
+        images.append(read_exposure(f"r_{name}.fits").image)
+    assert 0 < np.abs(images[0] - images[1]).max() <= 0.035
+
+
 def test_models_without_images(folder: Path, cli: Cli) -> None:
     done = cli("reconstruct-footprints", "deblended.fits", "-o", "a.fits", "--kind", "model")
     assert done.code == 0, done.err

@@ -117,6 +117,23 @@ def test_the_zero_point_of_an_input_does_not_matter(cli, warps):
     np.testing.assert_array_equal(a["NIMAGE"], b["NIMAGE"])
 
 
+def test_lossy_coadds(cli, warps):
+    """Pixels to 0.035 of the noise, the variance to 5e-4, all else as it is; the same bytes."""
+    for name in ("auto", "lossy", "again"):
+        how = "auto" if name == "auto" else "lossy"
+        done = cli("assemble-coadd", *warps, "-o", f"{name}.fits", "--unit", "nJy",
+                   "--set", f"compress={how}")  # fmt: skip
+        assert done.code == 0, done.err
+    whole, lossy = planes("auto.fits"), planes("lossy.fits")
+    noise = np.sqrt(np.median(whole["VARIANCE"]))
+    assert 0 < np.abs(lossy["IMAGE"] - whole["IMAGE"]).max() <= 0.035 * noise
+    np.testing.assert_allclose(lossy["VARIANCE"], whole["VARIANCE"], rtol=5e-4)
+    for name in ("MASK", "NIMAGE", "WEIGHT"):
+        np.testing.assert_array_equal(lossy[name], whole[name])
+    for name in ("IMAGE", "VARIANCE", "MASK"):
+        np.testing.assert_array_equal(planes("again.fits")[name], lossy[name])
+
+
 @pytest.mark.parametrize("statistic", ["mean", "meanclip", "median"])
 def test_one_input_comes_back(cli, warp, write_file, in_folder, statistic):
     write_file(warp(), "w.fits")
