@@ -73,8 +73,8 @@ def chain(run: Run, params: RunParams, tract: str) -> None:
     that would be run.
     """
     patches = patches_of(params)
-    worker = _Worker(run, params, tract)
-    rows = [worker.patch(patch) for patch in patches]
+    steps = _Chain(run, params, tract)
+    rows = [steps.patch(patch) for patch in patches]
     codes = [row["exit"] for row in rows if row["exit"]]
     if not run.dry_run:
         silent = run.quiet and not codes  # so that cron writes only when something is wrong
@@ -150,7 +150,7 @@ def steps_of(params: RunParams, patch: str) -> Iterator[Step]:
     )
 
 
-class _Worker:
+class _Chain:
     """Does the steps of one patch after the other.
 
     Parameters

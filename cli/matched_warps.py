@@ -13,7 +13,7 @@ from coblend.cli.run import Run
 from coblend.core.coadd.rules import StackRules
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.coadd import CoaddParams
-from coblend.core.psf.resample import resized
+from coblend.core.psf.resample import largest_difference
 from coblend.io.coadd.inputs import Listed, read_lists
 from coblend.io.coadd.warps import header_float
 
@@ -80,9 +80,7 @@ def _require_one_psf(field: Field) -> None:
     """Refuse PSF-matched warps whose PSFs differ."""
     first = stamp_of(field.warps[0])
     for warp in field.warps[1:]:
-        stamp = stamp_of(warp)
-        side = max(first.shape[0], stamp.shape[0])
-        difference = np.abs(resized(stamp, side) - resized(first, side)).max() / first.max()
+        difference = largest_difference(stamp_of(warp), first)
         if difference > _ONE_PSF:
             raise FormatError(
                 f"its PSF and that of {field.warps[0].file.info.path} differ by "

@@ -291,7 +291,7 @@ def _n_image(argument: str, params: ShowParams) -> NDArray[Any] | None:
     with open_fits(spec.path) as file:
         if not file.has("NIMAGE"):
             return None
-        return file.image("NIMAGE", box.slices(Box(0, 0, 0, 0)) if box else None)
+        return file.image("NIMAGE", box.slices() if box else None)
 
 
 def _section(box: Box, frame: Box) -> str:

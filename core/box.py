@@ -98,12 +98,13 @@ class Box:
         """Whether every pixel of ``other`` is inside."""
         return self & other == other
 
-    def slices(self, frame: Box) -> tuple[slice, slice]:
-        """Index of this box in an array that covers ``frame``; the box must lie inside it."""
-        return (
-            slice(self.y0 - frame.y0, self.y1 - frame.y0),
-            slice(self.x0 - frame.x0, self.x1 - frame.x0),
-        )
+    def slices(self, frame: Box | None = None) -> tuple[slice, slice]:
+        """Index of this box in an array that covers ``frame``; the box must lie inside it.
+
+        Without a frame the box is in array coordinates.
+        """
+        y0, x0 = (0, 0) if frame is None else (frame.y0, frame.x0)
+        return slice(self.y0 - y0, self.y1 - y0), slice(self.x0 - x0, self.x1 - x0)
 
     def __str__(self) -> str:
         return f"[{self.x0}:{self.x1}, {self.y0}:{self.y1}]"

@@ -22,7 +22,9 @@ from coblend.core.catalog import column_suffix
 from coblend.core.exposure import Cube
 from coblend.core.model import FLAGS
 from coblend.core.psf.moments import adaptive_moments
-from coblend.core.show.profiles import encircled_energy, radial_profile
+from coblend.core.show.noise import negative_width, noise_image, sky_ratios
+from coblend.core.show.planes import plane_image
+from coblend.core.show.profiles import encircled_energy, radial_profile, shape_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +64,7 @@ def draw_coadd(
     panels = figure.subplots(2, 3)
     sky_panel(panels[0, 0], f"image {exposure.band}", box, palette(exposure.image[None]))
     scale_bar(panels[0, 0], box, scale)
-    good = exposure.good()
-    noise = np.where(good, np.sqrt(exposure.variance), np.nan)
+    noise = noise_image(exposure)
     low, high = np.nanpercentile(noise, [0.5, 99.5])
     shown = sky_panel(panels[0, 1], "noise", box, noise, vmin=low, vmax=high)
     colour_bar(panels[0, 1], shown, exposure.unit, extend="both")
@@ -95,12 +96,9 @@ def _inputs(axes: Axes, box: Any, n_image: NDArray[Any]) -> None:
 
 def _planes(axes: Axes, exposure: Exposure) -> None:
     """Mask planes as colours, rare ones over common ones, with their share of the pixels."""
-    bits = {n: (exposure.mask >> b) & 1 == 1 for n, b in exposure.planes.bits.items()}
-    found = sorted(((m.mean(), n) for n, m in bits.items() if m.any()), reverse=True)
-    image = np.zeros(exposure.image.shape, np.int64)
+    image, found = plane_image(exposure)
     colours = ["white"]
-    for i, (share, name) in enumerate(found, 1):
-        image[bits[name]] = i
+    for i, (name, share) in enumerate(found, 1):
         colour = "0.85" if name in _QUIET_PLANES else _PLANE_COLOURS[i % len(_PLANE_COLOURS)]
         colours.append(colour)
         axes.plot([], [], "s", color=colour, label=f"{name} {100 * share:.2g}%")
@@ -122,25 +120,19 @@ def _planes(axes: Axes, exposure: Exposure) -> None:
 
 
 def _noise_check(axes: Axes, exposure: Exposure) -> None:
-    """Histogram of sky pixels in units of their noise, beside the normal distribution.
-
-    Undetected sources only add to the positive side, so the width is that of the negative one.
-    """
-    sky = exposure.good(("NO_DATA", "DETECTED", "BAD", "SAT"))
-    ratio = exposure.image[sky] / np.sqrt(exposure.variance[sky])
+    """Histogram of sky pixels in units of their noise, beside the normal distribution."""
+    ratio = sky_ratios(exposure)
     edges = np.linspace(-5, 5, 81)
     if len(ratio):
         axes.hist(ratio, edges, density=True, color="0.75", label="pixels")
     middle = np.linspace(-5, 5, 201)
     axes.plot(middle, np.exp(-0.5 * middle**2) / np.sqrt(2 * np.pi), "k", label="normal")
-    below = ratio[(ratio < 0) & (ratio > -5)].astype(np.float64)
-    width = np.sqrt(np.mean(below**2)) if len(below) else np.nan
     axes.set_yscale("log")
     axes.set_ylim(1e-5, 1)
     axes.set_xlim(-5, 5)
     axes.set_box_aspect(1)
     axes.set_xlabel("image / noise")
-    axes.set_title(f"negative side: {width:.3f} of the noise")
+    axes.set_title(f"negative side: {negative_width(ratio):.3f} of the noise")
     axes.legend(loc="upper left")
 
 
@@ -200,33 +192,22 @@ def _stamp(axes: Axes, psf: Psf, box: Any, title: str) -> None:
 
 def _sizes(axes: Axes, psf: Psf, box: Any, scale: float | None) -> None:
     """FWHM over the field, with strokes along the longer axis; blank where it is unknown."""
-    y, x = (
-        np.linspace(first, first + n - 1, 2 * _LATTICE + 1)[1::2]
-        for first, n in ((box.y0, box.ny), (box.x0, box.nx))
-    )
-    grid_y, grid_x = (g.ravel() for g in np.meshgrid(y, x, indexing="ij"))
-    stamps = psf.at_many(grid_y, grid_x)
-    known = np.isfinite(stamps).all((1, 2))
-    if not known.any():
+    shapes = shape_map(psf, box, _LATTICE)
+    if not len(shapes.y):
         axes.set_axis_off()
         return
-    moments = adaptive_moments(stamps[known])
-    fwhm = moments.fwhm * (scale or 1.0)
-    spread = 0.01 * fwhm.mean()
-    low, high = min(fwhm.min(), fwhm.mean() - spread), max(fwhm.max(), fwhm.mean() + spread)
-    size = np.full(_LATTICE**2, np.nan)
-    size[known] = fwhm
-    shown = sky_panel(axes, "", box, size.reshape(_LATTICE, _LATTICE), vmin=low, vmax=high)
+    fwhm = shapes.fwhm * (scale or 1.0)
+    middle = np.nanmean(fwhm)
+    low, high = min(np.nanmin(fwhm), 0.99 * middle), max(np.nanmax(fwhm), 1.01 * middle)
+    shown = sky_panel(axes, "", box, fwhm, vmin=low, vmax=high)
     colour_bar(axes, shown, "arcsec" if scale else "pixel")
-    length = np.hypot(moments.e1, moments.e2)
-    angle = 0.5 * np.arctan2(moments.e2, moments.e1)
-    largest = max(0.02, float(length.max()))
+    largest = float(np.hypot(shapes.dy, shapes.dx).max())
     axes.quiver(
-        grid_x[known], grid_y[known], length * np.cos(angle), length * np.sin(angle),
+        shapes.x, shapes.y, shapes.dx, shapes.dy,
         color="white", width=0.006, headwidth=0, headlength=0, headaxislength=0, pivot="mid",
-        scale=largest * 1.4 * _LATTICE,
+        scale=max(0.02, largest) * 1.4 * _LATTICE,
     )  # fmt: skip
-    axes.set_title(f"FWHM, ellipticity up to {length.max():.2g}")
+    axes.set_title(f"FWHM, ellipticity up to {largest:.2g}")
 
 
 def draw_report(models: ModelSet) -> Figure:

@@ -39,6 +39,13 @@ def resized(stamps: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return stamps[..., -margin:margin, -margin:margin]
 
 
+def largest_difference(stamp: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Largest difference of two centred stamps of any sides, over the peak of the reference."""
+    side = max(stamp.shape[-1], reference.shape[-1])
+    left = resized(stamp, side) - resized(reference, side)
+    return float(np.abs(left).max() / reference.max())
+
+
 def shifted(stamp: NDArray[np.float64], dy: float, dx: float) -> NDArray[np.float64]:
     """Move a stamp by a fraction of a pixel and keep its sum.
 

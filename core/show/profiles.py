@@ -1,9 +1,15 @@
-"""Radial structure of PSF stamps."""
+"""Radial structure of PSF stamps, and how it varies over a field."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from coblend.core.box import Box
+from coblend.core.psf.base import Psf
+from coblend.core.psf.moments import adaptive_moments
 
 _SPLIT = 5
 """Parts of a pixel's side; odd, so that the centre stays the centre."""
@@ -49,3 +55,45 @@ def encircled_energy(
     ring = np.ceil(2 * distance).astype(np.int64)
     energy = np.cumsum(np.bincount(ring, fine.ravel()))
     return np.arange(len(energy)) / 2, energy / energy[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeMap:
+    """Adaptive size and shape of a PSF in the middle of n x n equal cells of a box.
+
+    Parameters
+    ----------
+    fwhm : array, shape (n, n)
+        Pixel; NaN where the PSF is unknown.
+    y, x : array, shape (m,)
+        Where it is known, parent coordinates.
+    dy, dx : array, shape (m,)
+        Ellipticity there as a vector along the longer axis.
+    """
+
+    fwhm: NDArray[np.float64]
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    dy: NDArray[np.float64]
+    dx: NDArray[np.float64]
+
+
+def shape_map(psf: Psf, box: Box, n: int) -> ShapeMap:
+    """Measure a PSF over a box."""
+    y, x = (
+        np.linspace(first, first + size - 1, 2 * n + 1)[1::2]
+        for first, size in ((box.y0, box.ny), (box.x0, box.nx))
+    )
+    y, x = (plane.ravel() for plane in np.meshgrid(y, x, indexing="ij"))
+    stamps = psf.at_many(y, x)
+    known = np.isfinite(stamps).all((1, 2))
+    fwhm = np.full(n * n, np.nan)
+    if not known.any():
+        return ShapeMap(fwhm.reshape(n, n), *np.zeros((4, 0)))
+    moments = adaptive_moments(stamps[known])
+    fwhm[known] = moments.fwhm
+    length = np.hypot(moments.e1, moments.e2)
+    angle = 0.5 * np.arctan2(moments.e2, moments.e1)
+    return ShapeMap(
+        fwhm.reshape(n, n), y[known], x[known], length * np.sin(angle), length * np.cos(angle)
+    )

@@ -35,6 +35,8 @@ class RowReader:
         Type of the pixels in the file when they can be read straight from it, else "".
     start : int
         Offset of the first pixel (byte).
+    whole : bool
+        Whether any row costs as much as the whole file, which is gzipped.
     """
 
     path: str
@@ -42,24 +44,20 @@ class RowReader:
     shape: tuple[int, int]
     dtype: str
     start: int
+    whole: bool
 
     @classmethod
     def of(cls, file: FitsFile, index: int) -> RowReader:
         """Describe HDU ``index`` of an open file, which may be closed afterwards."""
         info = file.hdus[index]
-        dtype = _plain_dtype(info) if _uncompressed(file.path) else ""
+        dtype = "" if file.packed else _plain_dtype(info)
         ny, nx = info.shape[-2:]
-        return cls(file.path, index, (ny, nx), dtype, info.data)
+        return cls(file.path, index, (ny, nx), dtype, info.data, file.packed)
 
     @property
     def straight(self) -> bool:
         """Whether a few rows cost no more than their bytes."""
         return bool(self.dtype)
-
-    @property
-    def whole(self) -> bool:
-        """Whether any row costs as much as the whole file, which is gzipped."""
-        return not _uncompressed(self.path)
 
     def read(self, rows: slice, columns: slice, file: FitsFile | None = None) -> NDArray[Any]:
         """Pixels of a section in native byte order, shape (n_row, n_column).
@@ -104,8 +102,3 @@ def _plain_dtype(info: HduInfo) -> str:
     if info.kind != "image" or scaled or info.value("BLANK") is not None:
         return ""
     return _DTYPES.get(int(info.value("BITPIX") or 0), "")
-
-
-def _uncompressed(path: str) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(2) != b"\x1f\x8b"

@@ -115,9 +115,7 @@ def read_segmentation(spec: FileSpec) -> NDArray[np.int32]:
     InputMissingError, FormatError
     """
     with open_fits(spec.path) as file:
-        section = None
-        if spec.section is not None:
-            section = spec.section.slices(Box(0, 0, 0, 0))
+        section = None if spec.section is None else spec.section.slices()
         labels = file.image(_image_hdu(file) if spec.hdu is None else spec.hdu, section)
     if labels.ndim != 2:
         raise FormatError(f"the segmentation image has {labels.ndim} axes, expected 2", spec.path)

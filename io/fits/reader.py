@@ -35,6 +35,11 @@ class FitsFile:
     handle : fitsio.FITS
     raw : binary stream
         The same file, for checksums.
+
+    Attributes
+    ----------
+    packed : bool
+        Whether it is gzipped as a whole.
     """
 
     def __init__(self, path: str, hdus: list[HduInfo], handle: Any, raw: BinaryIO) -> None:
@@ -42,7 +47,7 @@ class FitsFile:
         self.hdus = hdus
         self._handle = handle
         self._raw = raw
-        self._packed = is_gzipped(raw)
+        self.packed = is_gzipped(raw)
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +91,7 @@ class FitsFile:
         CorruptFileError
         """
         for index, hdu in enumerate(self.hdus):
-            if not self._packed and not header_intact(self._raw, hdu):
+            if not self.packed and not header_intact(self._raw, hdu):
                 raise CorruptFileError(
                     "its header is damaged: its CHECKSUM does not match",
                     self.path, hdu.name or str(index), _STALE,
@@ -205,7 +210,7 @@ class FitsFile:
         ------
         CorruptFileError
         """
-        if self._packed:
+        if self.packed:
             return  # gzip has its own checksum
         own = self.hdus[0].value("SCHEMA") is not None and info.value("DATASUM") is not None
         if own and section is None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coblend.core.errors import ParameterError
-from coblend.core.psf.resample import lanczos_matrix, resized, shifted
+from coblend.core.psf.resample import lanczos_matrix, largest_difference, resized, shifted
 
 
 def moffat(dy: float = 0.0, dx: float = 0.0) -> np.ndarray:
@@ -15,6 +15,13 @@ def moffat(dy: float = 0.0, dx: float = 0.0) -> np.ndarray:
     alpha = 3.5 / (2 * np.sqrt(2 ** (1 / 3) - 1))
     stamp = (1 + radius2 / alpha**2) ** -3.0
     return np.asarray(stamp / stamp.sum())
+
+
+def test_largest_difference_is_relative_to_the_reference():
+    stamp = moffat()
+    assert largest_difference(resized(stamp, 51), stamp) == 0
+    assert largest_difference(0.9 * stamp, stamp) == pytest.approx(0.1)
+    assert largest_difference(resized(stamp, 41), stamp) == stamp[0, 21] / stamp.max()
 
 
 def test_shift_moves_a_moffat_to_a_thousandth_of_its_peak():

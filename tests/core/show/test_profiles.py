@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from coblend.core.show.profiles import encircled_energy, radial_profile, radii
+from coblend.core.box import Box
+from coblend.core.psf import AnalyticPsf, CellPsf
+from coblend.core.show.profiles import encircled_energy, radial_profile, radii, shape_map
 
 
 def gaussian(sigma: float, side: int) -> np.ndarray:
@@ -32,3 +34,31 @@ def test_encircled_energy_of_a_gaussian() -> None:
     np.testing.assert_allclose(inside, 1 - np.exp(-0.5 * radius**2 / wide), atol=0.006)
     assert inside[-1] == 1
     assert np.all(np.diff(inside) >= 0)
+
+
+def test_shapes_over_a_field() -> None:
+    """Left a round PSF, right one elongated along y; unknown in between."""
+    round_, long = (AnalyticPsf("GAUSSIAN", 5.0, e1=e, size=41).stamp() for e in (0.0, -0.1))
+    unknown = np.full_like(long, np.nan)
+    psf = CellPsf(np.stack([round_, unknown, long]), np.full(3, 45.0), np.array([10.0, 45, 80]))
+    found = shape_map(psf, Box(0, 0, 91, 91), 3)
+    np.testing.assert_allclose(found.fwhm[:, 0], 5, rtol=1e-3)
+    np.testing.assert_allclose(found.fwhm[:, 2], 5, rtol=1e-3)
+    assert np.isnan(found.fwhm[:, 1]).all()
+    right = found.x > 45
+    assert len(found.x) == 6
+    np.testing.assert_allclose(np.abs(found.dy[right]), 0.1, rtol=1e-2)
+    np.testing.assert_allclose(found.dx, 0, atol=1e-6)
+    np.testing.assert_allclose(found.dy[~right], 0, atol=1e-6)
+
+
+# bad input
+
+
+def test_a_psf_that_is_unknown_here_has_no_shape() -> None:
+    stamps = np.stack([np.full((9, 9), np.nan), gaussian(2.0, 9)])
+    found = shape_map(
+        CellPsf(stamps, np.array([4.0, 99]), np.array([4.0, 99])), Box(0, 0, 9, 9), 2
+    )
+    assert np.isnan(found.fwhm).all()
+    assert not len(found.y)
