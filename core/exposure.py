@@ -76,7 +76,11 @@ class Exposure:
         )
 
     def good(
-        self, bad_planes: Iterable[str] = ("NO_DATA",), *, filled: bool = False
+        self,
+        bad_planes: Iterable[str] = ("NO_DATA",),
+        *,
+        filled: bool = False,
+        rows: slice = slice(None),
     ) -> NDArray[np.bool_]:
         """Pixels with finite image, finite positive variance and none of ``bad_planes``.
 
@@ -86,17 +90,19 @@ class Exposure:
         filled : bool
             Whether pixels that were interpolated (``INTRP``) are good whatever made that
             necessary: right for a convolution, which needs a value and no independent one.
+        rows : slice
+            Rows to look at; default: all.
         """
         bad_bits = np.int32(self.planes.value(bad_planes))
         filled_bit = np.int32(0)
         if filled and "INTRP" in self.planes.bits:
             filled_bit = np.int32(self.planes.value(["INTRP"]))
-        usable = np.empty(self.image.shape, bool)
-        for rows in _row_blocks(self.image.shape):
-            image, mask, variance = self.image[rows], self.mask[rows], self.variance[rows]
-            part = np.isfinite(image) & np.isfinite(variance) & (variance > 0)
-            part &= ((mask & bad_bits) == 0) | ((mask & filled_bit) != 0)
-            usable[rows] = part
+        image, mask, variance = self.image[rows], self.mask[rows], self.variance[rows]
+        usable = np.empty(image.shape, bool)
+        for part in row_blocks(image.shape):
+            good = np.isfinite(image[part]) & np.isfinite(variance[part]) & (variance[part] > 0)
+            good &= ((mask[part] & bad_bits) == 0) | ((mask[part] & filled_bit) != 0)
+            usable[part] = good
         return usable
 
     def with_pixels(
@@ -126,7 +132,7 @@ def fill_no_data(
     """
     no_data = np.int32(planes.value(["NO_DATA"]))
     n_new = 0
-    for rows in _row_blocks(image.shape):
+    for rows in row_blocks(image.shape):
         unusable = ~(np.isfinite(image[rows]) & np.isfinite(variance[rows]) & (variance[rows] > 0))
         n_new += int(np.count_nonzero(unusable & ((mask[rows] & no_data) == 0)))
         image[rows][unusable] = 0.0
@@ -135,7 +141,7 @@ def fill_no_data(
     return n_new
 
 
-def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
+def row_blocks(shape: tuple[int, ...]) -> list[slice]:
     """Rows to be looked at together: temporaries are of a few rows instead of the image."""
     step = max(1, _BLOCK // max(1, shape[1]))
     return [slice(first, first + step) for first in range(0, shape[0], step)]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.exposure import Exposure
+from coblend.core.exposure import Exposure, row_blocks
 from coblend.core.footprint import FootprintSet, expand_runs
 from coblend.core.reconstruct.frames import Frames
 from coblend.core.reconstruct.stamps import Stamps, common_pixels
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 """Spans that are looked at together."""
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 19
 """Pixels that a median is taken of, at most about twice as many."""
 
 
@@ -111,8 +111,8 @@ def residual_exposure(
         Where the image goes, e.g. ``model`` itself.
     """
     left = np.subtract(exposure.image, model, dtype=np.float32, out=out)
-    empty = exposure.good()
-    left[np.logical_not(empty, out=empty)] = 0.0
+    for rows in row_blocks(left.shape):
+        left[rows][~exposure.good(rows=rows)] = 0.0
     return replace(exposure, image=left)
 
 

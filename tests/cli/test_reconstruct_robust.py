@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from coblend.core.errors import FormatError
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.io.deblend.models import write_models
+from coblend.io.deblend.footprints import read_heavy
+from coblend.io.deblend.models import SCHEMA, read_models, write_models
 from coblend.io.exposure.exposures import write_exposure
 from coblend.io.fits.checksum import mismatches
 from coblend.io.fits.lock import exclusive
+from coblend.io.fits.reader import open_fits
+from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
 
 CALL = ("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "out.fits", "--overwrite")
@@ -155,9 +161,44 @@ def test_flipped_bits_and_truncation(
     assert refused > 40
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("kind", ["deblended", "footprints", "heavy"])
+def test_every_product_knows_that_it_is_damaged(
+    folder: Path, cli: Callable[..., Any], rng: np.random.Generator, kind: str, suffix: str
+) -> None:
+    """Cut at any byte, at the ends of HDUs too, or with a bit flipped, gzipped or not.
+
+    What is read is an error or what it was, and `verify` says so; a gzip header has a few bytes
+    that mean nothing.
+    """
+    readers = {"deblended": read_models, "heavy": read_heavy, "footprints": data_of}
+    shutil.move("deblended.fits", "source.fits")
+    call = ("reconstruct-footprints", "source.fits", "g.fits", "-o", f"footprints.fits{suffix}")
+    assert cli(*call, "--heavy", f"heavy.fits{suffix}").code == 0
+    if kind == "deblended":
+        with create(f"{kind}.fits{suffix}", SCHEMA) as out:
+            write_models(out, read_models("source.fits"), None)
+    path = Path(f"{kind}.fits{suffix}")
+    good, before = path.read_bytes(), pickle.dumps(readers[kind](str(path)))
+    ends = [] if suffix else [hdu.end for hdu in scan(str(path))[:-1]]
+    for length in [*ends, 1, *rng.integers(2, len(good), 20).tolist()]:
+        path.write_bytes(good[:length])
+        with pytest.raises(FormatError):
+            readers[kind](str(path))
+    harmless = 0
+    for place in rng.integers(0, len(good), 40).tolist():
+        broken = bytearray(good)
+        broken[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(broken))
+        with suppress(FormatError):
+            assert pickle.dumps(readers[kind](str(path))) == before, place
+        whole = cli("verify", path).code == 0
+        harmless += whole
+        assert not whole or (suffix and place < 10), place
+    assert harmless < 5
+
+
 def data_of(path: str) -> list[bytes]:
     """Tables of a catalogue."""
-    from coblend.io.fits.reader import open_fits
-
     with open_fits(path) as file:
         return [file.table(name).tobytes() for name in ("OBJECTS", "PARENTS")]

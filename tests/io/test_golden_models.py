@@ -12,7 +12,7 @@ from coblend.core.catalog import Column
 from coblend.core.errors import MissingHduError, SchemaError
 from coblend.io.deblend.model_file import ModelFile
 from coblend.io.deblend.model_tables import as_columns, require_columns
-from coblend.io.deblend.models import read_models, verify_blends
+from coblend.io.deblend.models import SCHEMA, read_models, verify_blends, write_models
 from coblend.io.fits.checksum import mismatches
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.writer import create
@@ -44,6 +44,38 @@ def test_deblended_1(deblended_1: str) -> None:
     assert verify_blends(deblended_1) == mismatches(deblended_1) == []
     with ModelFile(deblended_1) as file:
         assert file.source(1032).components["kind"].tolist() == [1, 2, 0, 0]
+
+
+def test_the_first_layout_is_brought_up_to_date(deblended_1: str, tmp_path: Path) -> None:
+    """It had other keywords, wider columns and fewer of them; written again it has today's."""
+    old = read_models(deblended_1)
+    path = str(tmp_path / "now.fits")
+    with create(path, SCHEMA) as out:
+        write_models(out, old, np.ones(len(old.components)))
+    stored = {}
+    for name in (deblended_1, path):
+        with open_fits(name) as file:
+            stored[name] = file.header("PARENTS"), file.table("PARENTS"), file.table("BLENDS")
+    (was, parents, blends), (now, new_parents, new_blends) = stored.values()
+    assert was["BUNIT"] == now["FLUXUNIT"] == "nJy"
+    assert was["NAXISI1"] == now["GRIDNX"] == old.box.nx
+    assert not {"FLUXUNIT", "GRIDNX"} & was.keys()
+    assert not {"BUNIT", "NAXISI1"} & now.keys()
+    assert (blends.dtype["crc32"], new_blends.dtype["crc32"]) == ("i8", "u4")
+    assert blends.dtype["y0"].itemsize > new_blends.dtype["y0"].itemsize
+    more = {"n_component", "memory", "log_likelihood", "flag_as_psf"}
+    assert more & set(parents.dtype.names) == set()
+    assert more <= set(new_parents.dtype.names)
+    assert np.all(np.isnan(old.parents["memory"]))
+    assert not old.parents["n_component"].any()
+    assert not old.parents["flag_as_psf"].any()
+    assert verify_blends(path) == mismatches(path) == []
+    back = read_models(path)
+    for name in ("parents", "blends", "objects"):
+        assert getattr(back, name).tobytes() == getattr(old, name).tobytes()
+    assert (back.bands, back.unit, back.box) == (old.bands, old.unit, old.box)
+    assert np.array_equal(back.footprints.spans, old.footprints.spans)
+    assert np.array_equal(back.psfs, old.psfs)
 
 
 def test_schemas_of_other_versions(tmp_path: Path) -> None:
