@@ -59,81 +59,78 @@ class Peaks:
         return replace(self, **{name: np.concatenate(pair) for name, pair in pairs.items()})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Filtered:
+    """A map of significance and what it was made of.
+
+    Parameters
+    ----------
+    pixels : Pixels
+    template : Template
+    snr : array, shape (ny, nx), float32
+    scale : float
+        Width of the template in PSF widths.
+    """
+
+    pixels: Pixels
+    template: Template
+    snr: NDArray[np.float32]
+    scale: float = 1.0
+
+
 def locate_peaks(
-    pixels: Pixels,
-    snr: NDArray[np.float32],
-    template: Template,
-    cores: Cores,
-    *,
-    level: float,
-    scale: float = 1.0,
-    every: bool = False,
-    subpixel: bool = True,
+    found: Filtered, cores: Cores, *, level: float, every: bool = False, subpixel: bool = True
 ) -> Peaks:
-    """Regional maxima of ``snr`` in the cores that reach ``level``.
+    """Regional maxima of a map in the cores that reach ``level``.
 
     A maximum on an unusable pixel moves to the brightest usable pixel of its core, of its eight
     neighbours if there is one; the position stays.
 
     Parameters
     ----------
-    pixels : Pixels
-    snr : array, shape (ny, nx), float32
-        Filtered with ``template``.
-    template : Template
+    found : Filtered
     cores : Cores
     level : float
-    scale : float
-        Width of the template in PSF widths.
     every : bool
         Report every pixel of a plateau.
     subpixel : bool
         Refine the positions.
     """
-    nx = snr.shape[1]
-    maxima = regional_maxima(snr, level, every)
+    nx = found.snr.shape[1]
+    maxima = regional_maxima(found.snr, level, every)
     span = SpanIndex.build(cores.hull).find(*np.divmod(maxima, nx))
     maxima, core = maxima[span >= 0], cores.hull_labels[span[span >= 0]]
-    found = peaks_at(pixels, snr, template, cores, maxima, core, scale, subpixel)
-    order = np.lexsort((found.flags & PEAK_FLAGS["masked"], found.pixel))
+    peaks = peaks_at(found, cores, maxima, core, subpixel)
+    order = np.lexsort((peaks.flags & PEAK_FLAGS["masked"], peaks.pixel))
     first = np.ones(len(order), bool)
-    first[1:] = found.pixel[order][1:] != found.pixel[order][:-1]
-    return found.rows(order[first])
+    first[1:] = peaks.pixel[order][1:] != peaks.pixel[order][:-1]
+    return peaks.rows(order[first])
 
 
 def peaks_at(
-    pixels: Pixels,
-    snr: NDArray[np.float32],
-    template: Template,
+    found: Filtered,
     cores: Cores,
     places: NDArray[np.int64],
     core: NDArray[np.int64],
-    scale: float = 1.0,
     subpixel: bool = False,
 ) -> Peaks:
     """Peaks at given pixels of the hulls of ``core``; their own pixels are usable ones."""
-    pixel, moved = _usable_pixels(snr, cores, places, core)
+    pixel, moved = _usable_pixels(found.snr, cores, places, core)
     flags = np.where(moved, PEAK_FLAGS["masked"], 0).astype(np.int32)
-    found = _measure(pixels, snr, template, places, core, flags, scale, subpixel)
-    return replace(found, pixel=pixel)
+    return replace(_measure(found, places, core, flags, subpixel), pixel=pixel)
 
 
-def fallback_peaks(
-    pixels: Pixels,
-    snr: NDArray[np.float32],
-    template: Template,
-    cores: Cores,
-    peaks: Peaks,
-) -> Peaks:
+def fallback_peaks(found: Filtered, cores: Cores, peaks: Peaks) -> Peaks:
     """Brightest pixels of the cores that have no peak (at borders, beside unusable pixels)."""
     empty = np.ones(cores.n, bool)
     empty[peaks.core] = False
     mine = empty[cores.labels]
     spans = cores.spans[mine]
     label = np.repeat(cores.labels[mine], spans[:, 2] - spans[:, 1] + 1)
+    snr = found.snr
     pixel, core = brightest_pixels(snr.ravel(), span_pixels(spans, snr.shape[1]), label)
     flags = np.full(len(pixel), PEAK_FLAGS["fallback"], np.int32)
-    return _measure(pixels, snr, template, pixel, core, flags, 1.0, False)
+    return _measure(found, pixel, core, flags, False)
 
 
 def distant_peaks(peaks: Peaks, kept: Peaks, separation: float) -> Peaks:
@@ -193,16 +190,14 @@ def _usable_pixels(
 
 
 def _measure(
-    pixels: Pixels,
-    snr: NDArray[np.float32],
-    template: Template,
+    found: Filtered,
     pixel: NDArray[np.int64],
     core: NDArray[np.int64],
     flags: NDArray[np.int32],
-    scale: float,
     subpixel: bool,
 ) -> Peaks:
     """Peaks at ``pixel`` with positions, significances and errors."""
+    snr = found.snr
     y, x = np.divmod(pixel, snr.shape[1])
     dy, dx = np.zeros((2, len(pixel)))
     if subpixel:
@@ -213,8 +208,8 @@ def _measure(
         y + dy,
         x + dx,
         snr.ravel()[pixel].astype(np.float64),
-        flux_error(pixels, template, y, x),
-        np.full(len(pixel), scale),
+        flux_error(found.pixels, found.template, y, x),
+        np.full(len(pixel), found.scale),
         core,
         flags,
     )

@@ -7,21 +7,14 @@ from numpy.typing import NDArray
 
 from coblend.core.components import label_spans
 from coblend.core.detect.cores import Cores
-from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import paint_rows, span_range
-from coblend.core.detect.locate import Peaks, peaks_at
+from coblend.core.detect.locate import Filtered, Peaks, peaks_at
 from coblend.core.detect.peaks import span_pixels
 from coblend.core.detect.pixels import Pixels, strips
 from coblend.core.footprint import SpanIndex, mask_to_spans
 
 
-def one_peak_per_saturation(
-    peaks: Peaks,
-    pixels: Pixels,
-    snr: NDArray[np.float32],
-    template: Template,
-    cores: Cores,
-) -> Peaks:
+def one_peak_per_saturation(peaks: Peaks, found: Filtered, cores: Cores) -> Peaks:
     """In place of several peaks on connected saturated pixels, one where these reach deepest.
 
     What saturated is a plateau with noise on it, and a bleed trail otherwise a string of peaks;
@@ -31,17 +24,15 @@ def one_peak_per_saturation(
     Parameters
     ----------
     peaks : Peaks
-    pixels : Pixels
-        Their mask tells by its plane SAT what is saturated.
-    snr : array, shape (ny, nx), float32
-        Filtered with ``template``.
-    template : Template
+    found : Filtered
+        The mask of its pixels tells by its plane SAT what is saturated.
     cores : Cores
     """
-    spans = _saturated_spans(pixels, cores)
+    nx = found.snr.shape[1]
+    spans = _saturated_spans(found.pixels, cores)
     labels, n = label_spans(spans)
     index = SpanIndex.build(spans)
-    span = index.find(*np.divmod(peaks.pixel, pixels.shape[1]))
+    span = index.find(*np.divmod(peaks.pixel, nx))
     on = np.flatnonzero(span >= 0)
     region = labels[span[on]]
     several = np.bincount(region, minlength=n) > 1
@@ -50,8 +41,8 @@ def one_peak_per_saturation(
     core = np.zeros(n, np.int64)
     core[region] = peaks.core[on]
     mine = several[labels]
-    places = _centres(index, spans[mine], labels[mine], pixels.shape[1])
-    joined = peaks_at(pixels, snr, template, cores, places, core[several])
+    places = _centres(index, spans[mine], labels[mine], nx)
+    joined = peaks_at(found, cores, places, core[several])
     stay = np.ones(len(peaks), bool)
     stay[on[several[region]]] = False
     return peaks.rows(stay).joined(joined)

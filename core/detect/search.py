@@ -13,6 +13,7 @@ from coblend.core.detect.cores import Cores, find_cores
 from coblend.core.detect.filtering import Template
 from coblend.core.detect.growth import grow_spans, paint_rows, span_range
 from coblend.core.detect.locate import (
+    Filtered,
     Peaks,
     distant_peaks,
     fallback_peaks,
@@ -160,31 +161,32 @@ def _check_area(ready: Prepared, cores: Cores) -> None:
 def _peaks(ready: Prepared, snr: NDArray[np.float32], sign: int, cores: Cores) -> Peaks:
     """Peaks of all scales; every core has at least one."""
     params = ready.params
-    every = params.plateau == "all"
-    peaks = locate_peaks(
-        ready.searched, snr, ready.template, cores, level=ready.level, every=every,
-        subpixel=params.subpixel,
-    )  # fmt: skip
+    found = Filtered(ready.searched, ready.template, snr)
+    peaks = _located(ready, found, cores)
     if params.local_bg:
-        peaks = replaced_peaks(peaks, _local_peaks(ready, sign, cores, every), cores.n)
-    peaks = peaks.joined(fallback_peaks(ready.searched, snr, ready.template, cores, peaks))
+        local = _located(ready, _locally_filtered(ready, sign, cores), cores)
+        peaks = replaced_peaks(peaks, local, cores.n)
+    peaks = peaks.joined(fallback_peaks(found, cores, peaks))
     for scale in params.peak_scales[1:]:
         template = Template.gaussian(
             ready.widths * scale, params.kernel_nsigma, ready.template.matched
         )
         narrow = ready.filtered(ready.searched, template, sign)
-        more = locate_peaks(
-            ready.searched, narrow, template, cores, level=ready.level, scale=scale, every=every,
-            subpixel=params.subpixel,
-        )  # fmt: skip
+        more = _located(ready, Filtered(ready.searched, template, narrow, scale), cores)
         peaks = peaks.joined(distant_peaks(more, peaks, params.peak_separation))
-    if every:
+    if params.plateau == "all":
         return peaks
-    return one_peak_per_saturation(peaks, ready.searched, snr, ready.template, cores)
+    return one_peak_per_saturation(peaks, found, cores)
 
 
-def _local_peaks(ready: Prepared, sign: int, cores: Cores, every: bool) -> Peaks:
-    """Peaks above the threshold after subtraction of a background on small bins."""
+def _located(ready: Prepared, found: Filtered, cores: Cores) -> Peaks:
+    """Peaks of one map that reach the threshold."""
+    every, subpixel = ready.params.plateau == "all", ready.params.subpixel
+    return locate_peaks(found, cores, level=ready.level, every=every, subpixel=subpixel)
+
+
+def _locally_filtered(ready: Prepared, sign: int, cores: Cores) -> Filtered:
+    """Map after subtraction of a background on small bins."""
     params, (ny, nx) = ready.params, ready.searched.shape
     hull_rows = cores.hull[:, 0].copy()
 
@@ -195,10 +197,7 @@ def _local_peaks(ready: Prepared, sign: int, cores: Cores, every: bool) -> Peaks
 
     options = MeshOptions(params.local_bg, interpolation=params.bg_interp)
     local = ready.searched.with_background(measure_background(ready.searched, options, outside))
-    snr = ready.filtered(local, ready.template, sign)
-    return locate_peaks(
-        local, snr, ready.template, cores, level=ready.level, every=every, subpixel=params.subpixel
-    )
+    return Filtered(local, ready.template, ready.filtered(local, ready.template, sign))
 
 
 def _parents(ready: Prepared, cores: Cores, footprints: FootprintSet, peaks: Peaks) -> Parents:
