@@ -40,4 +40,6 @@ def info(run: Run, params: NoParams, file: str, show_command: bool) -> None:
     if show_command:
         emit(summary.remake)
         return
+    if not run.json:
+        emit("\n".join(summary.origin()))
     run.report(summary.numbers(), summary.rows())

@@ -39,6 +39,18 @@ class FileSummary:
             raise FormatError("does not say what made it", self.path)
         return f"{line} -o {quoted(os.path.basename(self.path))}"
 
+    def origin(self) -> list[str]:
+        """Say what kind of file it is, what made it, and from what: a line each, if known."""
+        lines = [f"{self.path}: {self.schema or 'FITS'}, {self.size} bytes"]
+        if "CREATOR" in self.made:
+            date = f" on {self.made['DATE']}" if "DATE" in self.made else ""
+            lines.append(f"made by {self.made['CREATOR']}{date}")
+        if self.made.get("CMDLINE"):
+            lines.append(f"with {self.remake}")
+        if self.inputs:
+            lines.append("from " + ", ".join(f"{name} ({role})" for role, name in self.inputs))
+        return lines
+
     def numbers(self) -> dict[str, Any]:
         """Summary for JSON."""
         return {

@@ -126,6 +126,7 @@ def test_info_shows_hdus_and_remakes(
     outcome = cli("info", path)
     assert "VARIANCE" in outcome.out
     assert "40x30" in outcome.out
+    assert outcome.out.startswith(f"{path}: exposure/1, {path.stat().st_size} bytes\n")
     assert cli("info", path, "--command").code == 65, "this file was not made by a command"
 
 
@@ -263,6 +264,11 @@ def test_provenance_says_what_remakes_a_file(
     assert Path("a.fits").read_bytes() == Path("b.fits").read_bytes()
     outcome = cli("info", "a.fits", "--command")
     assert outcome.out == "coblend info 'a b' in.fits --seed 5 -o a.fits\n"
+    told = cli("info", "a.fits").out.splitlines()
+    assert told[2:4] == [
+        "with coblend info 'a b' in.fits --seed 5 -o a.fits",
+        "from in.fits (image:g)",
+    ]
     assert cli("info", "--set", "x=1", "a.fits").code == 2
 
 
