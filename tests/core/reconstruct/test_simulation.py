@@ -6,9 +6,11 @@ five bands, a third of them in groups, fitted by our deblender.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,7 @@ from coblend.core.reconstruct.band import BandLight, reconstruct_band, render_ob
 from coblend.core.reconstruct.frames import cut_frames
 from coblend.core.reconstruct.images import light_images
 from coblend.core.reconstruct.stamps import object_stamps
+from coblend.io.deblend.lsst_models import read_lsst_models
 from coblend.io.deblend.models import ModelFile, read_models
 
 pytestmark = pytest.mark.slow
@@ -181,6 +184,37 @@ def test_sizes_of_the_peers_models(
     pytest.importorskip("lsst.scarlet.lite", reason="scarlet lite is not installed")
     models = benchmarks.models.deblended_by_peer(simulation.field)
     check_sizes(simulation, models, benchmarks, tmp_path)
+
+
+def test_models_come_back_from_the_reference_zip(
+    simulation: Scene, benchmarks: Benchmarks, tmp_path: Path
+) -> None:
+    """The file whose size is compared is one that our importer reads, and scarlet lite's own."""
+    models = simulation.models
+    benchmarks.models.zip_bytes(models, str(tmp_path), zipfile.ZIP_STORED)
+    path = tmp_path / "models.scarlet"
+    back = read_lsst_models(str(path))
+    assert np.sum(back.footprints.areas) == np.sum(models.footprints.areas)
+    rows = {int(identifier): i for i, identifier in enumerate(back.objects["id"])}
+    spectra, others = models.spectra(), back.spectra()
+    for one in models.objects[models.objects["n_component"] > 0]:
+        other = back.objects[rows[int(one["id"])]]
+        assert other["n_component"] == one["n_component"]
+        for k in range(int(one["n_component"])):
+            here, there = int(one["component0"]) + k, int(other["component0"]) + k
+            assert np.array_equal(models.morphology(here), back.morphology(there))
+            assert np.array_equal(spectra[here], others[there])
+    if find_spec("lsst") is None:
+        return
+    from lsst.scarlet.lite.io import HierarchicalBlendData
+
+    with zipfile.ZipFile(path) as archive:
+        members = [json.loads(archive.read(name)) for name in archive.namelist()]
+    blends = [m for m in members if isinstance(m, dict) and "children" in m]
+    assert blends
+    for member in blends:
+        theirs = HierarchicalBlendData.from_dict(json.loads(json.dumps(member))).as_dict()
+        assert json.loads(json.dumps(theirs)) == member
 
 
 def check_sizes(scene: Scene, models: ModelSet, benchmarks: Benchmarks, folder: Path) -> None:
