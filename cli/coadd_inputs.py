@@ -21,7 +21,7 @@ from coblend.core.coadd.rules import StackRules
 from coblend.core.coadd.samples import WarpPart
 from coblend.core.coadd.scalefield import ScaleField, scale_field
 from coblend.core.coadd.weights import clipped_mean, sample_boxes, usable_variance
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import FormatError, ParameterError, concerning
 from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 from coblend.core.psf.coadd import InputPsf
@@ -276,12 +276,10 @@ def _variation(
     scales = file.info.scales
     if scales is None:
         return None
-    try:
+    with concerning(file.info.path, "ZPGRID"):
         return scale_field(
             scales[0] + offset[0], scales[1] + offset[1], scales[2], box, interpolation
         )
-    except FormatError as error:
-        raise FormatError(error.message, file.info.path, "ZPGRID") from error
 
 
 def open_warps(listed: Sequence[Listed]) -> list[WarpFile]:

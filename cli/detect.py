@@ -10,7 +10,7 @@ import click
 from coblend.cli.command import command
 from coblend.cli.detection_products import check_products, product_options, write_products
 from coblend.cli.run import Run
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import concerning
 from coblend.core.params.detect import DetectParams
 
 if TYPE_CHECKING:
@@ -70,10 +70,8 @@ def detect(
     run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
     image = read_exposure(spec, band=band, psf=psf)
     require_band(image, spec.path)
-    try:
+    with concerning(spec.path):
         found = search(image, params, threads=run.jobs, keep_map=out_snr is not None)
-    except (FormatError, ParameterError) as error:
-        raise type(error)(error.message, spec.path, error.hdu, error.hint) from error
     for warning in found.warnings:
         log.warning("%s: %s", spec.path, warning)
     if not len(found.detections.parents):

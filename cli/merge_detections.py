@@ -11,7 +11,7 @@ import click
 from coblend.cli.command import command
 from coblend.cli.detection_products import check_products, product_options, write_products
 from coblend.cli.run import Run
-from coblend.core.errors import FormatError, ParameterError, WcsMismatchError
+from coblend.core.errors import FormatError, ParameterError, WcsMismatchError, concerning
 from coblend.core.params.merge import MergeParams
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _read_foreign(
     if widths is not None:
         sources = with_significance(sources, exposure, widths)
     field = Field(band, exposure.box, exposure.wcs, exposure.unit, params.field_id or 0)
-    try:
+    with concerning(spec.path):
         if labels is not None:
             run.add_input("segmentation", labels.path)
             detections, warnings = adopt_segmentation(
@@ -254,8 +254,6 @@ def _read_foreign(
                 radius=params.footprint_radius,
                 ellipse_scale=params.ellipse_scale,
             )
-    except FormatError as error:
-        raise FormatError(error.message, spec.path, None, error.hint) from error
     for warning in warnings:
         log.warning("%s: %s", spec.path, warning)
     return detections

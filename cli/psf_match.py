@@ -13,7 +13,7 @@ import click
 
 from coblend.cli.command import command
 from coblend.cli.run import Run
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import FormatError, ParameterError, concerning
 from coblend.core.params.match import MatchParams
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def _solved(
 ) -> Prepared:
     from coblend.core.psfmatch.match import match_models
 
-    match = match_models(cast("Psf", science.psf), reference, science.box, params, noise)
+    with concerning(spec.path):
+        match = match_models(cast("Psf", science.psf), reference, science.box, params, noise)
     for warning in match.warnings:
         log.warning("%s: %s", spec.path, warning)
     cards: dict[str, HeaderValue] = {

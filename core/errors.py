@@ -7,6 +7,12 @@ processes.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class CoblendError(Exception):
     """Root of all errors that a user can cause or meet.
@@ -128,3 +134,14 @@ class ConfigError(CoblendError, ValueError):
     """A configuration file is wrong."""
 
     exit_code = 78
+
+
+@contextmanager
+def concerning(path: str, hdu: str | None = None) -> Iterator[None]:
+    """Name a file, and an HDU, in the errors of a block that name no file."""
+    try:
+        yield
+    except CoblendError as error:
+        if error.path is not None:
+            raise
+        raise type(error)(error.message, path, error.hdu or hdu, error.hint) from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.errors import FormatError
+from coblend.core.errors import FormatError, concerning
 from coblend.core.exposure import HeaderValue
 from coblend.core.psf.fields import ChebyshevField
 from coblend.io.fits.reader import FitsFile
@@ -42,14 +42,12 @@ def read_field(
     """
     header = file.header(basis)
     edges = [number_of(header, f"{prefix}{n}") for n in ("XMIN", "XMAX", "YMIN", "YMAX")]
-    try:
+    with concerning(file.path, str(basis)):
         return ChebyshevField(
             _planes(file.image(basis)),
             np.atleast_2d(file.image(coefficients)).astype(np.float64),
             (edges[0], edges[1], edges[2], edges[3]),
         )
-    except FormatError as error:
-        raise FormatError(error.message, file.path, str(basis), error.hint) from error
 
 
 def lattice_header(y: NDArray[np.float64], x: NDArray[np.float64]) -> dict[str, HeaderValue]:

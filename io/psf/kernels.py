@@ -18,7 +18,7 @@ import numpy as np
 
 from coblend.core.box import Box
 from coblend.core.catalog import Column, table_dtype
-from coblend.core.errors import FormatError
+from coblend.core.errors import FormatError, concerning
 from coblend.core.exposure import HeaderValue
 from coblend.core.psf.fields import CellField, ChebyshevField, Kernel, LatticeField
 from coblend.io.fits.reader import FitsFile
@@ -70,7 +70,7 @@ def read_kernel(file: FitsFile, box: Box) -> Kernel:
     file.require_schema("kernel")
     header = file.header("KERNEL_BASIS")
     model = str(header.get("KRNSPMOD", "")).strip().upper()
-    try:
+    with concerning(file.path, "KERNEL_BASIS"):
         if model == "CHEBYSHEV1":
             field = read_field(file, "KERNEL_BASIS", "KERNEL_COEF", "KRN")
             _check_covers(field, box)
@@ -82,12 +82,7 @@ def read_kernel(file: FitsFile, box: Box) -> Kernel:
         if model == "CELLS":
             rows = file.table("KERNEL_CELLS", ["cell", "yc", "xc"])
             return CellField(images[rows["cell"]], rows["yc"], rows["xc"])
-    except FormatError as error:
-        where = error.hdu or "KERNEL_BASIS"
-        raise FormatError(error.message, file.path, where, error.hint) from error
-    raise FormatError(
-        f"KRNSPMOD is {model!r}; known: CHEBYSHEV1, GRID, CELLS", file.path, "KERNEL_BASIS"
-    )
+        raise FormatError(f"KRNSPMOD is {model!r}; known: CHEBYSHEV1, GRID, CELLS")
 
 
 def _check_covers(field: ChebyshevField, box: Box) -> None:

@@ -212,7 +212,8 @@ def _read_hdu(file: FitsFile, index: int, box: Box | None) -> Psf:
     except (FormatError, ParameterError) as error:
         if error.path is not None:
             raise
-        raise _located(error, file, index) from error
+        name = info.name or str(index)
+        raise FormatError(error.message, file.path, name, error.hint) from error
 
 
 def _read_stamps(file: FitsFile, index: int, header: Mapping[str, HeaderValue]) -> Psf:
@@ -348,8 +349,3 @@ def _check_covers(psf: Psf, box: Box | None) -> None:
             f"the PSF covers x {x_min:g} to {x_max:g}, y {y_min:g} to {y_max:g}, "
             f"the image {box}: they do not meet"
         )
-
-
-def _located(error: FormatError | ParameterError, file: FitsFile, index: str | int) -> FormatError:
-    name = index if isinstance(index, str) else file.info(index).name or str(index)
-    return FormatError(error.message, file.path, name, error.hint)

@@ -21,6 +21,21 @@ def test_every_class_pickles_whole(cls: type[errors.CoblendError]) -> None:
     assert copy.exit_code == cls.exit_code
 
 
+def test_a_block_names_the_file_it_concerns() -> None:
+    """Class and hint stay; an error that names its file is left alone."""
+    with (
+        pytest.raises(errors.SchemaError) as found,
+        errors.concerning("b.fits", "PSF"),
+    ):
+        raise errors.SchemaError("is newer", hint="upgrade")
+    assert str(found.value) == "b.fits[PSF]: is newer\n  upgrade"
+    with pytest.raises(errors.FormatError) as found, errors.concerning("b.fits", "PSF"):
+        raise errors.FormatError("is empty", "a.fits")
+    assert str(found.value) == "a.fits: is empty"
+    with pytest.raises(KeyError), errors.concerning("b.fits"):
+        raise KeyError("x")
+
+
 def test_exit_codes_are_those_of_the_contract() -> None:
     codes = {c.__name__: c.exit_code for c in CLASSES}
     assert codes == {
