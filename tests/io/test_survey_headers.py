@@ -97,6 +97,8 @@ CD1_2   =                   0. / CD matrix
 CD2_1   =                   0. / CD matrix
 CD2_2   = 7.27777777777778E-05 / CD matrix
 EQUINOX =                2000. / WCS epoch
+FILTER  = 'r DECam SDSS c0002 6415.0 1480.0' / Filter name
+FILTERX = 'r       '           / Filter short name
 MAGZERO =                 22.5 / Magnitude zeropoint
 BUNIT   = 'nanomaggy'          / AB mag = 22.5 - 2.5*log10(nanomaggy)
 """
