@@ -17,8 +17,8 @@ from coblend.core.params.coadd import CoaddParams
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from coblend.cli.coadd_engine import Mark
     from coblend.cli.coadd_inputs import Field
+    from coblend.cli.coadd_stacking import Mark
     from coblend.cli.compare_warp import Comparison
     from coblend.core.coadd.plan import SlabPlan
     from coblend.core.exposure import HeaderValue
@@ -49,8 +49,8 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     all of them, or the pixels of --like. With --kind chi2 the inputs are coadds of different
     bands, and the result is for detection.
     """
-    from coblend.cli.coadd_engine import by_inputs, by_slabs, fill, keep_freed_pages, plan_coadd
     from coblend.cli.coadd_inputs import Field, open_warps, require_weights, room_for
+    from coblend.cli.coadd_stacking import by_inputs, by_slabs, fill, keep_freed_pages, plan_coadd
     from coblend.io.coadd.inputs import read_lists
 
     if params.kind == "chi2":

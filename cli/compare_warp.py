@@ -15,8 +15,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from coblend.cli.coadd_engine import stack_slabs
 from coblend.cli.coadd_inputs import Field, room_for
+from coblend.cli.coadd_stacking import stack_slabs
 from coblend.cli.matched_warps import matched_warps, stamp_of
 from coblend.cli.run import Run
 from coblend.core.box import Box

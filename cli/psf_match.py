@@ -257,7 +257,7 @@ def _reference(
         if os.path.exists(path):
             run.add_input("reference", path)
         return psf
-    from coblend.core.psfmatch.common import common_reference, text_form
+    from coblend.core.psfmatch.common_reference import common_reference, text_form
 
     exposures = (_read(spec, band, params) for band, spec in specs)
     common = common_reference([(cast("Psf", e.psf), e.box) for e in exposures], params.tolerance)

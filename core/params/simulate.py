@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from coblend.core.errors import ParameterError
+from coblend.core.params.common import BAND_NAME
 from coblend.core.params.field import Checked, option
-
-_BAND = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class SimulateParams(Checked):
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         for i, band in enumerate(self.bands):
-            if not _BAND.fullmatch(band):
+            if not BAND_NAME.fullmatch(band):
                 raise ParameterError(
                     f"band {band!r}: a band has 1 to 16 letters, digits or _.+-",
                 )

@@ -15,6 +15,7 @@ from coblend.core.box import Box
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
 from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.core.params.common import BAND_NAME
 from coblend.core.psf import Psf
 from coblend.io.exposure.checks import (
     require_band,
@@ -37,7 +38,6 @@ log = logging.getLogger("coblend")
 
 _LARGE, _BLOCK = 1 << 25, 1 << 21
 """Exposures of more pixels are written in blocks of rows, which needs no copy of a plane."""
-_BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 _NOT_META = re.compile(
     r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|TFIELDS|T[A-Z]+\d+|THEAP|EXTNAME|"
     r"EXTVER|EXTTYPE|INHERIT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|Z(?:HECKSUM|DATASUM|IMAGE|"
@@ -383,7 +383,7 @@ def _band_of(header: Mapping[str, HeaderValue], path: str) -> str:
     for key in ("BAND", "FILTER"):
         name = str(header.get(key, "")).strip()
         if name:
-            if not _BAND_NAME.fullmatch(name):
+            if not BAND_NAME.fullmatch(name):
                 raise FormatError(
                     f"{key} is {name!r}; a band has 1 to 16 letters, digits or _.+-",
                     path,

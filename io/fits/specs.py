@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from coblend.core.box import Box
 from coblend.core.errors import InputMissingError, ParameterError
+from coblend.core.params.common import BAND_NAME
 
 _GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
 _SECTION = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*$")
-_BAND = re.compile(r"^(?P<band>[A-Za-z0-9_.+-]{1,16})=(?P<rest>.+)$")
+_BAND = re.compile(rf"^(?P<band>{BAND_NAME.pattern})=(?P<rest>.+)$")
 ENDING = re.compile(r"\.(?:fits|fit|fts)(?:\.fz|\.gz)?$")
 """Endings of the names of FITS files."""
 SETTINGS = ("noise", "gain", "mask", "flags")

@@ -11,7 +11,7 @@ from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PolyPsf, StampPsf
 from coblend.core.psf.fields import CellField, LatticeField
 from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
-from coblend.core.psfmatch.common import common_reference, text_form
+from coblend.core.psfmatch.common_reference import common_reference, text_form
 from coblend.core.psfmatch.convolve import convolve
 from coblend.core.psfmatch.diagnose import DECONVOLUTION
 from coblend.core.psfmatch.match import match_models
