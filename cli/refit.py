@@ -61,8 +61,6 @@ def refit(
     these parents replaced; all others keep their rows, pixels and identifiers. With
     --suggest-peaks nothing is fitted: the output is a table of peaks that the models missed.
     """
-    import numpy as np
-
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
 
@@ -73,13 +71,13 @@ def refit(
     run.add_input("models", deblended)
     with ModelFile(deblended) as models:
         add, drop = _changes(params, models)
-        homes = [_row_at(models, peak) for peak in add]
+        homes = _homes(models, add)
         rows = _choose(params, models, homes, drop)
         run.report({"n_parent": len(rows)})
         if run.dry_run:
             return
         cube = _read_cube(run, params, exposures, psfs, models, rows)
-        edits = [_edit(models, row, cube, add[np.equal(homes, row)], drop) for row in rows]
+        edits = [_edit(models, row, cube, add[homes == row], drop) for row in rows]
         if params.suggest_peaks:
             _write_suggestions(run, params, models, edits)
             return
@@ -108,14 +106,24 @@ def _changes(params: RefitParams, models: ModelFile) -> tuple[NDArray[Any], NDAr
     return add, drop
 
 
-def _row_at(models: ModelFile, peak: Any) -> int:
-    """Row in PARENTS of the parent that holds a peak."""
-    found = models.at(float(peak["y"]), float(peak["x"]))
-    return models.parent_of_object(int(found.objects["id"][0]))
+def _homes(models: ModelFile, add: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows in PARENTS of the parents that hold the peaks; each is read once."""
+    import numpy as np
+
+    from coblend.core.footprint import SpanIndex
+
+    homes = np.full(len(add), -1)
+    for i, peak in enumerate(add):
+        if homes[i] < 0:
+            found = models.at(float(peak["y"]), float(peak["x"]))
+            y, x = (np.floor(add[name] + 0.5).astype(np.int64) for name in ("y", "x"))
+            held = SpanIndex.build(found.footprints.spans).find(y, x) >= 0
+            homes[held] = models.parent_of_object(int(found.objects["id"][0]))
+    return homes
 
 
 def _choose(
-    params: RefitParams, models: ModelFile, homes: list[int], drop: NDArray[np.int64]
+    params: RefitParams, models: ModelFile, homes: NDArray[np.int64], drop: NDArray[np.int64]
 ) -> list[int]:
     """Rows of PARENTS to work on, ascending."""
     import numpy as np
@@ -124,7 +132,7 @@ def _choose(
 
     rows = {models.parent_of_blend(blend) for blend in params.blend}
     named = bool(rows)
-    touched = set(homes) | {models.parent_of_object(int(i)) for i in drop}
+    touched = set(homes.tolist()) | {models.parent_of_object(int(i)) for i in drop}
     if named and touched - rows:
         raise ParameterError(
             "peaks are to be added to or dropped from parents that --blend does not name",

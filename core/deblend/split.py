@@ -2,7 +2,8 @@
 
 A parent is cut where its deconvolved image is dark. Every pixel goes to the nearest part, every
 part is fitted on what the models of all others leave, brightest first, and again in further
-passes: without them the wings of neighbours would be taken for a part's own light.
+passes: otherwise the wings of neighbours would be taken for a part's own light. Without passes
+every part is fitted to the image itself, as in the reference system.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def fit_parts(batch: Batch, params: DeblendParams, start: Warm | None = None) ->
             if before.error:
                 continue
             _paint(model, batch, before, -1)
-            left = data[(slice(None), *parts[i].window)] - _rendered(frames, model, parts[i])
+            left = data[(slice(None), *parts[i].window)]
+            if params.coupling_passes:
+                left = left - _rendered(frames, model, parts[i])
             one = _part_batch(batch, parts[i], left, weight)
             if number or len(before.source):
                 fitter = partial(_again, _warm(one, before))

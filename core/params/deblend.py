@@ -78,7 +78,8 @@ class DeblendParams(Checked):
                              unit="pixel", minimum=0, alias="growSize")
     split_min_area: int = option(9, "Smaller bright regions of the deconvolved image are dark",
                                  unit="pixel**2", minimum=0, alias="minDeconvolvedArea")
-    coupling_passes: int = option(2, "Passes over the parts of a parent after the first",
+    coupling_passes: int = option(2, "Passes over the parts of a parent after the first; "
+                                  "0: each part as if there were no others",
                                   minimum=0)
     max_footprint_area: int = option(2_000_000, "Skip parents with a larger bounding box; "
                                      "0: no limit", unit="pixel**2", minimum=0, shown=True,

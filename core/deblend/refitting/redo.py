@@ -28,6 +28,7 @@ from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import ParameterError
 from coblend.core.exposure import Cube, Exposure
+from coblend.core.footprint import SpanIndex
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.params.refit import RefitParams
@@ -140,16 +141,13 @@ def edited_detections(edit: Edit) -> Detections:
     new["ix"], new["iy"] = np.floor(new["x"] + 0.5), np.floor(new["y"] + 0.5)
     new["id"] = edit.first_peak + np.arange(len(new))
     peaks["parent"], peaks["rank"] = models.parents["id"][0], np.arange(n)
-    box = models.footprints.box(0)
-    mask = np.pad(models.footprints.mask(0), 1)  # the border stands for everything outside
-    y = np.clip(new["iy"] - box.y0 + 1, 0, box.ny + 1)
-    x = np.clip(new["ix"] - box.x0 + 1, 0, box.nx + 1)
-    outside = np.flatnonzero(~mask[y, x])
+    inside = SpanIndex.build(models.footprints.spans).find(new["iy"], new["ix"])
+    outside = np.flatnonzero(inside < 0)
     if len(outside):
         peak = new[outside[0]]
         raise ParameterError(
             f"the peak at x={peak['x']:g}, y={peak['y']:g} is outside the footprint of parent "
-            f"{models.parents['id'][0]}, which covers {box}"
+            f"{models.parents['id'][0]}, which covers {models.footprints.box(0)}"
         )
     taken = np.unique(np.stack([peaks["iy"], peaks["ix"]], 1), axis=0)
     if len(taken) < n:
