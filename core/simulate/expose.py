@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.catalog import Column, table_dtype
-from coblend.core.exposure import Exposure
+from coblend.core.exposure import Exposure, round_mantissa
 from coblend.core.mask import STANDARD
 from coblend.core.model import box_of
 from coblend.core.params.coadd import NANOJANSKY
@@ -31,8 +31,6 @@ PSF_SIDE = 41
 """Side of the PSF stamp in an exposure (pixel)."""
 TRAIL_HEIGHT, TRAIL_WIDTH = 12.0, 1.7
 """Brightness of the satellite trail over the sky noise, and its sigma (pixel)."""
-VARIANCE_BITS = 10
-"""Mantissa bits kept in the variance, before the noise is drawn: lossless files stay small."""
 
 EPOCH_COLUMNS = (
     Column("file", "U64", "File of the exposure", "", "meta.file"),
@@ -124,9 +122,8 @@ def expose(
     box = box_of(epoch)
     scale = 10 ** (0.4 * (float(epoch["zero_point"]) - NANOJANSKY))
     counts = light[box.slices(sky.box)] * scale
-    variance = round_mantissa(
-        (float(epoch["sky"]) / params.gain + counts) / params.gain, VARIANCE_BITS
-    )
+    photons = (float(epoch["sky"]) / params.gain + counts) / params.gain
+    variance = round_mantissa(photons.astype(np.float32))  # before the noise is drawn from it
     noise = rng.standard_normal(box.shape) * np.sqrt(variance.astype(np.float64))
     # A detector counts in whole units: this adds 1/12 to a variance of hundreds.
     image = np.rint(counts + noise)
@@ -150,14 +147,6 @@ def psf_stamp(epoch: Any) -> NDArray[np.float64]:
     middle, half = STAMP_SIDE // 2, PSF_SIDE // 2
     cut = slice(middle - half, middle + half + 1)
     return stamps(transfer_of(epoch), 0.0, 0.0)[cut, cut]
-
-
-def round_mantissa(values: NDArray[np.float64], bits: int) -> NDArray[np.float32]:
-    """Round positive finite numbers to ``bits`` mantissa bits, as float32."""
-    shift = np.uint32(23 - bits)
-    words = values.astype(np.float32).view(np.uint32)
-    half = np.uint32(1) << (shift - np.uint32(1))
-    return (((words + half) >> shift) << shift).view(np.float32)
 
 
 def _damage(

@@ -14,14 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 from coblend.core.box import Box
 from coblend.core.catalog import Column, empty_table
 from coblend.core.errors import FormatError
-from coblend.core.exposure import HeaderValue
+from coblend.core.exposure import HeaderValue, round_mantissa
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf import StampPsf
 from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
 from coblend.io.coadd.warps import Warp, header_float
 from coblend.io.exposure.frame import frame_header, frame_origin
-from coblend.io.exposure.lossy import round_mantissa, rounding_step
-from coblend.io.fits.reader import FitsFile, open_fits
+from coblend.io.exposure.lossy import rounding_step
+from coblend.io.fits.reader import FitsFile, open_fits, text_of
 from coblend.io.fits.writer import FitsWriter
 from coblend.io.psf.psfs import read_psf, write_psf
 
@@ -318,8 +318,3 @@ def _input_map(file: FitsFile, rows: NDArray[Any]) -> InputMap:
     for k, i in enumerate(rows["input"]):  # inputs that were not used have no PSF
         chosen[k // 31] |= (planes[i // 31] >> (i % 31) & 1) << (k % 31)
     return InputMap(Box(*origin, *planes.shape[1:]), chosen)
-
-
-def text_of(value: Any) -> str:
-    """Text of a table cell, which FITS pads with blanks."""
-    return (value.decode() if isinstance(value, bytes) else str(value)).strip()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
-from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data
+from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data, round_mantissa
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.params.common import BAND_NAME
 from coblend.core.psf import Psf
@@ -26,7 +26,7 @@ from coblend.io.exposure.checks import (
 from coblend.io.exposure.dialects import find_planes, image_header
 from coblend.io.exposure.flags import ANY
 from coblend.io.exposure.frame import frame_header, frame_origin
-from coblend.io.exposure.lossy import round_mantissa, rounding_step
+from coblend.io.exposure.lossy import rounding_step
 from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec

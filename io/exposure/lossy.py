@@ -9,7 +9,6 @@ _LEVEL = 16.0
 """Steps per noise (DESDM, afw and funpack use the same)."""
 _LOWEST = 5.0
 """Percentile of the variance that counts as the noise: deeper pixels are few."""
-_BITS = 10
 _WIDEST = 1 << 30
 """Steps between zero and the largest pixel, of the 2^31 of an integer."""
 
@@ -28,13 +27,3 @@ def rounding_step(image: NDArray[np.float32], variance: NDArray[np.float32]) -> 
     step = float(np.sqrt(np.percentile(known, _LOWEST))) / _LEVEL
     largest = float(np.nanmax(np.abs(image), initial=0.0))
     return step if np.isfinite(largest) and largest < _WIDEST * step else None
-
-
-def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round positive values to 10 bits of mantissa: to 5e-4 of themselves, powers of 2 exactly."""
-    out = np.array(values, np.float32)
-    bits = out.view(np.uint32)
-    drop = np.uint32(23 - _BITS)
-    usable = np.isfinite(out) & (out > 0)
-    rounded = ((bits + (np.uint32(1) << (drop - np.uint32(1)))) >> drop) << drop
-    return np.where(usable, rounded, bits).view(np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coblend.core.errors import CoblendError
 from coblend.io.fits.provenance import InputFile, content_hash
-from coblend.io.fits.reader import open_fits
+from coblend.io.fits.reader import open_fits, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ def read_made(path: str) -> Made | None:
         return None
     return Made(
         command,
-        {_text(row["key"]): _text(row["value"]) for row in config},
+        {text_of(row["key"]): text_of(row["value"]) for row in config},
         tuple(
             InputFile(
-                _text(row["role"]), _text(row["name"]), int(row["size"]), _text(row["hash"]),
-                _text(row["algorithm"]),
+                text_of(row["role"]), text_of(row["name"]), int(row["size"]), text_of(row["hash"]),
+                text_of(row["algorithm"]),
             )
             for row in inputs
         ),
@@ -95,8 +95,3 @@ def _changed(path: str, recorded: InputFile, time: int) -> bool:
     if status.st_size != recorded.size:
         return True
     return status.st_mtime_ns > time and content_hash(path)[0] != recorded.hash
-
-
-def _text(value: object) -> str:
-    text = value.decode("ascii") if isinstance(value, bytes) else str(value)
-    return text.strip()

@@ -257,6 +257,11 @@ def open_fits(path: str) -> Iterator[FitsFile]:
                 handle.close()
 
 
+def text_of(cell: object) -> str:
+    """Text of a table cell, which FITS pads with blanks."""
+    return str(cell).strip()
+
+
 def _native(data: NDArray[Any]) -> NDArray[Any]:
     native = data.dtype.newbyteorder("=")
     return np.ascontiguousarray(data.astype(native, copy=False))

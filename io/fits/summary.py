@@ -10,7 +10,7 @@ from typing import Any
 from coblend.core.errors import FormatError
 from coblend.io.fits.checksum import mismatches
 from coblend.io.fits.provenance import quoted
-from coblend.io.fits.reader import open_fits
+from coblend.io.fits.reader import open_fits, text_of
 from coblend.io.fits.structure import HduInfo, scan
 
 
@@ -86,7 +86,7 @@ def summarize(path: str) -> FileSummary:
         inputs: tuple[tuple[str, str], ...] = ()
         if file.has("PROVENANCE"):
             table = file.table("PROVENANCE", columns=["role", "name"])
-            inputs = tuple((str(r["role"]).strip(), str(r["name"]).strip()) for r in table)
+            inputs = tuple((text_of(r["role"]), text_of(r["name"])) for r in table)
         return FileSummary(
             path,
             str(header.get("SCHEMA", "")),

@@ -10,7 +10,7 @@ import pytest
 from coblend.core import exposure as module
 from coblend.core.box import Box
 from coblend.core.errors import ParameterError, ShapeMismatchError
-from coblend.core.exposure import Cube, Exposure, fill_no_data
+from coblend.core.exposure import Cube, Exposure, fill_no_data, round_mantissa
 from coblend.core.mask import PLANES, MaskPlanes
 from coblend.core.psf import AnalyticPsf
 
@@ -87,6 +87,16 @@ def test_a_cube_matches_planes_by_name_and_gives_back_its_exposures() -> None:
     assert np.all(back.mask == back.planes.value(["CR", "GHOST"]))
     assert (back.band, back.unit, back.psf, back.box) == ("i", "adu", psf, BOX)
     assert np.array_equal(back.image, second.image)
+
+
+def test_mantissas(rng: np.random.Generator) -> None:
+    """Powers of two, zeros, negative and non-finite values stay; others to half a step."""
+    kept = np.array([1, 2, 0.5, 2.0**-100, 0, -1.234567, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(round_mantissa(kept), kept)
+    values = np.exp(rng.uniform(-60, 60, 10_000)).astype(np.float32)
+    rounded = round_mantissa(values)
+    assert np.abs(rounded / values - 1).max() <= 2.0**-11
+    assert len(np.unique(rounded.view(np.uint32) & 0x1FFF)) == 1
 
 
 def test_planes_and_boxes_that_do_not_fit_are_refused() -> None:

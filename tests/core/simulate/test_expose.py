@@ -10,13 +10,7 @@ import pytest
 from coblend.core.box import Box
 from coblend.core.mask import STANDARD
 from coblend.core.params.simulate import SimulateParams
-from coblend.core.simulate.expose import (
-    expose,
-    psf_stamp,
-    random_epochs,
-    round_mantissa,
-    transfer_of,
-)
+from coblend.core.simulate.expose import expose, psf_stamp, random_epochs, transfer_of
 from coblend.core.simulate.sky import random_sky, sky_images
 
 PARAMS = SimulateParams(size=256, blends=6, singles=10)
@@ -128,15 +122,6 @@ def test_whole_units_and_seed(scene):
     _, again = observe(scene, 2, PARAMS)
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.image, np.rint(first.image))
-
-
-def test_round_mantissa():
-    values = np.array([1.0, 2.0, 3.14159265, 1e-20, 6.5e30])
-    rounded = round_mantissa(values, 10)
-    np.testing.assert_allclose(rounded, values, rtol=2**-11)
-    assert rounded[0] == 1
-    assert rounded[1] == 2
-    np.testing.assert_array_equal(rounded.view(np.uint32) & np.uint32(2**13 - 1), 0)
 
 
 def test_without_dither_all_cover_the_patch():
