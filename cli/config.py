@@ -216,6 +216,8 @@ def _converted(hint: Any, raw: Any) -> Any:
         hint = next(a for a in arguments if a is not type(None))
         arguments = get_args(hint)
     if get_origin(hint) is tuple:
+        if isinstance(raw, Mapping):  # as the reference system's maskLimits = {SAT = 0.1}
+            raw = [f"{key}={value}" for key, value in raw.items()]
         items = [p.strip() for p in raw.split(",")] if isinstance(raw, str) else list(raw)
         return tuple(_converted(arguments[0], item) for item in items if item != "")
     if hint is bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coblend.core.deblend.report import BlendResult
     from coblend.core.deblend.task import Plan
     from coblend.core.detection import Detections
+    from coblend.core.exposure import Cube
     from coblend.core.model import ModelSet
 
 log = logging.getLogger("coblend")
@@ -85,6 +86,7 @@ def deblend(
                "n_fitted": len(work.fitted)}  # fmt: skip
     run.report(summary)
     params = _sharp_enough(cube.bands, work, params)
+    _warn_of_input(detections, cube)
     _warn_of_skipped(detections, work)
     if run.dry_run:
         run.report({}, _costliest(detections, work))
@@ -133,6 +135,19 @@ def _sharp_enough(bands: Sequence[str], work: Plan, params: DeblendParams) -> De
             bands[int(sigma.argmin())], sigma.min(), params.model_psf_sigma, width,
         )  # fmt: skip
     return replace(params, model_psf_sigma=width)
+
+
+def _warn_of_input(detections: Detections, cube: Cube) -> None:
+    """Say what is odd about the input without being wrong."""
+    if not len(detections):
+        log.warning("no parents: the catalogue will be empty")
+    if len(set(cube.units)) > 1:
+        units = ", ".join(f"{b} {unit or 'none'}" for b, unit in zip(cube.bands, cube.units,
+                                                                     strict=True))  # fmt: skip
+        log.warning(
+            "units differ (%s): fluxes are in those of their band, and the columns name none",
+            units,
+        )
 
 
 def _warn_of_skipped(detections: Detections, work: Plan) -> None:

@@ -49,7 +49,7 @@ def collect(
     """
     results = sorted((*work.refused, *results), key=lambda result: result.parent)
     layout = _lay_out(work, results)
-    unit = cube.units[0] if cube.units else ""
+    unit = cube.units[0] if len(set(cube.units)) == 1 else ""
     first_id = int(detections.parents["id"].max(initial=0)) + 1
     parents = _parents(detections, work, results, params)
     blends = _blends(detections, cube, work, results, layout, first_id, unit)

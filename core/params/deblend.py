@@ -195,6 +195,8 @@ class DeblendParams(Checked):
         ),
         "measureParents": ("false", "parents have a table of their own, PARENTS"),
         "saveTemplates": ("true", "models are always written"),
+        "useFootprints": ("true", "deconvolved images end with their footprints"),
+        "eRel": ("0.001", "images are sharpened in a fixed number of steps"),
     }
     """Options of the reference system that have one value here, and why."""
     WITHOUT: ClassVar[Mapping[str, str]] = {
