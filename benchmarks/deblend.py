@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from coblend.core.catalog import empty_table
 from coblend.core.deblend.collect import collect
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, model_width, plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
@@ -52,8 +52,8 @@ class Outcome:
 
     Parameters
     ----------
-    seconds : float
-        CPU time.
+    seconds, sharing : float
+        CPU time, and that part of it in which the light of the image was shared.
     loss : array, shape (n_parent,)
         Half the weighted sum of squared residuals of each parent.
     n_iter : array, shape (n_parent,)
@@ -62,6 +62,7 @@ class Outcome:
     """
 
     seconds: float
+    sharing: float
     loss: np.ndarray
     n_iter: np.ndarray
     flux: np.ndarray
@@ -73,12 +74,14 @@ def run_coblend(cube: Cube, detections: Detections, **options: object) -> Outcom
     params = DeblendParams(process_singles=True, **options)
     start = time.process_time()
     work = plan(detections, cube, params)
+    params = replace(params, model_psf_sigma=model_width(work, params))
     results = [
         result
         for batch in batches(detections, cube, work, params)
         for result in deblend_work(batch, params)
     ]
     models = collect(detections, cube, work, results, params)
+    fitted = time.process_time()
     light = np.stack(
         [
             reconstruct_band(models, cut_frames(models, exposure), b, ReconstructParams())
@@ -87,10 +90,10 @@ def run_coblend(cube: Cube, detections: Detections, **options: object) -> Outcom
         ],
         axis=1,
     )  # fmt: skip
-    seconds = time.process_time() - start
+    end = time.process_time()
     results.sort(key=lambda result: result.parent)
     flux = np.stack([models.objects[f"model_flux_{b}"] for b in cube.bands], 1)
-    return Outcome(seconds, np.array([r.loss for r in results]),
+    return Outcome(end - start, end - fitted, np.array([r.loss for r in results]),
                    np.array([r.n_iter for r in results]), flux, light)  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def run_peer(
     noise = np.sqrt(cube.variances).mean((1, 2))
     narrow = integrated_circular_gaussian(sigma=0.8)[None]
     monotonic = Monotonicity((101, 101))
-    loss, n_iter, flux, light, seconds = [], [], [], [], 0.0
+    loss, n_iter, flux, light, seconds, sharing = [], [], [], [], 0.0, 0.0
     for i in range(len(detections)):
         box = detections.footprints.box(i)
         cut = (slice(None), *box.slices(cube.box))
@@ -129,8 +132,10 @@ def run_peer(
         for component in blend.components if pipelines else ():
             component.bg_thresh = 1.0
         blend.fit(300, e_rel=relative_error, **fit_options)
+        fitted = time.process_time()
         blend.conserve_flux()
-        seconds += time.process_time() - start
+        end = time.process_time()
+        seconds, sharing = seconds + end - start, sharing + end - fitted
         loss.append(-blend.log_likelihood)
         n_iter.append(blend.it)
         flux += [
@@ -138,7 +143,9 @@ def run_peer(
             for source in blend.sources
         ]
         light += [source.flux_weighted_image.data.sum((1, 2)) for source in blend.sources]
-    return Outcome(seconds, np.array(loss), np.array(n_iter), np.array(flux), np.array(light))
+    return Outcome(
+        seconds, sharing, np.array(loss), np.array(n_iter), np.array(flux), np.array(light)
+    )
 
 
 def accuracy(field: Field, flux: np.ndarray) -> str:
@@ -163,8 +170,9 @@ def accuracy(field: Field, flux: np.ndarray) -> str:
 def report(name: str, outcome: Outcome, field: Field | None, n_peak: int, n_band: int) -> None:
     """Print one run."""
     print(
-        f"{name:34s} {outcome.seconds:7.2f} s  {1e3 * outcome.seconds / n_peak / n_band:6.2f} "
-        f"ms/source/band  {outcome.n_iter.sum():6d} iterations  total {outcome.loss.sum():.0f}  "
+        f"{name:34s} {outcome.seconds:7.2f} s ({outcome.sharing:.2f} sharing)  "
+        f"{1e3 * outcome.seconds / n_peak / n_band:6.2f} ms/source/band  "
+        f"{outcome.n_iter.sum():6d} iterations  total {outcome.loss.sum():.0f}  "
         f"median {np.median(outcome.loss):.2f}"
     )
     if field is not None:

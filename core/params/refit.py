@@ -18,7 +18,7 @@ class RefitParams(DeblendParams):
     relative_error: float = option(1e-4, "Stop when the log-likelihood changes by less than this "
                                    "fraction", minimum=0, shown=True, alias="relativeError")
     min_iter: int = option(10, "Fewest further iterations per blend", minimum=0, alias="minIter")
-    patience: int = option(2, "Iterations in a row that must satisfy relative_error", minimum=1)
+    patience: int = option(4, "Iterations in a row that must satisfy relative_error", minimum=1)
     blend: tuple[int, ...] = option((), "Blends to fit again, by id", shown=True)
     only: str = option("", "Fit all parents again that failed, did not converge or were skipped",
                        choices=("", "failed", "unconverged", "skipped"), shown=True)

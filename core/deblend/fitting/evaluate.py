@@ -30,7 +30,7 @@ class Evaluation:
     spectra : array, shape (k, n_band), float32
         Those that the gradients belong to: the best ones for components that are alone.
     spectrum_pull : array, shape (k, n_band), float32
-        Gradient with respect to the spectra; 0 for the best ones.
+        Gradient with respect to the spectra; 0 with closed forms, where nobody needs it.
     pull : sequence of array, shape (m, side, side), float32
         Per stack, the gradient with respect to the morphologies, ``s K'(w (K M - d))``, sharpened
         as the observation says.
@@ -72,7 +72,7 @@ def evaluate(
     correlated : sequence of array
         From `correlated_data`.
     closed_form : bool
-        Whether components that are alone get their best spectra.
+        Whether components that are alone get their best spectra; others are solved for elsewhere.
     """
     loss = np.zeros(len(observation))
     spectra = spectra.copy()
@@ -92,7 +92,7 @@ def evaluate(
             loss[frames.blends] = _alone(frames, own, places, spectra, data, targets)
         else:
             loss[frames.blends] = _together(
-                frames, own, places, spectra, data, targets, spectrum_pull
+                frames, own, places, spectra, data, targets, None if closed_form else spectrum_pull
             )
     return Evaluation(loss, spectra, spectrum_pull, pull, load)
 
@@ -142,7 +142,7 @@ def _together(
     spectra: Floats,
     correlated: Floats,
     targets: Sequence[tuple[Floats, Floats]],
-    spectrum_pull: Floats,
+    spectrum_pull: Floats | None,
 ) -> NDArray[np.float64]:
     """Evaluate frames of any number of components."""
     model = np.zeros_like(frames.data)
@@ -162,7 +162,8 @@ def _together(
             cut = (slice(None), *places[row][1])
             pull, load = targets[row]
             window = image[cut].reshape(len(image), -1)
-            spectrum_pull[row] = window @ places[row][0].ravel()
+            if spectrum_pull is not None:
+                spectrum_pull[row] = window @ places[row][0].ravel()
             pull[...] = (spectra[row] @ window).reshape(pull.shape)
             window = known[cut].reshape(len(known), -1)
             np.add(pull, (spectra[row] @ window).reshape(pull.shape), out=load)

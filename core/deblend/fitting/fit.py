@@ -37,9 +37,10 @@ from coblend.core.deblend.fitting.start import first_spectra, gradient_noise, so
 from coblend.core.params.deblend import DeblendParams
 
 _EVERY = 4
-"""Iterations between solutions for the spectra, and between adaptations of the gradient."""
+"""Iterations between adaptations of the gradient, and between solutions for the spectra."""
 _SHARP = 16
-"""Iterations with a sharpened gradient, which does not vanish where the loss is least."""
+"""Iterations with a sharpened gradient, which does not vanish where the loss is least. Later
+spectra change little and are solved for half as often."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _SHORTER, _LONGER = 1.25, 0.97
@@ -119,7 +120,7 @@ def fit(
             live.advance(params)
             if it % _EVERY == 0 and it <= _SHARP:
                 live.sharpen(it)
-            elif (it + 1) % _EVERY == 0:
+            elif (it + 1) % (_EVERY if it < _SHARP else 2 * _EVERY) == 0:
                 live.solve_joint_spectra()
         if it == 0:
             loss_init = live.loss

@@ -17,8 +17,8 @@ from scipy import fft
 from coblend.core.exposure import Cube
 
 Floats = NDArray[np.floating]
-_LARGE = 1 << 17
-"""Pixels beyond which transforms are made one at a time."""
+_CHUNK = 1 << 17
+"""Most pixels to transform at once, if an image has fewer."""
 T = TypeVar("T", bound=np.generic)
 Complex = NDArray[np.complexfloating]
 
@@ -99,21 +99,21 @@ class Frames:
         return self._filter(image, np.conj(self.kernel_ft), self.gain)
 
     def _filter(self, images: Floats, transfer: Complex, gain: Floats | None = None) -> Floats:
-        """Multiply the transforms of images; large ones band by band, to save memory."""
-        if images.size < _LARGE:
-            transform = self.transform(images)
-            transform *= transfer
-            if gain is not None:
-                transform *= gain[:, None]
-            return self.invert(transform)
+        """Multiply the transforms of images, as many at a time as stay in the cache."""
+        n, n_band = images.shape[:2]
+        size = self.period[0] * self.period[1]
+        bands = max(1, min(n_band, _CHUNK // size))
+        step = max(1, _CHUNK // (size * n_band))
         out = np.empty_like(images)
-        for i, image in enumerate(images):
-            for b, own in enumerate(transfer[i if len(transfer) > 1 else 0]):
-                transform = self.transform(image[b])
-                transform *= own
+        for first in range(0, n, step):
+            some = slice(first, first + step)
+            for band in range(0, n_band, bands):
+                part = slice(band, band + bands)
+                transform = self.transform(images[some, part])
+                transform *= transfer[some if len(transfer) > 1 else slice(None), part]
                 if gain is not None:
-                    transform *= gain[i]
-                out[i, b] = self.invert(transform)
+                    transform *= gain[some, None]
+                out[some, part] = self.invert(transform)
         return out
 
     def select(self, rows: NDArray[np.int64], blends: NDArray[np.int64]) -> Frames:

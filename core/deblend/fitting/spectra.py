@@ -218,17 +218,25 @@ def _overlap_products(
     """Gram matrices and right-hand sides of images on windows of their own."""
     n_band, k = len(data), len(rendered)
     gram, rhs = np.zeros((n_band, k, k)), np.zeros((n_band, k))
-    for i, (_, (ya, xa), image) in enumerate(rendered):
-        weighted = weight[:, ya, xa] * image
-        rhs[:, i] = _dot(weighted, data[:, ya, xa])
-        for j in range(i + 1):
-            _, (yb, xb), other = rendered[j]
-            y, x = _meet(ya, yb), _meet(xa, xb)
-            if y.start < y.stop and x.start < x.stop:
-                gram[:, i, j] = gram[:, j, i] = _dot(
-                    weighted[:, _within(y, ya), _within(x, xa)],
-                    other[:, _within(y, yb), _within(x, xb)],
-                )
+    weighted = []
+    for i, (_, window, image) in enumerate(rendered):
+        cut = (slice(None), *window)
+        weighted.append(weight[cut] * image)
+        rhs[:, i] = _dot(weighted[i], data[cut])
+    bounds = np.array([[(w.start, w.stop) for w in window] for _, window, _ in rendered])
+    bounds = bounds.reshape(k, 2, 2)
+    low, end = bounds[..., 0], bounds[..., 1]
+    first, last = np.maximum(low[:, None], low), np.minimum(end[:, None], end)
+    one, two = np.nonzero(np.tril((first < last).all(2)))
+    first, last = first[one, two], last[one, two]
+    cuts = np.concatenate(
+        [first - low[one], last - low[one], first - low[two], last - low[two]], 1
+    )
+    for i, j, (y, x, ye, xe, v, u, ve, ue) in zip(
+        one.tolist(), two.tolist(), cuts.tolist(), strict=True
+    ):
+        gram[:, i, j] = _dot(weighted[i][:, y:ye, x:xe], rendered[j][2][:, v:ve, u:ue])
+    gram[:, two, one] = gram[:, one, two]
     return gram, rhs
 
 
@@ -236,14 +244,6 @@ def _dot(a: Floats, b: Floats) -> Floats:
     """Sum of products over pixels, per band."""
     total: Floats = np.einsum("byx,byx->b", a, b)
     return total
-
-
-def _meet(a: slice, b: slice) -> slice:
-    return slice(max(a.start, b.start), min(a.stop, b.stop))
-
-
-def _within(part: slice, whole: slice) -> slice:
-    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def solve(systems: Sequence[NormalEquations], n_component: int) -> NDArray[np.float64]:

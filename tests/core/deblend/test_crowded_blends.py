@@ -14,7 +14,7 @@ from coblend.core.params.deblend import DeblendParams
 
 Scenery = Callable[..., Any]
 SEEING = (4.8, 4.4, 4.0, 3.6, 3.8)
-PEER = {"loss": 253_775.0, "model": 0.0681, "redistributed": 0.0630}
+PEER = {"loss": 492_430.0, "model": 0.0622, "redistributed": 0.0600}
 """Scarlet lite at its defaults: half chi-square, median errors; `test_the_peers_numbers`."""
 
 
@@ -37,7 +37,8 @@ def blend(scenery: Scenery, seed: int):
 
 @pytest.fixture(scope="module")
 def blends(scenery: Scenery) -> list[Any]:
-    return [blend(scenery, seed) for seed in range(32)]
+    # twice as many as the page has: with 32 the medians move by 5 % with the last digits of a fit
+    return [blend(scenery, seed) for seed in range(64)]
 
 
 def errors(scenes: list[Any], flux: list[np.ndarray], light: list[np.ndarray]) -> dict[str, float]:
