@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +128,18 @@ def _iterated(
             break
     sigma = (cyy * cxx - cxy**2) ** 0.25
     return sigma, (cxx - cyy) / trace, 2 * cxy / trace, cy, cx
+
+
+def fwhm_of(stamp: NDArray[np.floating]) -> float:
+    """Full width at half maximum of a stamp, from the area above half its maximum (pixel).
+
+    Of the core, whatever the wings; `adaptive_moments` weigh the whole profile.
+    """
+    profile = np.sort(stamp.ravel())[::-1].astype(np.float64)
+    n = int(np.searchsorted(-profile, -profile[0] / 2))
+    inner, outer = profile[n - 1], profile[min(n, len(profile) - 1)]
+    part = (inner - profile[0] / 2) / max(inner - outer, 1e-300)
+    return 2 * math.sqrt((n - 0.5 + part) / math.pi)
 
 
 def _no_moments(sane: NDArray[np.bool_], rows: NDArray[np.int64]) -> FormatError:

@@ -182,8 +182,8 @@ class ModelFile:
             raise FormatError(
                 f"{np.count_nonzero(bare)} blended objects have no model",
                 self.path, "OBJECTS",
-                hint="deblend --algorithm sdss stores fluxes (model_flux) and, with --heavy, "
-                "pixels; models come from --algorithm scarlet",
+                hint="deblend --algorithm sdss stores fluxes (model_flux), with --set heavy=FILE "
+                "pixels, too; models come from --algorithm scarlet",
             )  # fmt: skip
 
     def read(self) -> ModelSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from coblend.core.detection import Detections
+from coblend.core.psf.grid import GridPsf
 from coblend.io.deblend.models import ModelFile, read_models
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
@@ -25,8 +27,6 @@ SECOND = "139.1,287.5"  # x, y of the third star of the triple, which the catalo
 
 def without(detections: Detections, row: int) -> Detections:
     """Detections that lack one peak."""
-    from dataclasses import replace
-
     parents = detections.parents.copy()
     peaks = np.delete(detections.peaks, row)
     parents["npeak"] = [np.count_nonzero(peaks["parent"] == i) for i in parents["id"]]
@@ -146,6 +146,28 @@ def test_only_skipped_parents(cli: Cli, bands: list[str]) -> None:
     np.testing.assert_allclose(
         new.objects["model_flux_r"], whole.objects["model_flux_r"], rtol=0.04
     )
+
+
+def test_only_failed_parents(cli: Cli, in_folder: Path, fields) -> None:
+    """Parents without a PSF are fitted once there is one; the others keep their rows."""
+    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE], (130, 130))
+    stamps = np.tile(fields.gaussian(0, 0), (5, 5, 1, 1))
+    stamps[3, 1] = np.nan  # at y = 275, x = 140: the triple's
+    hole = GridPsf(stamps, np.arange(5) * 25.0 + 200, np.arange(5) * 30.0 + 110)
+    names = fields.save(replace(cube, psfs=(hole,) * 3), detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "hole.fits", "--set", "psf_grid=8")
+    assert done.code == 3
+    old = read_models("hole.fits")
+    assert old.parents["error"].tolist() == ["", "", "NoPsf"]
+    done = cli("refit", "hole.fits", *names, "-o", "new.fits", "--only", "failed", "--psf",
+               f"gaussian:sigma={fields.SIGMA},size=21")  # fmt: skip
+    assert done.code == 0, done.err
+    new = read_models("new.fits")
+    assert new.parents["error"].tolist() == [""] * 3
+    assert not new.objects["flag_failed"].any()
+    assert new.objects["id"].tolist() == old.objects["id"].tolist()
+    assert new.objects["model_flux_r"][:3].tolist() == old.objects["model_flux_r"][:3].tolist()
+    np.testing.assert_allclose(new.objects["model_flux_r"][3:], [3000, 3000, 2000], rtol=0.05)
 
 
 def test_unconverged_parents_converge_when_they_may(cli: Cli, bands: list[str]) -> None:

@@ -15,11 +15,11 @@ from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.spectra import render
 from coblend.core.deblend.report import BlendResult, report
-from coblend.core.deblend.sdss.psftest import fwhm_of
 from coblend.core.deblend.warm import Warm, centres_of, join, stacks_of
 from coblend.core.errors import FitError
 from coblend.core.kernels import model_psf
 from coblend.core.params.deblend import DeblendParams
+from coblend.core.psf.moments import fwhm_of
 
 _NEAR = 3
 """Sources as near to a new one start anew (widths of the PSF)."""

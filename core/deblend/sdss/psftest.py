@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.point import shifted_stamps
+from coblend.core.psf.moments import fwhm_of
 
 CHI2_LIMIT = 1.5
 """Largest chi-square per degree of freedom of a star (``psfChisqCut``)."""
@@ -48,15 +49,6 @@ def paint_psf(psf: Floats, y: float, x: float, shape: tuple[int, ...]) -> NDArra
     if y0 < y1 and x0 < x1:
         out[y0:y1, x0:x1] = stamp[y0 - iy + half : y1 - iy + half, x0 - ix + half : x1 - ix + half]
     return out
-
-
-def fwhm_of(psf: Floats) -> float:
-    """Full width at half maximum of a stamp, from the area above half its maximum (pixel)."""
-    profile = np.sort(psf.ravel())[::-1].astype(np.float64)
-    n = int(np.searchsorted(-profile, -profile[0] / 2))
-    inner, outer = profile[n - 1], profile[min(n, len(profile) - 1)]
-    part = (inner - profile[0] / 2) / max(inner - outer, 1e-300)
-    return 2 * math.sqrt((n - 0.5 + part) / math.pi)
 
 
 def fit_psf(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.report import BlendResult
-from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
+from coblend.core.deblend.sdss.psftest import fit_psf, paint_psf
 from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
 from coblend.core.deblend.sdss.templates import (
     apportion,
@@ -25,6 +25,7 @@ from coblend.core.errors import FitError
 from coblend.core.footprint import FootprintSet
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
+from coblend.core.psf.moments import fwhm_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coblend.core.deblend.sdss.psftest import fit_psf, fwhm_of, paint_psf
+from coblend.core.deblend.sdss.psftest import fit_psf, paint_psf
 from coblend.core.deblend.sdss.share import share_band, share_batch
 from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
 from coblend.core.deblend.sdss.templates import (
@@ -41,11 +41,6 @@ def test_template_excludes_neighbours_and_pixels_without_partner() -> None:
     np.testing.assert_allclose(template[20, 8:17], galaxy(20, 12)[20, 8:17], rtol=0.02)
     reflected = template[:, :25][::-1, ::-1]
     np.testing.assert_array_equal(template[:, :25], reflected)
-
-
-def test_fwhm_of_a_gaussian(fields) -> None:
-    stamp = fields.gaussian(0, 0, 31)
-    assert abs(fwhm_of(stamp) / (2.3548 * fields.SIGMA) - 1) < 0.05
 
 
 def test_stars_of_low_signal_to_noise_are_recognised(fields, rng) -> None:

@@ -8,7 +8,7 @@ from scipy.ndimage import uniform_filter1d
 
 from coblend.core.errors import FormatError
 from coblend.core.psf import AnalyticPsf
-from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments
+from coblend.core.psf.moments import FWHM_PER_SIGMA, adaptive_moments, fwhm_of
 
 
 def gaussian(cyy: float, cxx: float, cxy: float, y: float, x: float) -> np.ndarray:
@@ -27,6 +27,13 @@ def test_moments_of_gaussians_are_exact():
     np.testing.assert_allclose(moments.dy, [0, 0.4], atol=1e-6)
     np.testing.assert_allclose(moments.dx, [0, -0.7], atol=1e-6)
     np.testing.assert_allclose(moments.fwhm, FWHM_PER_SIGMA * moments.sigma)
+
+
+def test_width_of_the_core():
+    """That of a Gaussian to 4 %, with or without a wide pedestal that moments would feel."""
+    core, wide = gaussian(3, 3, 0, 0, 0), gaussian(80, 80, 0, 0, 0)
+    for stamp in (core, core + 0.03 * wide):
+        assert fwhm_of(stamp) == pytest.approx(FWHM_PER_SIGMA * 3**0.5, rel=0.04)
 
 
 def test_widths_of_the_real_psfs(shared_data):
