@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from coblend.core.box import Box
     from coblend.core.exposure import Exposure
     from coblend.core.model import ModelSet
+    from coblend.core.psf import Psf
     from coblend.core.reconstruct.band import BandLight
     from coblend.core.reconstruct.frames import Frames
     from coblend.core.reconstruct.stamps import Stamps
     from coblend.io.deblend.models import ModelFile
     from coblend.io.fits.specs import FileSpec
+
+log = logging.getLogger("coblend")
 
 
 @command(
@@ -47,8 +51,19 @@ if TYPE_CHECKING:
 )
 @click.argument("deblended")
 @click.argument("coadds", metavar="[BAND=]COADD...", nargs=-1)
+@click.option(
+    "--psf",
+    "psfs",
+    multiple=True,
+    metavar="[BAND=]SPEC",
+    help="PSF in place of the one the models were fitted with; repeat it.",
+)
 def reconstruct_footprints(
-    run: Run, params: ReconstructParams, deblended: str, coadds: tuple[str, ...]
+    run: Run,
+    params: ReconstructParams,
+    deblended: str,
+    coadds: tuple[str, ...],
+    psfs: tuple[str, ...],
 ) -> None:
     """Share the light of each COADD among the objects of DEBLENDED.
 
@@ -61,12 +76,15 @@ def reconstruct_footprints(
     import numpy as np
 
     from coblend.cli.footprint_products import Products
+    from coblend.cli.footprint_tables import summary, with_columns
     from coblend.core.catalog import empty_table
     from coblend.core.model import box_of, object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
     from coblend.io.deblend.lsst_models import open_models
+    from coblend.io.exposure.exposures import band_psfs
 
     run.add_input("models", deblended)
+    given = band_psfs(psfs)
     with open_models(deblended) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
@@ -76,14 +94,14 @@ def reconstruct_footprints(
         products = Products(run, params)
         products.check(bands, len(chosen.rows))
         measured = measured_columns(bands, models.unit)
-        objects = _with_columns(models.table("OBJECTS")[chosen.objects], measured)
+        objects = with_columns(models.table("OBJECTS")[chosen.objects], measured)
         parents = empty_table(parent_columns(bands, models.unit), len(chosen.rows))
         parents["id"] = chosen.parents["id"][chosen.rows]
         run.report({"n_parent": len(parents), "n_object": len(objects), "n_band": len(bands)})
         if run.dry_run:
             return
         part = _part(params, chosen)
-        job = _Job(run, params, models, chosen, objects, parents, products, part)
+        job = _Job(run, params, models, chosen, objects, parents, products, part, given)
         for band, spec in images.items():
             _one_band(job, band, None if spec is None else _read(job, band, spec))
         set_flag(objects, np.isin(objects["parent"], list(job.damaged)), "corrupt")
@@ -93,7 +111,7 @@ def reconstruct_footprints(
             known = (*object_columns(models.bands, models.unit), *measured)
             out.table("OBJECTS", objects, columns=known)
             out.table("PARENTS", parents, columns=parent_columns(bands, models.unit))
-    run.report({"n_damaged": len(job.damaged)}, _summary(objects, parents, bands))
+    run.report({"n_damaged": len(job.damaged)}, summary(objects, parents, bands))
     run.check_failures(len(job.damaged), len(parents))
 
 
@@ -110,7 +128,7 @@ class _Chosen:
 class _Job:
     """What all bands share; the two tables are filled band by band.
 
-    Of the exposures ``part`` is needed, None: all.
+    Of the exposures ``part`` is needed, None: all. ``psfs`` by band, "" for all others.
     """
 
     run: Run
@@ -121,6 +139,7 @@ class _Job:
     parents: NDArray[Any]
     products: Products
     part: Box | None
+    psfs: Mapping[str, Psf]
     damaged: set[int] = field(default_factory=set)
 
 
@@ -213,6 +232,7 @@ def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
     """Read what is needed of an exposure; check that the models were fitted on its grid."""
     from coblend.io.exposure.checks import require_same_wcs
     from coblend.io.exposure.exposures import read_exposure, read_outline
+    from coblend.io.fits.made import was_input
 
     models, outline = job.models, read_outline(spec, band)
     if models.box.area:  # foreign models do not know their grid
@@ -229,6 +249,8 @@ def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
                 spec.path,
                 hint="convert it, or pass --set ignore_units=true",
             )
+        if was_input(spec.path, models.path, "exposure") is False:
+            log.warning("%s: not what %s was made from", spec.path, models.path)
     if job.part is None or not (job.part & outline.box).area:
         return read_exposure(spec, band=band)
     return read_exposure(spec, band=band, section=outline.section(job.part), allow_empty=True)
@@ -236,33 +258,50 @@ def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
 
 def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
     """Share one band's light: fill the tables, hand pixels to the side products."""
+    from coblend.cli.footprint_tables import fill
     from coblend.core.reconstruct.frames import chunk_parents
 
     chosen, products = job.chosen, job.products
     chunks = chunk_parents(chosen.parents, chosen.rows)
     pixels = products.start(band, exposure, job.models.box)
+    psf = _psf(job, band, exposure)
     n_parent = n_object = 0
     with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:
-        for light in job.run.map(_share, _tasks(job, pixels, chunks)):
+        for light in job.run.map(_share, _tasks(job, pixels, chunks, psf)):
             parents, objects = len(light.parents), len(light.objects)
-            _fill(job.parents[n_parent : n_parent + parents], light.parents, band)
+            fill(job.parents[n_parent : n_parent + parents], light.parents, band)
             rows = job.objects[n_object : n_object + objects]
-            _fill(rows, light.objects, band)
+            fill(rows, light.objects, band)
             n_parent, n_object = n_parent + parents, n_object + objects
             products.add(pixels, light, rows)
             advance(parents)
     products.write(pixels)
 
 
-def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iterator[_Task]:
+def _psf(job: _Job, band: str, exposure: Exposure | None) -> Psf | None:
+    """PSF to render a band with; None for the one that is stored with the models."""
+    psf = job.psfs.get(band, job.psfs.get(""))
+    if psf is None and job.params.kernel == "recompute":
+        psf = None if exposure is None else exposure.psf
+        if psf is None:
+            raise ParameterError(
+                f"kernel is recompute, and no exposure of band {band} has a PSF",
+                hint=f"name it: --psf {band}=SPEC",
+            )
+    return psf
+
+
+def _tasks(
+    job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]], psf: Psf | None
+) -> Iterator[_Task]:
     from coblend.core.reconstruct.frames import cut_frames
     from coblend.core.reconstruct.images import cut_image
 
     params, exposure = job.params, pixels.exposure
     all_templates = None
     if params.neighbours and exposure is not None:
-        all_templates = _all_templates(job, pixels.band, exposure)
-    for models in _chunks(job, chunks):
+        all_templates = _all_templates(job, pixels.band, exposure, psf)
+    for models in _chunks(job, chunks, psf):
         pixels.parents.append(models.footprints)
         frames = cut_frames(models, exposure, params.bad_mask, partial=params.allow_partial)
         total = None
@@ -272,15 +311,18 @@ def _tasks(job: _Job, pixels: BandPixels, chunks: list[tuple[int, int]]) -> Iter
         yield _Task(models, frames, index, params, total, job.products.wants_models)
 
 
-def _chunks(job: _Job, chunks: list[tuple[int, int]]) -> Iterator[ModelSet]:
+def _chunks(job: _Job, chunks: list[tuple[int, int]], psf: Psf | None) -> Iterator[ModelSet]:
     """Models of every range of parents; damaged parents without models, if so wished."""
+    from coblend.core.reconstruct.render import with_psf
+
     for first, last in chunks:
-        if not job.params.keep_going:
-            yield job.models.parents(first, last)
-            continue
-        for models in job.models.whole_parents(first, last):
+        if job.params.keep_going:
+            parts = job.models.whole_parents(first, last)
+        else:
+            parts = iter([job.models.parents(first, last)])
+        for models in parts:
             job.damaged.update(models.parents["id"][models.parents["flag_corrupt"]].tolist())
-            yield models
+            yield models if psf is None else with_psf(models, psf)
 
 
 def _share(task: _Task) -> BandLight:
@@ -292,7 +334,9 @@ def _share(task: _Task) -> BandLight:
     )
 
 
-def _all_templates(job: _Job, band: str, exposure: Exposure) -> NDArray[np.float64]:
+def _all_templates(
+    job: _Job, band: str, exposure: Exposure, psf: Psf | None
+) -> NDArray[np.float64]:
     """Sum of the templates of all parents near the chosen ones, over the exposure."""
     import numpy as np
 
@@ -300,11 +344,12 @@ def _all_templates(job: _Job, band: str, exposure: Exposure) -> NDArray[np.float
     from coblend.core.reconstruct.images import add_stamps
 
     models, chosen = job.models, job.chosen
-    rows = near_parents(chosen.parents, chosen.rows, models.psf_side)
+    side = models.psf_side if psf is None else psf.side
+    rows = near_parents(chosen.parents, chosen.rows, side)
     image = np.zeros(exposure.box.shape)
     tasks = (
         (part, models.bands.index(band), job.params.kernel_reg)
-        for part in _chunks(job, chunk_parents(chosen.parents, rows))
+        for part in _chunks(job, chunk_parents(chosen.parents, rows), psf)
     )
     for templates in job.run.map(_templates, tasks):
         add_stamps(image, exposure.box, templates)
@@ -315,51 +360,3 @@ def _templates(task: tuple[ModelSet, int, float | None]) -> Stamps:
     from coblend.core.reconstruct.band import render_objects
 
     return render_objects(*task)[2]
-
-
-def _with_columns(table: NDArray[Any], columns: Sequence[Any]) -> NDArray[Any]:
-    """Table with further columns; those that it has keep place and values until measured."""
-    import numpy as np
-
-    from coblend.core.catalog import empty_table
-
-    more = empty_table(columns, len(table))
-    names = table.dtype.names or ()
-    types = {n: table.dtype[n] for n in names} | {n: more.dtype[n] for n in more.dtype.names or ()}
-    out = np.zeros(len(table), list(types.items()))
-    for name in types:
-        out[name] = table[name] if name in names else more[name]
-    return out
-
-
-def _fill(table: NDArray[Any], values: NDArray[Any], band: str) -> None:
-    """Put what was measured in one band into the table; what was not stays as it is."""
-    import numpy as np
-
-    from coblend.core.catalog import column_suffix
-
-    for name in values.dtype.names or ():
-        np.copyto(table[f"{name}_{column_suffix(band)}"], values[name],
-                  where=values[name] == values[name])  # fmt: skip
-
-
-def _summary(
-    objects: NDArray[Any], parents: NDArray[Any], bands: Sequence[str]
-) -> list[dict[str, Any]]:
-    """One row per band for the screen."""
-    import numpy as np
-
-    from coblend.core.catalog import column_suffix
-
-    rows = []
-    for band in bands:
-        of = {n: objects[f"{n}_{column_suffix(band)}"] for n in ("flux", "zero_flux", "chi2")}
-        rows.append({
-            "band": band,
-            "n_flux": int(np.count_nonzero(np.isfinite(of["flux"]))),
-            "n_zero": int(np.count_nonzero(of["zero_flux"])),
-            "flux": float(np.nansum(of["flux"])),
-            "stray_flux": float(parents[f"stray_flux_{column_suffix(band)}"].sum()),
-            "chi2": float(np.nanmedian(of["chi2"])) if np.isfinite(of["chi2"]).any() else None,
-        })  # fmt: skip
-    return rows

@@ -206,26 +206,18 @@ def _read_cube(
 
 def _require_same_image(models: str, exposure: str) -> None:
     """Refuse an exposure that is not what the models were made from, by the hashes of both."""
-    from coblend.io.fits.provenance import content_hash
-    from coblend.io.fits.reader import open_fits
+    from coblend.io.fits.made import was_input
 
-    with open_fits(models) as file:
-        if not file.has("PROVENANCE"):
-            return
-        inputs = file.table("PROVENANCE")
-    known = [row for row in inputs if str(row["role"]).strip() == "exposure"]
-    found, kind = content_hash(exposure)
-    if not known or found in {str(row["hash"]).strip() for row in known}:
-        return
-    if kind not in {str(row["algorithm"]).strip() for row in known}:
+    same = was_input(exposure, models, "exposure")
+    if same is None:
         log.warning("%s: rewritten since %s was made: its pixels are taken for the same",
                     exposure, models)  # fmt: skip
-        return
-    raise FormatError(
-        f"not what {models} was made from ({kind} {found})", exposure,
-        hint="give the exposures that were deblended, or --force to start from the models "
-        "all the same",
-    )  # fmt: skip
+    elif not same:
+        raise FormatError(
+            f"not what {models} was made from", exposure,
+            hint="give the exposures that were deblended, or --force to start from the models "
+            "all the same",
+        )  # fmt: skip
 
 
 def _edit(

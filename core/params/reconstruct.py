@@ -67,6 +67,12 @@ class ReconstructParams(Checked):
         maximum=1.0,
     )
     spans: bool = option(False, "Add a table of explicit spans to heavy files.")
+    kernel: str = option(
+        "stored",
+        "Whose PSFs make the kernels: those stored with the models, or those of the exposures. "
+        "One given with --psf is used in any case.",
+        choices=("stored", "recompute"),
+    )
     kernel_reg: float | None = option(
         None,
         "Regularisation of the difference kernels; unset: the one of the fit.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
@@ -10,6 +12,7 @@ from coblend.core.errors import FormatError
 from coblend.core.footprint import box_offsets
 from coblend.core.kernels import difference_kernel, model_psf
 from coblend.core.model import ModelSet
+from coblend.core.psf import Psf
 from coblend.core.reconstruct.stamps import Stamps
 
 _BATCH = 1 << 19
@@ -50,6 +53,14 @@ def band_kernels(models: ModelSet, band: int, reg: float | None = None) -> NDArr
             f"the kernel of band {models.bands[band]}, PSF cell {cell} sums to {total[cell]}"
         )
     return np.stack([kernel, positive * (total / total_positive)[:, None, None]])
+
+
+def with_psf(models: ModelSet, psf: Psf) -> ModelSet:
+    """Return models that all bands see with another PSF than they were fitted with."""
+    if not len(models.psf_cells):
+        return models
+    stamps = psf.at_many(*models.psf_cells.T).astype(np.float32)
+    return replace(models, psfs=np.repeat(stamps[:, None], len(models.bands), axis=1))
 
 
 def render(

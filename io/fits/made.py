@@ -43,6 +43,24 @@ def read_made(path: str) -> Made | None:
     )  # fmt: skip
 
 
+def was_input(path: str, made: str, role: str) -> bool | None:
+    """Whether a file was an input of another, by content; True where that does not say.
+
+    Returns
+    -------
+    bool or None
+        None where it was hashed in another way than is possible now.
+    """
+    known = read_made(made)
+    inputs = [i for i in known.inputs if i.role == role] if known else []
+    if not inputs:
+        return True
+    found, kind = content_hash(path)
+    if found in {i.hash for i in inputs}:
+        return True
+    return False if kind in {i.algorithm for i in inputs} else None
+
+
 def why_stale(
     path: str,
     command: str,

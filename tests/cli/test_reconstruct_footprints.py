@@ -20,12 +20,15 @@ from coblend.core.footprint import spans_to_labels
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.images import light_images
 from coblend.core.reconstruct.precision import storage_steps
+from coblend.core.reconstruct.render import with_psf
 from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import write_models
 from coblend.io.exposure.exposures import read_exposure, write_exposure
+from coblend.io.fits.provenance import InputFile, Provenance
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
+from coblend.io.psf.psfs import parse_psf_spec
 
 Cli = Callable[..., Any]
 BANDS = ("g", "r")
@@ -145,6 +148,45 @@ def test_lossy_residuals(folder: Path, cli: Cli) -> None:
         assert done.code == 0, done.err
         images.append(read_exposure(f"r_{name}.fits").image)
     assert 0 < np.abs(images[0] - images[1]).max() <= 0.035
+
+
+def test_another_psf_than_that_of_the_fit(
+    folder: Path, cli: Cli, models: ModelSet, scenes
+) -> None:
+    """An exposure of worse seeing: with its PSF the models leave nothing, with the fit's much."""
+    psf = parse_psf_spec("gaussian:fwhm=6")
+    blurred = scenes.make_exposure(with_psf(models, psf), "g")
+    save(replace(blurred, wcs=models.wcs, psf=psf), "g.fits")
+    left = {}
+    for name, options in {
+        "fit": (), "own": ("--set", "kernel=recompute"), "told": ("--psf", "g=gaussian:fwhm=6"),
+        "wings": ("--psf", "gaussian:fwhm=6", "--neighbours"),
+    }.items():  # fmt: skip
+        done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", f"{name}.fits",
+                   "--residual", f"r_{name}.fits", *options)  # fmt: skip
+        assert done.code == 0, done.err
+        left[name] = np.abs(read_exposure(f"r_{name}.fits").image).max()
+    assert left["fit"] > 5
+    assert left["own"] < 0.02  # models are stored to 0.005 of the noise each
+    assert left["own"] == left["told"] == left["wings"]
+    done = cli("reconstruct-footprints", "deblended.fits", "r.fits", "-o", "x.fits", "--set",
+               "kernel=recompute")  # fmt: skip
+    assert done.code == 2
+    assert "no exposure of band r has a PSF" in done.err
+
+
+def test_exposures_that_the_models_were_not_made_from(
+    folder: Path, cli: Cli, exposures: dict[str, Exposure], models: ModelSet
+) -> None:
+    made = Provenance("deblend", (), (), (InputFile.of("exposure", "g.fits"),))
+    with create("deblended.fits", "deblended/1", overwrite=True, provenance=made) as out:
+        write_models(out, models, storage_steps(models, 0.005))
+    call = ("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--overwrite")
+    assert cli(*call).err.count("was made from") == 0
+    save(replace(exposures["g"], image=exposures["g"].image + np.float32(1)), "g.fits")
+    done = cli(*call)
+    assert done.code == 0
+    assert "warning: g.fits: not what deblended.fits was made from" in done.err
 
 
 def test_models_without_images(folder: Path, cli: Cli) -> None:

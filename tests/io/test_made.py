@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coblend.io.fits.made import read_made, why_stale
+from coblend.io.fits.made import read_made, was_input, why_stale
 from coblend.io.fits.provenance import InputFile, Provenance
 from coblend.io.fits.writer import create
 
@@ -40,6 +40,19 @@ def test_made_files_say_how(made: Path) -> None:
     assert (found.command, dict(found.options)) == ("detect", OPTIONS)
     assert [i.name for i in found.inputs] == ["a.fits", "b.fits"]
     assert stale() is None
+
+
+def test_inputs_are_known_again(made: Path) -> None:
+    """By content, under any name; what a file does not say is taken for granted."""
+    Path("same.fits").write_bytes(Path("a.fits").read_bytes())
+    Path("text").write_text("a,b")
+    with create("plain.fits", "y/1"), create("other.fits", "x/1") as out:
+        out.image("IMAGE", np.zeros((4, 4), np.float32))
+    assert was_input("same.fits", "made.fits", "exposure") is True
+    assert was_input("other.fits", "made.fits", "exposure") is False
+    assert was_input("text", "made.fits", "exposure") is None, "hashed in another way"
+    assert was_input("other.fits", "made.fits", "mask") is True
+    assert was_input("other.fits", "plain.fits", "exposure") is True
 
 
 def test_every_reason(made: Path) -> None:
