@@ -313,7 +313,7 @@ def _tasks(
 
 def _chunks(job: _Job, chunks: list[tuple[int, int]], psf: Psf | None) -> Iterator[ModelSet]:
     """Models of every range of parents; damaged parents without models, if so wished."""
-    from coblend.core.reconstruct.render import with_psf
+    from coblend.core.reconstruct.render import models_with_psf
 
     for first, last in chunks:
         if job.params.keep_going:
@@ -322,7 +322,7 @@ def _chunks(job: _Job, chunks: list[tuple[int, int]], psf: Psf | None) -> Iterat
             parts = iter([job.models.parents(first, last)])
         for models in parts:
             job.damaged.update(models.parents["id"][models.parents["flag_corrupt"]].tolist())
-            yield models if psf is None else with_psf(models, psf)
+            yield models if psf is None else models_with_psf(models, psf)
 
 
 def _share(task: _Task) -> BandLight:

@@ -55,7 +55,7 @@ def band_kernels(models: ModelSet, band: int, reg: float | None = None) -> NDArr
     return np.stack([kernel, positive * (total / total_positive)[:, None, None]])
 
 
-def with_psf(models: ModelSet, psf: Psf) -> ModelSet:
+def models_with_psf(models: ModelSet, psf: Psf) -> ModelSet:
     """Return models that all bands see with another PSF than they were fitted with."""
     if not len(models.psf_cells):
         return models

@@ -20,7 +20,7 @@ from coblend.core.footprint import spans_to_labels
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.images import light_images
 from coblend.core.reconstruct.precision import storage_steps
-from coblend.core.reconstruct.render import with_psf
+from coblend.core.reconstruct.render import models_with_psf
 from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import write_models
 from coblend.io.exposure.exposures import read_exposure, write_exposure
@@ -155,7 +155,7 @@ def test_another_psf_than_that_of_the_fit(
 ) -> None:
     """An exposure of worse seeing: with its PSF the models leave nothing, with the fit's much."""
     psf = parse_psf_spec("gaussian:fwhm=6")
-    blurred = scenes.make_exposure(with_psf(models, psf), "g")
+    blurred = scenes.make_exposure(models_with_psf(models, psf), "g")
     save(replace(blurred, wcs=models.wcs, psf=psf), "g.fits")
     left = {}
     for name, options in {
