@@ -255,7 +255,7 @@ def _read_foreign(
                 ellipse_scale=params.ellipse_scale,
             )
     for warning in warnings:
-        log.warning("%s: %s", spec.path, warning)
+        log.warning("%s: %s", spec.path, warning, extra={"once": True})
     return detections
 
 

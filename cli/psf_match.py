@@ -119,7 +119,7 @@ def _solved(
     with concerning(spec.path):
         match = match_models(cast("Psf", science.psf), reference, science.box, params, noise)
     for warning in match.warnings:
-        log.warning("%s: %s", spec.path, warning)
+        log.warning("%s: %s", spec.path, warning, extra={"once": True})
     cards: dict[str, HeaderValue] = {
         "PSFMATCH": match.status,
         "PSFMMETH": params.method,

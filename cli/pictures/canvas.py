@@ -63,8 +63,8 @@ _COLOUR_STRETCH, _GREY_STRETCH = 12.0, 5.0
 """Where brightness turns logarithmic, in units of the noise: grey noise disturbs less."""
 RIM = [withStroke(linewidth=1.6, foreground="black")]
 """What makes marks and letters legible on any colour."""
-_MARK, _NUMEROUS = 26.0, 40
-"""Size of marks (point**2), and how many may have it; more are smaller."""
+_MARK, _SMALL_MARK, _NUMEROUS = 26, 12, 40
+"""Size of marks (point**2), that of more than so many, and how many may have the first."""
 _METADATA: Mapping[str, Mapping[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -191,7 +191,7 @@ def peaks(axes: Axes, x: NDArray[Any], y: NDArray[Any], **options: Any) -> None:
     rim = [withStroke(linewidth=1.8, foreground="black")]
     style = {
         "marker": "+",
-        "s": 26 if np.size(x) <= _NUMEROUS else 12,
+        "s": _MARK if np.size(x) <= _NUMEROUS else _SMALL_MARK,
         "linewidths": 0.8,
         "color": "white",
         "path_effects": rim,

@@ -128,21 +128,22 @@ class CoaddParams(Checked):
     )
     max_fraction_low: float = option(
         0.4,
-        "At most this fraction of few epochs.",
+        "Where few epochs see a place, at most this fraction of them may differ there.",
         minimum=0,
         maximum=1,
         alias="maxFractionEpochsLow",
     )
     max_fraction_high: float = option(
         0.03,
-        "Further epochs, as a fraction of many.",
+        "Where many epochs see a place, this fraction of them may differ besides max_epochs.",
         minimum=0,
         maximum=1,
         alias="maxFractionEpochsHigh",
     )
     spatial_threshold: float = option(
         0.5,
-        "Fraction of an artifact's area where no more epochs than that may differ.",
+        "Least part of an artifact's area where no more epochs differ than max_epochs and its "
+        "fractions allow.",
         minimum=0,
         maximum=1,
         alias="spatialThreshold",

@@ -54,8 +54,8 @@ class MergeParams(Checked):
     cull_rank_considered: int = option(
         30, "Peaks of larger rank go.", minimum=1, alias="rankConsidered")  # fmt: skip
     cull_rank_normalized: float = option(
-        0.7, "Those between go if rank over number of peaks is larger.", minimum=0.0,
-        maximum=1.0, alias="rankNormalizedConsidered")  # fmt: skip
+        0.7, "Peaks ranked from cull_rank to cull_rank_considered go if rank over number of peaks "
+        "is larger.", minimum=0.0, maximum=1.0, alias="rankNormalizedConsidered")  # fmt: skip
     cull_count_near: bool = option(
         False, "Bands with a near miss count as having seen a peak.")  # fmt: skip
     cull_family: str = option(
