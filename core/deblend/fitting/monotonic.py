@@ -17,19 +17,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.deblend.fitting.components import Floats
+
 _AT_CAP = 1 - 1e-5
 _OUTSIDE = 1e30
 """Stands for pixels outside the frame while projecting: they cap nothing."""
 
 
 T = TypeVar("T", bound=np.generic)
-Floats = NDArray[np.floating]
 Level = tuple[int, int, NDArray[np.int64], Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How to project square stamps of one size.
+class LevelOrder:
+    """Pixels of square stamps of one size by level, and which cap which.
 
     Parameters
     ----------
@@ -56,8 +57,8 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def plan(radius: int, dtype: str = "f4") -> Plan:
-    """Projection plan for stamps of side ``2 radius + 1``, weights of type ``dtype``."""
+def level_order(radius: int, dtype: str = "f4") -> LevelOrder:
+    """Order the pixels of stamps of side ``2 radius + 1``, weights of type ``dtype``."""
     side = 2 * radius + 1
     y, x = (a.ravel() for a in np.mgrid[-radius : radius + 1, -radius : radius + 1])
     level = 2 * np.maximum(abs(y), abs(x)) + np.minimum(abs(y), abs(x)) - 1
@@ -71,7 +72,7 @@ def plan(radius: int, dtype: str = "f4") -> Plan:
     edges = np.searchsorted(level, np.arange(-1, 3 * radius + 1))  # the centre has level -1
     bounds = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
     capped, caps = _transpose(position, weight)
-    return Plan(
+    return LevelOrder(
         order,
         inverse,
         tuple(_level(a, b, position, weight) for a, b in bounds[1:]),
@@ -82,7 +83,7 @@ def plan(radius: int, dtype: str = "f4") -> Plan:
 
 
 def _level(first: int, last: int, pixels: NDArray[np.int64], weights: Floats) -> Level:
-    """One level of a plan, without unused slots; used ones come first."""
+    """One level, without unused slots; used ones come first."""
     used = int((weights[:, first:last] > 0).any(1).sum())
     return (
         first,
@@ -157,7 +158,7 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     array, shape (k, n, n), dtype of ``stamps``
     """
     side = stamps.shape[-1]
-    steps = plan(side // 2, stamps.dtype.str)
+    steps = level_order(side // 2, stamps.dtype.str)
     # what is dark beyond a level of non-negative stamps stays dark
     levels = steps.levels[: _lit_levels(stamps, steps) if stamps.min() >= 0 else None]
     if outside is not None:
@@ -197,25 +198,25 @@ def project_about_brightest(stamps: Floats, outside: NDArray[np.bool_] | None = 
     places = [(i, slice(y, y + n), slice(x, x + n)) for i, (y, x) in enumerate(low.tolist())]
     for i, place in enumerate(places):
         wide[place], dark[place] = np.where(outside[i], 0, stamps[i]), outside[i]
-    steps = plan(n // 2 + 1, stamps.dtype.str)
+    steps = level_order(n // 2 + 1, stamps.dtype.str)
     values = _to_levels(wide, steps)
     cap_outwards(values, steps.levels, _to_levels(dark, steps))
     wide = _from_levels(values, steps, n + 2)
     return np.stack([wide[place] for place in places])
 
 
-def _to_levels(stamps: NDArray[T], steps: Plan) -> NDArray[T]:
+def _to_levels(stamps: NDArray[T], steps: LevelOrder) -> NDArray[T]:
     """Sort pixels by level, shape (n * n, k)."""
     return np.ascontiguousarray(stamps.reshape(len(stamps), -1).T).take(steps.order, axis=0)
 
 
-def _from_levels(values: Floats, steps: Plan, side: int) -> Floats:
+def _from_levels(values: Floats, steps: LevelOrder, side: int) -> Floats:
     """Undo `_to_levels`."""
     ordered = values.take(steps.inverse, axis=0)
     return np.ascontiguousarray(ordered.T).reshape(-1, side, side)
 
 
-def _lit_levels(stamps: Floats, steps: Plan) -> int:
+def _lit_levels(stamps: Floats, steps: LevelOrder) -> int:
     """Count the levels up to the last one with light."""
     lit = np.flatnonzero(stamps.any(0).ravel()[steps.order])
     last = int(lit[-1]) if len(lit) else 0
@@ -255,7 +256,7 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
     array, shape (k, n, n)
     """
     side = stamps.shape[-1]
-    steps = plan(side // 2, stamps.dtype.str)
+    steps = level_order(side // 2, stamps.dtype.str)
     values, pull = _to_levels(stamps, steps), _to_levels(gradient, steps)
     lit = np.flatnonzero(values.any(1))
     values = values[: int(lit[-1]) + 1 if len(lit) else 0]  # dark pixels beyond are not capped

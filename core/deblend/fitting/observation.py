@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from coblend.core.deblend.fitting.components import Floats
 from coblend.core.exposure import Cube
 
-Floats = NDArray[np.floating]
 _CHUNK = 1 << 17
 """Most pixels to transform at once, if an image has fewer."""
 T = TypeVar("T", bound=np.generic)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from coblend.core.deblend.fitting.monotonic import (
+    level_order,
     nearer_neighbours,
-    plan,
     pool_gradient,
     project,
     project_about_brightest,
@@ -201,7 +201,7 @@ def test_pooled_gradient_leaves_free_pixels_alone(rng: np.random.Generator) -> N
 
 
 def test_a_radius_of_zero_is_a_single_pixel() -> None:
-    assert plan(0).order.tolist() == [0]
+    assert level_order(0).order.tolist() == [0]
     assert project(np.full((2, 1, 1), 3.0)).tolist() == [[[3.0]], [[3.0]]]
     dark = project_about_brightest(np.full((1, 3, 3), 3.0), np.arange(9).reshape(1, 3, 3) != 4)
     assert dark.sum() == dark[0, 1, 1] == 3
