@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import fft, linalg
 
 from coblend.core.errors import FormatError
-from coblend.core.psfmatch.transform import Stamp, correlated
+from coblend.core.psf.fields import Array
+from coblend.core.psfmatch.transform import correlated
 
 LARGEST_DENSE = 61
 """Larger kernels are solved by conjugate gradients: the dense cost grows as side ** 6."""
@@ -22,20 +23,20 @@ CG_TOLERANCE = 1e-10
 CG_ITERATIONS = 2000
 
 
-def radial_weight(side: int, alpha: float) -> Stamp:
+def radial_weight(side: int, alpha: float) -> Array:
     """Weight of the ridge at each kernel pixel, ``1 + alpha r^2 / h^2``."""
     axis = (np.arange(side) - side // 2) / (side // 2)
     return np.asarray(1 + alpha * (axis[:, None] ** 2 + axis[None, :] ** 2))
 
 
 def solve_delta(
-    source: Stamp,
-    target: Stamp,
+    source: Array,
+    target: Array,
     side: int,
     lam: float,
     alpha: float,
-    noise: Stamp | None = None,
-) -> Stamp:
+    noise: Array | None = None,
+) -> Array:
     """Solve for the matching kernel of one pair of stamps.
 
     Parameters
@@ -73,8 +74,8 @@ def solve_delta(
 
 
 def _dense(
-    source: Stamp, target: Stamp, weight: Stamp, ridge: float, noise: Stamp | None
-) -> Stamp:
+    source: Array, target: Array, weight: Array, ridge: float, noise: Array | None
+) -> Array:
     """Cholesky solution: ``y = A^-1 b``, ``z = A^-1 1``, ``K = y + z (1 - sum y) / sum z``."""
     side = len(weight)
     half = side // 2
@@ -91,8 +92,8 @@ def _dense(
 
 
 def _iterative(
-    source: Stamp, target: Stamp, weight: Stamp, ridge: float, noise: Stamp | None
-) -> Stamp:
+    source: Array, target: Array, weight: Array, ridge: float, noise: Array | None
+) -> Array:
     """Solve for both right-hand sides by preconditioned conjugate gradients with FFTs."""
     side = len(weight)
     half = side // 2
@@ -106,7 +107,7 @@ def _iterative(
     power = fft.rfft2(room)
     smooth = 1 / (np.maximum(power.real, 0) + ridge * float(weight.mean()))
 
-    def apply(spectrum: NDArray[np.complex128], x: Stamp) -> Stamp:
+    def apply(spectrum: NDArray[np.complex128], x: Array) -> Array:
         full = fft.irfft2(spectrum * fft.rfft2(x, (period, period)), (period, period))
         return np.asarray(full[..., :side, :side])
 
@@ -131,7 +132,7 @@ def _iterative(
     return np.asarray(y + z * ((1 - y.sum()) / z.sum()))
 
 
-def _toeplitz(lag: Stamp, side: int) -> Stamp:
+def _toeplitz(lag: Array, side: int) -> Array:
     """Matrix ``M[u, v] = lag(u - v)`` over the pixels of a kernel."""
     index = np.arange(side)
     offset = index[:, None] - index[None, :] + side - 1
@@ -139,7 +140,7 @@ def _toeplitz(lag: Stamp, side: int) -> Stamp:
     return np.ascontiguousarray(matrix.reshape(side**2, side**2))
 
 
-def _off_centre(noise: Stamp, reach: int) -> Stamp:
+def _off_centre(noise: Array, reach: int) -> Array:
     """Noise autocorrelation without its centre, on offsets up to ``reach``."""
     half = min(noise.shape[-1] // 2, reach)
     middle = noise.shape[-1] // 2
@@ -149,5 +150,5 @@ def _off_centre(noise: Stamp, reach: int) -> Stamp:
     return out
 
 
-def _dot(a: Stamp, b: Stamp) -> Stamp:
+def _dot(a: Array, b: Array) -> Array:
     return np.asarray((a * b).sum(axis=(-2, -1), keepdims=True))

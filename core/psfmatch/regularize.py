@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import fft
 
-from coblend.core.psfmatch.transform import Stamp, residual, transformed
+from coblend.core.psf.fields import Array
+from coblend.core.psfmatch.transform import residual, transformed
 
 GRID = 10.0 ** np.arange(-1.0, -8.01, -0.25)
 """Strengths that are tried."""
@@ -15,10 +16,10 @@ STEPS_DOWN = 4
 """Steps down the grid when the solved kernel misses what the Fourier estimate promised."""
 NEARLY_BEST = 1.1
 
-Solve = Callable[[Stamp, Stamp, float], Stamp]
+Solve = Callable[[Array, Array, float], Array]
 
 
-def choose_strength(pairs: Sequence[tuple[Stamp, Stamp]], solve: Solve, tolerance: float) -> float:
+def choose_strength(pairs: Sequence[tuple[Array, Array]], solve: Solve, tolerance: float) -> float:
     """Find the largest strength on the grid with ``max |R| <= tolerance max P_r`` for all pairs.
 
     The search uses the residual of the unconstrained kernel, which costs one transform; solving
@@ -42,7 +43,7 @@ def choose_strength(pairs: Sequence[tuple[Stamp, Stamp]], solve: Solve, toleranc
     return float(GRID[index])
 
 
-def hardest(source: Stamp, target: Stamp, tolerance: float, n: int) -> list[int]:
+def hardest(source: Array, target: Array, tolerance: float, n: int) -> list[int]:
     """Find the pairs that need the smallest strength, by the estimate without solving.
 
     Parameters
@@ -64,7 +65,7 @@ def hardest(source: Stamp, target: Stamp, tolerance: float, n: int) -> list[int]
     return [i for *_, i in sorted(keys)[:n]]
 
 
-def _strongest(source: Stamp, target: Stamp, solve: Solve, tolerance: float) -> int:
+def _strongest(source: Array, target: Array, solve: Solve, tolerance: float) -> int:
     """Index on the grid of the largest strength that meets the tolerance, or nearly the best."""
     start = _start(fourier_residuals(source, target), tolerance)
     errors: dict[int, float] = {}
@@ -84,7 +85,7 @@ def _strongest(source: Stamp, target: Stamp, solve: Solve, tolerance: float) -> 
     return tried[_nearly_best(np.array([errors[i] for i in tried]))]
 
 
-def fourier_residuals(source: Stamp, target: Stamp) -> Stamp:
+def fourier_residuals(source: Array, target: Array) -> Array:
     """``max |R| / max P_r`` of the kernel of unlimited support, for each strength of the grid."""
     period = fft.next_fast_len(2 * max(source.shape[-1], target.shape[-1]), real=True)
     power = np.abs(transformed(source, period)) ** 2
@@ -94,16 +95,16 @@ def fourier_residuals(source: Stamp, target: Stamp) -> Stamp:
     return np.asarray(np.abs(left).max(axis=(-2, -1)) / target.max())
 
 
-def peak_residual(kernel: Stamp, source: Stamp, target: Stamp) -> float:
+def peak_residual(kernel: Array, source: Array, target: Array) -> float:
     """``max |R| / max P_r`` of a kernel."""
     return float(np.abs(residual(kernel, source, target)).max() / target.max())
 
 
-def _start(errors: Stamp, tolerance: float) -> int:
+def _start(errors: Array, tolerance: float) -> int:
     """Index of the largest strength that meets the tolerance, or is nearly the best."""
     good = np.flatnonzero(errors <= tolerance)
     return int(good[0]) if good.size else _nearly_best(errors)
 
 
-def _nearly_best(errors: Stamp) -> int:
+def _nearly_best(errors: Array) -> int:
     return int(np.flatnonzero(errors <= NEARLY_BEST * errors.min())[0])

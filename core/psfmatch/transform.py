@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from coblend.core.psf.fields import Array
 from coblend.core.psf.resample import resized
 
-Stamp = NDArray[np.float64]
 
-
-def transformed(stamps: Stamp, period: int) -> NDArray[np.complex128]:
+def transformed(stamps: Array, period: int) -> NDArray[np.complex128]:
     """`rfft2` of stamps with their central pixel moved to the origin."""
     half = stamps.shape[-1] // 2
     room = np.zeros((*stamps.shape[:-2], period, period))
@@ -19,7 +18,7 @@ def transformed(stamps: Stamp, period: int) -> NDArray[np.complex128]:
     return np.asarray(fft.rfft2(np.roll(room, (-half, -half), axis=(-2, -1))))
 
 
-def convolved(a: Stamp, b: Stamp) -> Stamp:
+def convolved(a: Array, b: Array) -> Array:
     """Full linear convolution of stamps, centred; leading axes broadcast.
 
     Parameters
@@ -38,7 +37,7 @@ def convolved(a: Stamp, b: Stamp) -> Stamp:
     return np.asarray(fft.irfft2(product, size)[..., :side, :side])
 
 
-def correlated(a: Stamp, b: Stamp, reach: int) -> Stamp:
+def correlated(a: Array, b: Array, reach: int) -> Array:
     """``c(d) = sum_x a(x + d) b(x)`` for offsets up to ``reach`` along both axes.
 
     Returns
@@ -52,7 +51,7 @@ def correlated(a: Stamp, b: Stamp, reach: int) -> Stamp:
     return np.asarray(fft.irfft2(product, (period, period))[np.ix_(offsets, offsets)])
 
 
-def residual(kernel: Stamp, source: Stamp, target: Stamp) -> Stamp:
+def residual(kernel: Array, source: Array, target: Array) -> Array:
     """``R = K * P_s - P_r`` wherever either is not zero."""
     reached = convolved(source, kernel)
     side = max(reached.shape[-1], target.shape[-1])
