@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from coblend.core.box import Box
     from coblend.core.params.reconstruct import ReconstructParams
     from coblend.core.reconstruct.band import BandLight
+    from coblend.io.deblend.models import ModelFile
 
 
 @dataclass
@@ -45,6 +46,7 @@ class BandPixels:
     """Pixels of one band, gathered chunk by chunk."""
 
     band: str
+    unit: str
     box: Box
     exposure: Exposure | None
     model: NDArray[np.float32] | None
@@ -102,9 +104,10 @@ class Products:
         for name in names:
             run.check_output(name)
 
-    def start(self, band: str, exposure: Exposure | None, box: Box) -> BandPixels:
-        """Begin a band."""
-        box = box if exposure is None else exposure.box
+    def start(self, band: str, exposure: Exposure | None, models: ModelFile) -> BandPixels:
+        """Begin a band; without an exposure the models say where it is and what its unit is."""
+        source = models if exposure is None else exposure
+        box, unit = source.box, source.unit
         model = np.zeros(box.shape, np.float32) if self.wants_models else None
         heavy = None
         if self.params.heavy:
@@ -112,7 +115,7 @@ class Products:
             noise = np.nan if exposure is None else median_noise(exposure)
             step = rounding_step(self.params.flux_error, noise)
             heavy = HeavySpool(step, folder, spans=self.params.spans)
-        return BandPixels(band, box, exposure, model, heavy)
+        return BandPixels(band, unit, box, exposure, model, heavy)
 
     def add(self, pixels: BandPixels, light: BandLight, objects: NDArray[Any]) -> None:
         """Take what a chunk of parents gave; ``objects`` are its rows of the catalogue."""
@@ -174,9 +177,8 @@ class Products:
         header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,
                   "FLUXERR": self.params.flux_error if heavy.step else 0.0}  # fmt: skip
         path = _named(self.params.heavy, pixels.band)
-        unit = "" if pixels.exposure is None else pixels.exposure.unit
         with heavy, self.run.create(HEAVY_SCHEMA, path=path) as out:
-            heavy.write(out, pixels.band, unit, header=header)
+            heavy.write(out, pixels.band, pixels.unit, header=header)
 
 
 def _heavy(objects: NDArray[Any], light: BandLight, band: str) -> HeavyFootprints:

@@ -263,7 +263,7 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
 
     chosen, products = job.chosen, job.products
     chunks = chunk_parents(chosen.parents, chosen.rows)
-    pixels = products.start(band, exposure, job.models.box)
+    pixels = products.start(band, exposure, job.models)
     psf = _psf(job, band, exposure)
     n_parent = n_object = 0
     with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:

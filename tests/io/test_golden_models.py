@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from coblend.core.box import Box
 from coblend.core.catalog import Column
 from coblend.core.errors import MissingHduError, SchemaError
+from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.model_file import ModelFile
 from coblend.io.deblend.model_tables import as_columns, require_columns
 from coblend.io.deblend.models import SCHEMA, read_models, verify_blends, write_models
+from coblend.io.detect.detections import read_detections
+from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.checksum import mismatches
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.writer import create
+from coblend.io.sky.wcs import pixel_to_sky
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -76,6 +82,64 @@ def test_the_first_layout_is_brought_up_to_date(deblended_1: str, tmp_path: Path
     assert (back.bands, back.unit, back.box) == (old.bands, old.unit, old.box)
     assert np.array_equal(back.footprints.spans, old.footprints.spans)
     assert np.array_equal(back.psfs, old.psfs)
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Callable[[str], str]:
+    """Unpack a file, found whole."""
+
+    def unpack(name: str) -> str:
+        path = tmp_path / f"{name}.fits"
+        path.write_bytes(gzip.decompress((GOLDEN / f"{name}.fits.gz").read_bytes()))
+        assert mismatches(str(path)) == []
+        return str(path)
+
+    return unpack
+
+
+def test_exposure_1(golden: Callable[[str], str]) -> None:
+    exposure = read_exposure(golden("exposure_1"))
+    assert (exposure.box, exposure.band, exposure.unit) == (Box(30, 40, 20, 24), "r", "nJy")
+    assert exposure.image.sum(dtype=float) == pytest.approx(-21.807202788681025, rel=1e-12)
+    assert exposure.mask[3, 4] == exposure.planes.value(["SAT", "NO_DATA"])
+    assert exposure.mask[5, 6] == exposure.planes.value(["CR"])
+    assert (exposure.variance[0, 0], exposure.variance[3, 4]) == (2.0, np.inf)
+    assert exposure.meta["MAGZERO"] == 31.4
+    assert exposure.psf is not None
+    assert exposure.psf.at(0, 0).max() == pytest.approx(0.09320139384759007, rel=1e-6)
+    ra, dec = pixel_to_sky(exposure.wcs, exposure.box, np.array([49.0]), np.array([39.0]))
+    assert (ra[0], dec[0]) == pytest.approx((150.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "area", "n_peak", "x", "spans"),
+    [
+        ("det_1", ("r",), 3725, 16, 573.7419630830638, 8594),
+        ("merged_1", ("g", "r"), 4060, 20, 605.2627459028391, 6853),
+    ],
+)
+def test_detections_1(
+    golden: Callable[[str], str], name: str, bands: tuple[str, ...], area: int, n_peak: int,
+    x: float, spans: int,
+) -> None:  # fmt: skip
+    found = read_detections(golden(name))
+    assert (found.bands, found.box) == (bands, Box(0, 0, 64, 64))
+    assert (found.parents["area"].tolist(), len(found.peaks)) == ([area], n_peak)
+    assert found.peaks["x"].sum() == pytest.approx(x, rel=1e-12)
+    assert found.footprints.spans.sum() == spans
+
+
+def test_footprints_1_and_heavy_1(golden: Callable[[str], str]) -> None:
+    with open_fits(golden("footprints_1")) as file:
+        file.require_schema("footprints")
+        objects = file.table("OBJECTS")
+    assert objects["flux_g"][[0, 3]] == pytest.approx([474870.55232324486, 72880.80395034041])
+    assert objects["n_pix_r"][:5].tolist() == [3383, 3367, 3683, 1368, 2184]
+    heavy = read_heavy(golden("heavy_1"))
+    assert (heavy.band, heavy.unit, heavy.table["id"].tolist()) == ("r", "nJy", [1020, 1021, 1022])
+    assert heavy.footprints.areas.tolist() == [568, 510, 391]
+    assert heavy.footprints.spans.sum() == 45877
+    assert heavy.light.sum(dtype=float) == pytest.approx(956.1718813453808, rel=1e-12)
 
 
 def test_schemas_of_other_versions(tmp_path: Path) -> None:
