@@ -215,6 +215,18 @@ def test_parts_and_star_fields_start_from_their_models(
     np.testing.assert_allclose(flux, [5000, 2500, 3000, 2000], rtol=rtol)
 
 
+def test_a_blend_becomes_a_field_of_stars(cli: Cli, bands: list[str]) -> None:
+    """Where free shapes are wrong for one parent: all of its objects become point sources."""
+    blend = str(read_models("deblended.fits").blends["id"][0])
+    done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--blend", blend, "--crowded",
+               "psf", "--max-number-of-peaks", "1")  # fmt: skip
+    assert done.code == 0, done.err
+    old, new = read_models("deblended.fits"), read_models("new.fits")
+    assert new.objects["id"].tolist() == old.objects["id"].tolist()
+    assert new.objects["flag_psf_only"].tolist() == [True, True, *[False] * 5]
+    np.testing.assert_allclose(new.objects["model_flux_r"][:2], [4000, 2500], rtol=0.02)
+
+
 def test_failed_refit_is_reported(cli: Cli, bands: list[str], fields, in_folder: Path) -> None:
     """Pixels that have become NaN: exit 3, and a complete file that names the reason."""
     cube, detections = fields.make_scene([PAIR, LONE, TRIPLE, LAST], (130, 130))

@@ -20,7 +20,7 @@ from coblend.core.deblend.point import nearest_pixel
 from coblend.core.deblend.refitting.refit import left_over, refit
 from coblend.core.deblend.refitting.suggest import suggest_peaks
 from coblend.core.deblend.report import BlendResult
-from coblend.core.deblend.rules import Members
+from coblend.core.deblend.rules import Members, is_crowded
 from coblend.core.deblend.split import fit_parts, oversized
 from coblend.core.deblend.task import Plan, batches, joint_batches, plan
 from coblend.core.deblend.warm import Warm
@@ -70,8 +70,8 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     """Fit one parent again; the tables come back as a set of its own.
 
     A parent with models starts from them, as a whole, in parts or as stars; one that failed, was
-    skipped or has no models starts anew, by the rules of ``params``. Objects keep their
-    identifiers.
+    skipped, has no models or is to become a field of stars starts anew, by the rules of
+    ``params``. Objects keep their identifiers.
 
     Raises
     ------
@@ -80,7 +80,8 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     """
     params = replace(params, model_psf_sigma=edit.models.model_psf_sigma)
     detections = edited_detections(edit)
-    warm = has_models(edit.models) and params.algorithm == "scarlet"
+    becomes_stars = is_crowded(detections.parents["npeak"], params)[0] and not _is_stars(edit)
+    warm = has_models(edit.models) and params.algorithm == "scarlet" and not becomes_stars
     if warm:
         work = _warm_plan(edit, detections, params)
         results = _refit(edit, detections, work, params)
@@ -98,13 +99,17 @@ def has_models(models: ModelSet) -> bool:
     return len(models.components) > 0
 
 
+def _is_stars(edit: Edit) -> bool:
+    return bool(((edit.models.objects["flags"] & FLAGS["psf_only"]) != 0).any())
+
+
 def _refit(
     edit: Edit, detections: Detections, work: Plan, params: DeblendParams
 ) -> list[BlendResult]:
     """Fit a parent from its models."""
     warm = _warm(edit, detections, work)
     (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
-    if ((edit.models.objects["flags"] & FLAGS["psf_only"]) != 0).any():
+    if _is_stars(edit):
         peaks = detections.peaks[work.members.of_parent(0)]
         pixel = np.stack([peaks["iy"], peaks["ix"]], 1)
         offset = nearest_pixel(np.stack([peaks["y"], peaks["x"]], 1), pixel)
