@@ -217,12 +217,9 @@ def _read_foreign(
     exposure: Exposure,
     labels: FileSpec | None,
 ) -> Detections:
-    from coblend.core.detect.adopt import (
-        Field,
-        adopt_segmentation,
-        adopt_sources,
-        with_significance,
-    )
+    from dataclasses import replace
+
+    from coblend.core.detect.adopt import adopt_segmentation, adopt_sources, with_significance
     from coblend.core.detect.prepare import psf_widths
     from coblend.io.detect.foreign import read_segmentation, read_sources
 
@@ -234,14 +231,15 @@ def _read_foreign(
     widths = None if exposure.psf is None else psf_widths(exposure.psf, exposure.box)
     if widths is not None:
         sources = with_significance(sources, exposure, widths)
-    field = Field(band, exposure.box, exposure.wcs, exposure.unit, params.field_id or 0)
+    exposure, field_id = replace(exposure, band=band), params.field_id or 0
     with concerning(spec.path):
         if labels is not None:
             run.add_input("segmentation", labels.path)
             detections, warnings = adopt_segmentation(
                 sources,
-                field,
+                exposure,
                 read_segmentation(labels),
+                field_id=field_id,
                 by_label=params.seg_parent == "label",
                 grow=params.grow,
                 max_misfit=params.max_misfit,
@@ -249,7 +247,8 @@ def _read_foreign(
         else:
             detections, warnings = adopt_sources(
                 sources,
-                field,
+                exposure,
+                field_id=field_id,
                 sigma=widths,
                 radius=params.footprint_radius,
                 ellipse_scale=params.ellipse_scale,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,30 +30,11 @@ MIN_RADIUS = 3.0
 """Smallest radius of a footprint that follows from a significance, pixel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Where a catalogue belongs.
-
-    Parameters
-    ----------
-    band : str
-    box : Box
-    wcs : tuple of str
-    unit : str
-    field_id : int
-    """
-
-    band: str
-    box: Box
-    wcs: tuple[str, ...] = ()
-    unit: str = ""
-    field_id: int = 0
-
-
 def adopt_sources(
     sources: SourceList,
-    field: Field,
+    exposure: Exposure,
     *,
+    field_id: int = 0,
     sigma: float | NDArray[np.float64] | None = None,
     radius: float | None = None,
     ellipse_scale: float = 3.0,
@@ -63,7 +44,9 @@ def adopt_sources(
     Parameters
     ----------
     sources : SourceList
-    field : Field
+    exposure : Exposure
+        The image that the catalogue belongs to.
+    field_id : int
     sigma : float or array, optional
         PSF width, pixel (the median of several): a source of significance s gets the radius at
         which it falls below 5, ``2 sigma sqrt(log(s / 5))``, and 2.4 sigma.
@@ -82,24 +65,26 @@ def adopt_sources(
     FormatError
         No source lies in the image.
     """
-    sources, warnings = _inside(sources, field.box)
+    sources, warnings = _inside(sources, exposure.box)
     if radius is not None:
         a = b = np.full(len(sources), radius)
         theta = np.zeros(len(sources))
     else:
         a, b, theta = _extents(sources, sigma, ellipse_scale)
-    spans = union_spans(ellipse_spans(sources.y, sources.x, a, b, theta, field.box))
+    spans = union_spans(ellipse_spans(sources.y, sources.x, a, b, theta, exposure.box))
     labels, n = label_spans(spans)
-    row = SpanIndex.build(spans).find(*_pixels(sources))
+    y, x = _pixels(sources)
+    owner = labels[SpanIndex.build(spans).find(y, x)]
     footprints = group_spans(spans, labels, n)
-    return _detections(sources, field, footprints, labels[row], *_pixels(sources)), warnings
+    return _detections(sources, exposure, field_id, footprints, owner, y, x), warnings
 
 
 def adopt_segmentation(
     sources: SourceList,
-    field: Field,
+    exposure: Exposure,
     segmentation: NDArray[np.integer],
     *,
+    field_id: int = 0,
     by_label: bool = False,
     grow: int = 0,
     max_misfit: float = 0.01,
@@ -110,9 +95,10 @@ def adopt_segmentation(
     ----------
     sources : SourceList
         Rows without a label take that of their pixel.
-    field : Field
+    exposure : Exposure
     segmentation : array, shape (ny, nx), int
         0 outside sources.
+    field_id : int
     by_label : bool
         Every label is a parent, instead of every set of touching labels.
     grow : int
@@ -130,15 +116,14 @@ def adopt_segmentation(
     FormatError
         Another shape, negative labels, no labels, or too many labels without a row.
     """
-    _check_segmentation(segmentation, field.box)
-    sources, warnings = _inside(sources, field.box)
-    corner = np.array([field.box.y0, field.box.x0, field.box.x0], np.int32)
+    box = exposure.box
+    _check_segmentation(segmentation, box)
+    sources, warnings = _inside(sources, box)
+    corner = np.array([box.y0, box.x0, box.x0], np.int32)
     spans, values = labels_to_spans(segmentation)
     spans += corner
     y, x = _pixels(sources)
-    label = np.where(
-        sources.label > 0, sources.label, segmentation[y - field.box.y0, x - field.box.x0]
-    )
+    label = np.where(sources.label > 0, sources.label, segmentation[y - box.y0, x - box.x0])
     known = np.isin(label, values)
     warnings += _misfits(label, known, values, max_misfit)
     sources, label = _rows(sources, known), label[known]
@@ -152,12 +137,12 @@ def adopt_segmentation(
     else:
         spans = union_spans(spans)
         if grow:
-            spans = grow_spans(spans - corner, field.box.shape, stencil(grow)) + corner
+            spans = grow_spans(spans - corner, box.shape, stencil(grow)) + corner
         labels, n = label_spans(spans)
         footprints = group_spans(spans, labels, n)
         owner = labels[SpanIndex.build(spans).find(y, x)]
         footprints, owner = _occupied(footprints, owner)
-    return _detections(sources, field, footprints, owner, y, x), warnings
+    return _detections(sources, exposure, field_id, footprints, owner, y, x), warnings
 
 
 def with_significance(
@@ -242,7 +227,8 @@ def _extents(
 
 def _detections(
     sources: SourceList,
-    field: Field,
+    exposure: Exposure,
+    field_id: int,
     footprints: FootprintSet,
     owner: NDArray[np.int64],
     y: NDArray[np.int64],
@@ -255,28 +241,28 @@ def _detections(
     first = np.ones(len(rows), bool)
     first[1:] = pixel[rows][1:] != pixel[rows][:-1]
     rows = np.sort(rows[first])
-    peaks = blank_peaks((field.band,), len(rows))
+    peaks = blank_peaks((exposure.band,), len(rows))
     peaks["iy"], peaks["ix"] = y[rows], x[rows]
     for name in ("x", "y", "flux", "flux_err", "snr"):
         peaks[name] = getattr(sources, name)[rows]
     peaks["value"] = peaks["flux"]
-    peaks["band"], peaks["n_band"] = field.band, 1
-    suffix = column_suffix(field.band)
+    peaks["band"], peaks["n_band"] = exposure.band, 1
+    suffix = column_suffix(exposure.band)
     peaks[f"merge_peak_{suffix}"] = True
     parents, peaks, _ = assemble(
-        (field.band,), footprints, peaks, owner[rows], order=order[rows],
-        field_id=field.field_id, code=identifiers.FOREIGN,
+        (exposure.band,), footprints, peaks, owner[rows], order=order[rows],
+        field_id=field_id, code=identifiers.FOREIGN,
     )  # fmt: skip
     parents[f"merge_footprint_{suffix}"] = True
     return Detections(
-        bands=(field.band,),
+        bands=(exposure.band,),
         parents=parents,
         peaks=peaks,
         footprints=footprints,
-        box=field.box,
-        wcs=field.wcs,
-        unit=field.unit,
-        meta={"FIELDID": field.field_id, "ORIGIN1": sources.program},
+        box=exposure.box,
+        wcs=exposure.wcs,
+        unit=exposure.unit,
+        meta={"FIELDID": field_id, "ORIGIN1": sources.program},
     )
 
 

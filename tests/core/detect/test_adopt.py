@@ -10,7 +10,6 @@ from scipy import ndimage
 
 from coblend.core.box import Box
 from coblend.core.detect.adopt import (
-    Field,
     adopt_segmentation,
     adopt_sources,
     ellipse_spans,
@@ -18,6 +17,7 @@ from coblend.core.detect.adopt import (
 )
 from coblend.core.detection import SourceList
 from coblend.core.errors import FormatError
+from coblend.core.exposure import Exposure
 from coblend.core.footprint import spans_to_labels
 
 
@@ -32,7 +32,8 @@ def sources(x, y, **columns):
     return SourceList(np.asarray(x, float), np.asarray(y, float), **arrays, label=label)
 
 
-FIELD = Field("g", Box(10, 20, 100, 120))
+SKY = np.ones((100, 120), np.float32)
+FIELD = Exposure(SKY, np.zeros(SKY.shape, np.int32), SKY, Box(10, 20, 100, 120), band="g")
 
 
 def test_ellipses_equal_their_inequality():
