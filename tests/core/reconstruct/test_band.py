@@ -92,6 +92,22 @@ def test_light_is_conserved(models: ModelSet, exposure: Exposure, options: dict)
         assert np.all(owners[inside] > 0)
 
 
+@pytest.mark.parametrize("options", [{}, {"min_ratio": 1e-3}, {"stray": "nearest"}], ids=str)
+def test_light_of_trails_is_conserved(models: ModelSet, exposure: Exposure, options: dict) -> None:
+    """Whoever gets it: saturated rows across all parents."""
+    before = share(models, exposure, **options)
+    exposure.image[::23] += 1e4
+    exposure.mask[::23] = exposure.planes.value(["SAT"])
+    light = share(models, exposure, **options)
+    total, owners = sum_of(light, models.box)
+    assert np.abs(total - exposure.image)[owners > 0].max() < 1e-9
+    assert light.footprints.areas.sum() > before.footprints.areas.sum()  # beyond their templates
+    gained = np.nan_to_num(light.objects["flux"] - before.objects["flux"])
+    per_parent = np.split(gained, np.flatnonzero(np.diff(models.objects["parent"])) + 1)
+    crowded = [np.sort(one) for one in per_parent if len(one) > 2]
+    assert sum(one[-1] > 1e4 and one[0] < 1e3 for one in crowded) > len(crowded) / 2
+
+
 def test_the_reference_formula_does_not_conserve_light(scenes, rng: np.random.Generator) -> None:
     """Two sharp objects within each other's dark ring: absolute values add up to too much."""
     spike = np.zeros((3, 3), np.float32)
