@@ -72,18 +72,18 @@ class Run:
     @property
     def overwrite(self) -> bool:
         """Whether existing outputs may be replaced."""
-        return bool(self._common.overwrite)
+        return self._common.overwrite
 
     @property
     def seed(self) -> int:
         """Seed of everything random."""
-        return int(self._common.seed)
+        return self._common.seed
 
     @property
     def jobs(self) -> int:
         """Worker processes, at least 1."""
         if self._common.jobs:
-            return int(self._common.jobs)
+            return self._common.jobs
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 

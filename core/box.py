@@ -98,6 +98,13 @@ class Box:
         """Whether every pixel of ``other`` is inside."""
         return self & other == other
 
+    def strips(self, n_row: int) -> list[Box]:
+        """Cut the box into boxes of at most ``n_row`` whole rows, in order."""
+        return [
+            Box.from_bounds(y, self.x0, min(y + n_row, self.y1), self.x1)
+            for y in range(self.y0, self.y1, n_row)
+        ]
+
     def slices(self, frame: Box | None = None) -> tuple[slice, slice]:
         """Index of this box in an array that covers ``frame``; the box must lie inside it.
 

@@ -11,13 +11,14 @@ from coblend.core.errors import ParameterError
 TILE = 256
 """Rows of a compression tile."""
 
-_CACHE_BYTES = 1 << 24  # a slab that has just been read should still be in the cache
-
-_SAMPLE_BYTES = 12
-_OUTPUT_BYTES = 18
-_STRIP_BYTES = 160
-_FILE_BYTES = 100_000
 PROGRAM_BYTES = 130_000_000
+"""Memory of the interpreter and its libraries."""
+
+_CACHE_BYTES = 1 << 24  # a slab that has just been read should still be in the cache
+_SAMPLE_BYTES = 12  # image, mask and variance of a pixel of an input
+_OUTPUT_BYTES = 18  # image, mask, variance, weight and number of inputs of a pixel of the coadd
+_STRIP_BYTES = 160  # what a thread needs for a pixel of its strip besides the samples
+_FILE_BYTES = 100_000  # header and PSF of an input
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,7 @@ class SlabPlan:
 
     def slabs(self) -> list[Box]:
         """Boxes of the slabs, bottom to top."""
-        box = self.box
-        return [
-            Box.from_bounds(y, box.x0, min(y + self.rows, box.y1), box.x1)
-            for y in range(box.y0, box.y1, self.rows)
-        ]
+        return self.box.strips(self.rows)
 
 
 def plan_slabs(

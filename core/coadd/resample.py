@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from coblend.core.box import Box
 from coblend.core.coadd.pixelmap import PixelMap, Positions
 
 SIZES = {"lanczos3": 6, "bilinear": 2}
@@ -110,8 +109,7 @@ def resample(
     source = _Source.of(image, mask, variance, SIZES[kernel], edge)
     rows = max(_TILE_PIXELS // max(box.nx, 1), 1)
     power, n = 0.0, 0
-    for y in range(box.y0, box.y1, rows):
-        tile = Box.from_bounds(y, box.x0, min(y + rows, box.y1), box.x1)
+    for tile in box.strips(rows):
         cut = tile.slices(box)
         planes = _tile(source, *pixel_map.at(tile), kernel, no_data)
         out.image[cut], out.mask[cut], out.variance[cut] = planes[:3]

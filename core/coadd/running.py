@@ -54,9 +54,7 @@ class RunningMean:
 
     def add(self, warp: WarpPart) -> None:
         """Add an input; its box lies inside that of the coadd."""
-        rows = strip_rows(1, warp.box.nx)
-        for y in range(warp.box.y0, warp.box.y1, rows):
-            box = Box.from_bounds(y, warp.box.x0, min(y + rows, warp.box.y1), warp.box.x1)
+        for box in warp.box.strips(strip_rows(1, warp.box.nx)):
             strip = gather([warp], box, self.rules)
             self._add(strip.samples[0], strip.values[0], strip.available[0], box)
 

@@ -109,11 +109,7 @@ def stack(
     if n_input is None:
         n_input = max((warp.index for warp in warps), default=-1) + 1
     out = Stacked.empty(box, n_input, input_map=input_map)
-    rows = strip_rows(len(warps), box.nx)
-    boxes = [
-        Box.from_bounds(y, box.x0, min(y + rows, box.y1), box.x1)
-        for y in range(box.y0, box.y1, rows)
-    ]
+    boxes = box.strips(strip_rows(len(warps), box.nx))
 
     def run(strip_box: Box) -> NDArray[np.int64]:
         return _stack_strip(warps, strip_box, rules, out)

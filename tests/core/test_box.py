@@ -36,6 +36,15 @@ def test_slices_cut_the_box_out_of_its_frame() -> None:
     box = Box(12, 21, 3, 4)
     assert np.array_equal(np.unique(y[box.slices(frame)]), [12, 13, 14])
     assert np.array_equal(np.unique(x[box.slices(frame)]), [21, 22, 23, 24])
+    assert box.slices() == (slice(12, 15), slice(21, 25))
+
+
+def test_strips_are_the_box() -> None:
+    box = Box(3, 5, 10, 4)
+    strips = box.strips(4)
+    assert strips == [Box(3, 5, 4, 4), Box(7, 5, 4, 4), Box(11, 5, 2, 4)]
+    assert Box.union(strips) == box
+    assert Box(3, 5, 0, 4).strips(4) == []
 
 
 def test_negative_sides_are_refused() -> None:
