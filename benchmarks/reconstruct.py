@@ -1,6 +1,7 @@
 """`reconstruct-footprints`: time per source and band, memory, accuracy, growth.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/reconstruct.py [--dense] [--sources 10000 ...]
+        [--fields 3]
 
 Times the steps on a deblended field, in CPU seconds of one core, and scarlet lite's
 `Blend.conserve_flux` on the same models where it is installed; compares the flux that each way of
@@ -166,7 +167,7 @@ def scatter(values: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
-def accuracy(n_field: int = 3) -> None:
+def accuracy(n_field: int) -> None:
     """Print bias and scatter of fluxes in fields whose clustered sources gather in groups."""
     for name, n_host in (("pairs", 0), ("30 groups", 30), ("10 groups", 10)):
         errors: dict[str, list[np.ndarray]] = {}
@@ -233,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dense", action="store_true", help="deep survey: 1.6e-3 sources/pixel")
     parser.add_argument("--sources", type=int, nargs="*", default=[10_000, 30_000, 100_000])
+    parser.add_argument("--fields", type=int, default=3, help="fields of each kind for accuracy")
     options = parser.parse_args()
     field = make_field(720) if options.dense else make_field(**GROUPED)
     models = deblended(field)
@@ -242,7 +244,7 @@ def main() -> None:
         save(models, path, 0.005)
         steps(path, images)
         peer(models, images)
-        accuracy()
+        accuracy(options.fields)
         for n in options.sources:
             growth(models, images, n, folder)
 
