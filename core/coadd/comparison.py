@@ -191,10 +191,7 @@ class Epoch:
             if rows is None:
                 continue
             full = np.full((end - row, width), np.nan, np.float32)
-            everywhere = np.ones(rows.image.shape, bool)
-            full[rows.place] = difference(
-                rows.image, rows.variance, rows.template, self.weight, everywhere
-            )
+            full[rows.place] = difference(rows.image, rows.variance, rows.template, self.weight)
             low, high = np.searchsorted(pixels, (row * width, end * width))
             out[low:high] = full.ravel()[pixels[low:high] - row * width]
         return out

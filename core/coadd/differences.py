@@ -161,7 +161,7 @@ def difference(
     variance: NDArray[np.float32],
     template: Template,
     weight: float,
-    in_template: NDArray[np.bool_],
+    in_template: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
     """Significance of an epoch minus the template of the other epochs, shape (ny, nx), float32.
 
@@ -191,8 +191,7 @@ def smoothed_difference(
     sigma : float
         Standard deviation of the PSF (pixel).
     """
-    everywhere = np.ones(image.shape, bool)
-    excess, total = residual(image, variance, template, weight, everywhere)
+    excess, total = residual(image, variance, template, weight)
     known = np.isfinite(excess) & np.isfinite(total)
     excess, total = smooth(np.where(known, excess, 0), np.where(known, total, 0), sigma)
     out = np.full(image.shape, np.nan, np.float32)
@@ -221,7 +220,7 @@ def residual(
     variance: NDArray[np.float32],
     template: Template,
     weight: float,
-    in_template: NDArray[np.bool_],
+    in_template: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Epoch minus the template of the other epochs, and its variance.
 
@@ -235,8 +234,8 @@ def residual(
     template : Template
     weight : float
         Weight of the epoch in the template.
-    in_template : array, shape (ny, nx), bool
-        Where the epoch is part of the template.
+    in_template : array, shape (ny, nx), bool, optional
+        Where the epoch is part of the template; default: everywhere.
 
     Returns
     -------
@@ -244,6 +243,8 @@ def residual(
         NaN where either is missing.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        rest = np.where(in_template, 1 - weight / template.weight, 1.0).astype(np.float32)
+        rest = (1 - weight / template.weight).astype(np.float32)
+        if in_template is not None:
+            rest[~in_template] = 1
         rest[rest < 1e-6] = np.nan
         return (image - template.image) / rest, variance + template.variance / rest

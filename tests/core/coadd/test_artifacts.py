@@ -127,13 +127,12 @@ def test_difference_leaves_the_epoch_out(rng):
     others = np.average(np.delete(epochs, 1, axis=0), axis=0, weights=np.delete(w, 1))
     total = np.full((8, 9), w.sum(), np.float32)
     template = Template(mean.astype(np.float32), 1 / total, total)
-    everywhere = np.ones((8, 9), bool)
     variance = np.full((8, 9), 1 / w[1], np.float32)
-    found = difference(epochs[1].astype(np.float32), variance, template, w[1], everywhere)
+    found = difference(epochs[1].astype(np.float32), variance, template, w[1])
     sigma = np.sqrt(1 / w[1] + 1 / (w.sum() - w[1]))
     np.testing.assert_allclose(found, (epochs[1] - others) / sigma, atol=1e-5)
     alone = Template(template.image, template.variance, np.full((8, 9), w[1], np.float32))
-    assert np.isnan(difference(template.image, variance, alone, w[1], everywhere)).all()
+    assert np.isnan(difference(template.image, variance, alone, w[1])).all()
 
 
 def test_candidates_known_to_be_faulty_are_dropped():
