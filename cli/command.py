@@ -163,7 +163,7 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     files = config_files([*values.pop("config", ()), *([tract] if tract else [])])
     preset = values.pop("preset", None)
     check_assignments((cls, CommonParams), assignments)
-    check_environment({name: cls})
+    check_environment(name, cls)
     common = resolve(CommonParams, name, given=shared, assignments=assignments, files=files)
     options = resolve(cls, name, given=own, assignments=assignments, files=files, preset=preset)
     parse_size(common.params.max_memory)

@@ -89,9 +89,9 @@ def resolve(
     for path in files:
         for name, value in _file_values(path, cls, command).items():
             put(name, value, os.path.basename(path))
-    section = "" if cls is CommonParams else f"{command.upper().replace('-', '_')}_"
+    section = "" if cls is CommonParams else command
     for name, spec in specs.items():
-        variable = f"COBLEND_{section}{name.upper()}"
+        variable = variable_of(section, name)
         if variable in os.environ:
             put(name, convert(spec, hints[name], os.environ[variable], variable), "environment")
     for key, text in map(_assignment, assignments):
@@ -138,25 +138,22 @@ def check_assignments(classes: Iterable[type], assignments: Sequence[str]) -> No
             raise ParameterError(f"--set: no option {key!r}", hint=gone or nearest(key, known))
 
 
-def check_environment(classes: Mapping[str, type]) -> None:
-    """Warn of ``COBLEND_*`` variables that no command reads."""
-    known = {f"COBLEND_{s.name.upper()}" for s in options_of(CommonParams)}
-    known.update(_SPECIAL_VARIABLES)
-    for command, cls in classes.items():
-        prefix = f"COBLEND_{command.upper().replace('-', '_')}_"
-        known.update(prefix + s.name.upper() for s in options_of(cls))
-    prefixes = tuple(f"COBLEND_{c.upper().replace('-', '_')}_" for c in classes)
-    for variable in sorted(os.environ):
-        foreign = variable.startswith("COBLEND_") and not _is_other_command(variable, prefixes)
-        if foreign and variable not in known:
+def check_environment(command: str, cls: type) -> None:
+    """Warn of ``COBLEND_*`` variables that nobody reads; ``cls`` has the options of this command."""
+    from coblend.cli.main import COMMANDS
+
+    known = {variable_of(command, spec.name) for spec in options_of(cls)}
+    known |= {variable_of("", spec.name) for spec in options_of(CommonParams)}
+    others = tuple(variable_of(other, "") for other in COMMANDS if other != command)
+    for variable in sorted({*os.environ} - known - {*_SPECIAL_VARIABLES}):
+        if variable.startswith("COBLEND_") and not variable.startswith(others):
             log.warning("environment variable %s is no option", variable)
 
 
-def _is_other_command(variable: str, prefixes: tuple[str, ...]) -> bool:
-    from coblend.cli.main import COMMANDS
-
-    others = (f"COBLEND_{c.upper().replace('-', '_')}_" for c in COMMANDS)
-    return any(variable.startswith(p) for p in others if p not in prefixes)
+def variable_of(command: str, option: str) -> str:
+    """Environment variable of an option; ``command`` is "" for those of all commands."""
+    section = f"{command}_" if command else ""
+    return f"COBLEND_{section}{option}".upper().replace("-", "_")
 
 
 def find_option(cls: type, key: str) -> str | None:

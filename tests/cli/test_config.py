@@ -113,7 +113,7 @@ def test_unknown_variables_are_warned_of(
     monkeypatch.setenv("COBLEND_DETECT_THRESHOLD", "3")
     monkeypatch.setenv("COBLEND_OVERWRITE", "1")
     with caplog.at_level("WARNING", "coblend"):
-        check_environment({"deblend": FakeParams})
+        check_environment("deblend", FakeParams)
     assert [r.args for r in caplog.records] == [("COBLEND_DEBLEND_MAXITER",)]
 
 
