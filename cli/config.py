@@ -139,7 +139,7 @@ def check_assignments(classes: Iterable[type], assignments: Sequence[str]) -> No
 
 
 def check_environment(command: str, cls: type) -> None:
-    """Warn of ``COBLEND_*`` variables that nobody reads; ``cls`` has the options of this command."""
+    """Warn of ``COBLEND_*`` variables that nobody reads; ``cls`` holds the command's options."""
     from coblend.cli.main import COMMANDS
 
     known = {variable_of(command, spec.name) for spec in options_of(cls)}

@@ -12,6 +12,7 @@ from coblend.core.errors import FormatError, MissingHduError
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.specs import expand_lists
 from coblend.io.fits.structure import is_fits
+from coblend.io.fits.text_tables import columns_of
 
 _ECSV = "# %ECSV"
 
@@ -91,8 +92,7 @@ def _columns(path: str) -> dict[str, Any] | None:
         table = Table.read(path, format="ascii.ecsv")
     except (ValueError, TypeError, KeyError) as error:
         raise FormatError(f"no ECSV table: {str(error).splitlines()[0]}", path) from error
-    return {name.lower(): np.ma.filled(table[name], "" if table[name].dtype.kind in "UO" else
-                                       np.nan) for name in table.colnames}  # fmt: skip
+    return {name.lower(): values for name, values in columns_of(table).items()}
 
 
 def _rows(columns: Mapping[str, Any], path: str) -> list[Listed]:
@@ -101,9 +101,14 @@ def _rows(columns: Mapping[str, Any], path: str) -> list[Listed]:
     out = []
     for k in range(len(columns["file"])):
         texts = {_TEXTS[c]: str(columns[c][k]).strip() for c in _TEXTS if c in columns}
-        numbers = {_NUMBERS[c]: float(columns[c][k]) for c in _NUMBERS if c in columns}
-        for name, value in numbers.items():
+        numbers = {}
+        for name, cell in ((_NUMBERS[c], columns[c][k]) for c in _NUMBERS if c in columns):
             least = 0 if name == "weight" else -np.inf if name == "zero_point" else 1e-300
+            try:
+                value = numbers[name] = float(cell)
+            except ValueError:
+                message = f"row {k + 1}: {name} is {str(cell)!r}, expected a number"
+                raise FormatError(message, path) from None
             if not least <= value < np.inf:
                 raise FormatError(f"row {k + 1}: {name} is {value:g} for {texts['file']}", path)
         out.append(Listed(**texts, **numbers))  # type: ignore[arg-type]

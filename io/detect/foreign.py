@@ -15,6 +15,7 @@ from coblend.core.errors import FormatError, MissingHduError
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec
 from coblend.io.fits.structure import is_fits
+from coblend.io.fits.text_tables import columns_of
 from coblend.io.sky.wcs import sky_to_pixel
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -184,12 +185,12 @@ def _read_text(path: str) -> NDArray[Any]:
         reason = str(error).strip().splitlines()[0]
         raise FormatError(f"not a table ({os.path.basename(path)} read as {kind}): {reason}",
                           path) from error  # fmt: skip
-    for name in table.colnames:
-        column = table[name]
-        if hasattr(column, "mask"):  # with gaps: NaN in numbers, "" in texts
-            number = column.dtype.kind in "biuf"
-            table[name] = column.astype(float).filled(np.nan) if number else column.filled("")
-    return np.asarray(table.as_array())
+    columns = columns_of(table)
+    kinds = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+    rows = np.empty(len(table), kinds)
+    for name, values in columns.items():
+        rows[name] = values
+    return rows
 
 
 def _program(names: Mapping[str, str]) -> str:

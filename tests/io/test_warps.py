@@ -5,7 +5,7 @@ from dataclasses import replace
 import fitsio
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from coblend.core.box import Box
 from coblend.core.errors import (
@@ -166,6 +166,11 @@ def test_what_a_table_says_overrules_the_header(exposure, write_file):
         ({"file": ["a.fits"], "weight": [-1.0]}, "row 1: weight is -1 for a.fits"),
         ({"file": ["a.fits", "b.fits"], "scale": [1.0, 0.0]}, "row 2: scale is 0 for b.fits"),
         ({"file": ["a.fits"], "zp": [np.nan]}, "row 1: zero_point is nan for a.fits"),
+        (
+            {"file": ["a.fits", "b.fits"], "weight": MaskedColumn([3, 4], mask=[False, True])},
+            "row 2: weight is nan for b.fits",
+        ),
+        ({"file": ["a.fits"], "scale": ["two"]}, "row 1: scale is 'two', expected a number"),
     ],
 )
 def test_tables_that_say_nonsense(tmp_path, columns, message):
