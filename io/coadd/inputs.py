@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from coblend.core.errors import FormatError, MissingHduError
+from coblend.io.fits.columns import columns_of, numbers_of
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.specs import expand_lists
 from coblend.io.fits.structure import is_fits
-from coblend.io.fits.text_tables import columns_of
 
 _ECSV = "# %ECSV"
 
@@ -99,16 +99,12 @@ def _rows(columns: Mapping[str, Any], path: str) -> list[Listed]:
     if "file" not in columns:
         raise MissingHduError(f"no column file; it has {', '.join(columns)}", path)
     out = []
+    known = {_NUMBERS[c]: numbers_of(columns[c], c, path) for c in _NUMBERS if c in columns}
     for k in range(len(columns["file"])):
         texts = {_TEXTS[c]: str(columns[c][k]).strip() for c in _TEXTS if c in columns}
-        numbers = {}
-        for name, cell in ((_NUMBERS[c], columns[c][k]) for c in _NUMBERS if c in columns):
+        numbers = {name: float(values[k]) for name, values in known.items()}
+        for name, value in numbers.items():
             least = 0 if name == "weight" else -np.inf if name == "zero_point" else 1e-300
-            try:
-                value = numbers[name] = float(cell)
-            except ValueError:
-                message = f"row {k + 1}: {name} is {str(cell)!r}, expected a number"
-                raise FormatError(message, path) from None
             if not least <= value < np.inf:
                 raise FormatError(f"row {k + 1}: {name} is {value:g} for {texts['file']}", path)
         out.append(Listed(**texts, **numbers))  # type: ignore[arg-type]

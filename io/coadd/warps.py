@@ -23,6 +23,7 @@ from coblend.io.exposure.checks import require_scale
 from coblend.io.exposure.dialects import find_planes, image_header
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.exposure.planes import Plane, Planes
+from coblend.io.fits.columns import numbers_of
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec
 from coblend.io.psf.psfs import parse_psf_spec, read_psf
@@ -260,7 +261,7 @@ def _columns(file: FitsFile, name: str, columns: Sequence[str]) -> NDArray[np.fl
         return None
     table = file.table(name, columns)
     names = {column.lower(): column for column in table.dtype.names or ()}
-    return np.stack([table[names[column]] for column in columns]).astype(np.float64)
+    return np.stack([numbers_of(table[names[c]], f"{c} of {name}", file.path) for c in columns])
 
 
 def _rows(file: FitsFile, plane: Plane, name: str) -> RowReader:

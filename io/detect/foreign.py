@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.detection import SourceList
 from coblend.core.errors import FormatError, MissingHduError
+from coblend.io.fits.columns import columns_of, numbers_of
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec
 from coblend.io.fits.structure import is_fits
-from coblend.io.fits.text_tables import columns_of
 from coblend.io.sky.wcs import sky_to_pixel
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -79,7 +79,7 @@ def read_sources(
         aliases = (given[key],) if key in given else _ALIASES[key]
         for alias in aliases:
             if alias in names:
-                return np.asarray(table[names[alias]], np.float64)
+                return numbers_of(table[names[alias]], names[alias], spec.path)
         return None
 
     def known(key: str) -> NDArray[np.float64]:

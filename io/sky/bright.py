@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, MissingHduError
 from coblend.core.region import Region
+from coblend.io.fits.columns import numbers_of
 from coblend.io.fits.reader import open_fits
 from coblend.io.sky.wcs import sky_to_pixel
 
@@ -169,7 +170,9 @@ def _table(path: str, grid: _Grid) -> list[Region]:
     missing = [name for name in ("ra", "dec", "radius") if name not in names]
     if missing:
         raise MissingHduError(f"no column {missing[0]}; it has {', '.join(names)}", path)
-    ra, dec, radius = (rows[names[key]].astype(float) for key in ("ra", "dec", "radius"))
+    ra, dec, radius = (
+        numbers_of(rows[names[key]], names[key], path) for key in ("ra", "dec", "radius")
+    )
     wrong = np.flatnonzero(~(radius > 0) | ~np.isfinite(ra) | ~np.isfinite(dec))
     if wrong.size:
         raise FormatError(f"row {wrong[0] + 1}: radius {radius[wrong[0]]:g} at {ra[wrong[0]]:g}, "

@@ -107,6 +107,13 @@ def test_bad_lines(tmp_path, text, message):
         painted(tmp_path, text)
 
 
+def test_texts_for_numbers(tmp_path):
+    rows = np.array([(1.0, "here", 1.0)], [("RA", "f8"), ("DEC", "S4"), ("RADIUS", "f8")])
+    fitsio.write(tmp_path / "a.fits", rows)
+    with pytest.raises(FormatError, match="column DEC holds 'here', expected numbers"):
+        read_regions(str(tmp_path / "a.fits"), CARDS, FIELD)
+
+
 def test_sky_regions_need_a_wcs(tmp_path):
     with pytest.raises(FormatError, match="no WCS"):
         painted(tmp_path, "fk5\ncircle(150,60,1)", cards=())

@@ -164,6 +164,9 @@ def test_bad_input(tmp_path):
     (tmp_path / "page.cat").write_text("<html>\n<body>not found</body></html>\n")
     with pytest.raises(FormatError):
         read_sources(FileSpec(str(tmp_path / "page.cat")), BOX)
+    (tmp_path / "text.csv").write_text("x,y\n1,2\nleft,5\n")
+    with pytest.raises(FormatError, match="column x holds 'left', expected numbers"):
+        read_sources(FileSpec(str(tmp_path / "text.csv")), BOX)
     (tmp_path / "noise.cat").write_bytes(bytes(range(128, 256)) * 10)
     with pytest.raises(FormatError, match="neither FITS, nor text"):
         read_sources(FileSpec(str(tmp_path / "noise.cat")), BOX)

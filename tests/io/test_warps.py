@@ -170,7 +170,7 @@ def test_what_a_table_says_overrules_the_header(exposure, write_file):
             {"file": ["a.fits", "b.fits"], "weight": MaskedColumn([3, 4], mask=[False, True])},
             "row 2: weight is nan for b.fits",
         ),
-        ({"file": ["a.fits"], "scale": ["two"]}, "row 1: scale is 'two', expected a number"),
+        ({"file": ["a.fits"], "scale": ["two"]}, "column scale holds 'two', expected numbers"),
     ],
 )
 def test_tables_that_say_nonsense(tmp_path, columns, message):
