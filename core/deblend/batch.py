@@ -16,7 +16,10 @@ from coblend.core.box import Box
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.footprint import FootprintSet
 
-_SIDES = (16, 20, 25, 32, 40, 48, 60, 72, 90, 108, 128, 150, 180, 216, 256)
+_SIDES = (
+    16, 20, 25, 32, 40, 48, 54, 60, 66, 72, 80, 90, 100, 108, 120, 135, 150, 165, 180, 200, 216,
+    240, 256,
+)  # fmt: skip
 """Common sides of frames (pixel)."""
 _MOST_BLENDS = 256
 _MOST_VALUES = 1 << 20

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.fitting.components import Floats, Place, Stack, Window
-from coblend.core.deblend.fitting.observation import Frames, Observation
+from coblend.core.deblend.fitting.observation import Frames, Observation, fft_period
 
 _LEAST_COVERAGE = 0.02
 """Bands that see less than this fraction of a component's light do not constrain it at all."""
@@ -95,7 +95,9 @@ def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rende
     for (g, radius), items in work.items():
         frames = observation.frames[g]
         shape = (2 * radius + 1,) * 2 if radius else frames.shape
-        most = max(1, _CHUNK // (observation.n_band * frames.period[0] * frames.period[1]))
+        wings = 2 * frames.half if radius else 0
+        ly, lx = fft_period((shape[0] + wings, shape[1] + wings), frames.half)
+        most = max(1, _CHUNK // (observation.n_band * ly * lx))
         for first in range(0, len(items), most):
             part = items[first : first + most]
             rows = index[[place[0] for _, _, place in part]]
