@@ -74,18 +74,20 @@ def lattice_nodes(
     for axis, n in ((4, shape[0]), (3, shape[1])):
         first = number_of(header, f"CRVAL{axis}")
         step = number_of(header, f"CDELT{axis}") if n > 1 else 1.0
-        nodes.append(first + step * (np.arange(1.0, n + 1) - float(header.get(f"CRPIX{axis}", 1))))
+        nodes.append(first + step * (np.arange(1.0, n + 1) - number_of(header, f"CRPIX{axis}", 1)))
     return nodes[0], nodes[1]
 
 
-def number_of(header: Mapping[str, Any], key: str) -> float:
-    """Value of a keyword as a number.
+def number_of(header: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """Value of a keyword as a number, ``default`` where it is absent.
 
     Raises
     ------
     FormatError
-        When it is absent or not a number.
+        When it is absent and has no default, or is not a number.
     """
+    if default is not None and key not in header:
+        return default
     try:
         return float(header[key])
     except (KeyError, TypeError, ValueError):

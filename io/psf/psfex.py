@@ -26,18 +26,19 @@ def read_psfex(file: FitsFile, index: int) -> PsfexPsf:
     header = file.header(index)
     planes = np.asarray(file.table(index, ["PSF_MASK"])["PSF_MASK"][0], dtype=np.float32)
     planes = planes.reshape(-1, *planes.shape[-2:])
-    sampling = number_of(header, "PSF_SAMP") if "PSF_SAMP" in header else 1.0
-    if not int(header.get("POLNAXIS", 0)):
+    sampling = number_of(header, "PSF_SAMP", 1)
+    n_axis, n_group = int(number_of(header, "POLNAXIS", 0)), int(number_of(header, "POLNGRP", 1))
+    if not n_axis:
         return PsfexPsf(planes, sampling=sampling)
-    names = [str(header.get(f"POLNAME{i}", "")) for i in range(1, int(header["POLNAXIS"]) + 1)]
+    names = [str(header.get(f"POLNAME{i}", "")) for i in range(1, n_axis + 1)]
     axis = {name[0]: i for i, name in enumerate(names, 1) if re.fullmatch("[XY].*IMAGE", name)}
-    if len(names) != 2 or set(axis) != {"X", "Y"} or int(header.get("POLNGRP", 1)) != 1:
+    if len(names) != 2 or set(axis) != {"X", "Y"} or n_group != 1:
         raise FormatError(
-            f"the PSFEx model depends on {', '.join(names)} in {header.get('POLNGRP', 1)} "
-            "group(s), expected one group of X_IMAGE and Y_IMAGE",
+            f"the PSFEx model depends on {', '.join(names)} in {n_group} group(s), "
+            "expected one group of X_IMAGE and Y_IMAGE",
             hint="run psfex with PSFVAR_KEYS X_IMAGE,Y_IMAGE and PSFVAR_GROUPS 1,1",
         )
-    degree = int(header.get("POLDEG1", 0))
+    degree = int(number_of(header, "POLDEG1", 0))
     if len(planes) != n_terms(degree):
         raise FormatError(
             f"PSFAXIS3 is {len(planes)}, but POLDEG1 = {degree} needs {n_terms(degree)} planes"

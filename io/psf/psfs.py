@@ -166,7 +166,7 @@ def write_psf(out: FitsWriter, psf: Psf, name: str = "PSF") -> None:
 
 
 def _analytic(kind: str, text: str) -> AnalyticPsf:
-    values: dict[str, Any] = {}
+    values: dict[str, float] = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")
         if key not in _TEXT_KEYS[kind]:
@@ -180,11 +180,13 @@ def _analytic(kind: str, text: str) -> AnalyticPsf:
         values["fwhm"] = values.pop("sigma") * FWHM_PER_SIGMA
     if "fwhm" not in values:
         raise ParameterError(f"{kind} PSF needs a width", hint=f"for example {kind}:fwhm=5.5")
-    if "size" in values:
-        values["size"] = int(values["size"])
-    if "integrated" in values:
-        values["integrated"] = bool(values["integrated"])
-    return AnalyticPsf(_TEXT_KINDS[kind], **values)
+    return _of_numbers(_TEXT_KINDS[kind], values)
+
+
+def _of_numbers(kind: str, values: Mapping[str, float]) -> AnalyticPsf:
+    """Analytic PSF whose size and whether it is integrated come as numbers."""
+    kinds: dict[str, type] = {"size": int, "integrated": bool}
+    return AnalyticPsf(kind, **{key: kinds.get(key, float)(v) for key, v in values.items()})
 
 
 def _read_hdu(file: FitsFile, index: int, box: Box | None) -> Psf:
@@ -196,11 +198,12 @@ def _read_hdu(file: FitsFile, index: int, box: Box | None) -> Psf:
         header = file.header(index)
         kind = str(header.get("PSFKIND", "")).strip().upper()
         if kind in KINDS:
-            fields = {f: header[k] for k, f in _HEADER_KEYS.items() if k in header}
+            values = {f: number_of(header, k) for k, f in _HEADER_KEYS.items() if k in header}
             if "PSFSIGMA" in header:
-                fields.setdefault("fwhm", float(header["PSFSIGMA"]) * FWHM_PER_SIGMA)
-            number_of({"PSFFWHM": fields.get("fwhm", "")}, "PSFFWHM")
-            return AnalyticPsf(kind, **fields)  # type: ignore[arg-type]
+                values.setdefault("fwhm", number_of(header, "PSFSIGMA") * FWHM_PER_SIGMA)
+            if "fwhm" not in values:
+                raise FormatError("keyword PSFFWHM is absent")
+            return _of_numbers(kind, values)
         if kind not in ("", "STAMP", "GRID", "POLY"):
             raise FormatError(f"PSFKIND is {kind!r}; known: STAMP, GRID, POLY, {', '.join(KINDS)}")
         if kind == "POLY":
@@ -218,7 +221,7 @@ def _read_hdu(file: FitsFile, index: int, box: Box | None) -> Psf:
 
 def _read_stamps(file: FitsFile, index: int, header: Mapping[str, HeaderValue]) -> Psf:
     stamps = file.image(index).astype(np.float64)
-    factor = int(header.get("OVERSAMP", 1))
+    factor = int(number_of(header, "OVERSAMP", 1))
     stamps = _at_pixels(stamps, factor)
     _check_centred(stamps, file, index)
     name = file.info(index).name

@@ -181,7 +181,9 @@ def test_bad_stamps_name_file_and_hdu(in_folder, stamp, message):
         ({"PSFKIND": "ZERNIKE"}, "PSFKIND is 'ZERNIKE'"),
         ({"PSFKIND": "MOFFAT"}, "PSFFWHM is absent"),
         ({"PSFKIND": "MOFFAT", "PSFFWHM": -1.0}, "must be positive"),
+        ({"PSFKIND": "MOFFAT", "PSFFWHM": 4.0, "PSFBETA": "x"}, "PSFBETA is 'x', expected a num"),
         ({"OVERSAMP": 0}, "OVERSAMP is 0"),
+        ({"OVERSAMP": "two"}, "OVERSAMP is 'two', expected a number"),
     ],
 )
 def test_bad_keywords(in_folder, header, message):
