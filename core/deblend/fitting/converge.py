@@ -1,4 +1,4 @@
-"""Convergence of every source: fluxes that still move by much of their errors keep a fit going.
+"""When a fit has converged: the loss of a blend falls no more, nor do its fluxes move.
 
 The log-likelihood of a blend hardly notices its faint members; their fluxes do.
 """
@@ -12,6 +12,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.fitting.components import Centres, Floats, Stack
+
+_NEGLIGIBLE = 0.1
+"""Changes of the log-likelihood that mean nothing, however small the blend."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Losses of n blends, and since when they have not got lower by enough.
+
+    Parameters
+    ----------
+    n_source : array, shape (n,), int64
+        Sources of each blend: where there are many, the loss says little about each.
+    loss, lowest : array, shape (n,), float64
+        The last loss and the one that progress was made to.
+    calm : array, shape (n,), int64
+        Iterations since then.
+    """
+
+    n_source: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    calm: NDArray[np.int64]
+
+    @classmethod
+    def begin(cls, n_source: NDArray[np.int64]) -> Progress:
+        """Before the first iteration."""
+        unknown = np.full(len(n_source), np.inf)
+        return cls(n_source, unknown, unknown, np.zeros(len(n_source), np.int64))
+
+    def select(self, blends: NDArray[np.int64]) -> Progress:
+        """Keep what is known of ``blends``."""
+        return Progress(*(getattr(self, name)[blends] for name in self.__slots__))
+
+    def after(self, loss: NDArray[np.float64], relative_error: float) -> None:
+        """Count the iterations since the loss has last got lower by enough for their number."""
+        enough = relative_error * np.abs(loss) / np.sqrt(self.n_source)
+        least = np.maximum(enough, _NEGLIGIBLE) * (self.calm + 1)
+        progress = ~(self.lowest - loss < least)
+        self.calm = np.where(progress, 0, self.calm + 1)
+        self.lowest = np.where(progress, loss, self.lowest)
+        self.loss = loss
+
+    def after_any(self, loss: NDArray[np.float64], relative_error: float) -> None:
+        """Count the iterations since the loss has last changed by enough, up or down.
+
+        As ``Blend.fit`` of scarlet lite does.
+        """
+        still = np.abs(loss - self.loss) < relative_error * np.abs(loss)
+        self.calm, self.loss = np.where(still, self.calm + 1, 0), loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from coblend.core.deblend.fitting.components import (
     stack_stamps,
     support_radius,
 )
-from coblend.core.deblend.fitting.converge import FluxWatch
+from coblend.core.deblend.fitting.converge import FluxWatch, Progress
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
@@ -47,8 +47,6 @@ _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
 """Damping beyond which a fit counts as having diverged."""
-_NEGLIGIBLE = 0.1
-"""Changes of the log-likelihood that mean nothing, however small the blend."""
 _RUNAWAY = 10
 """A loss this much higher than at the start calls for a new start with shorter steps."""
 _SHRINK = 0.7
@@ -123,12 +121,12 @@ def fit(
             elif (it + 1) % (_EVERY if it < _SHARP else 2 * _EVERY) == 0:
                 live.solve_joint_spectra()
         if it == 0:
-            loss_init = live.loss
+            loss_init = live.progress.loss
         if params.resize_every and it and it % params.resize_every == 0:
             live.resize(params)
         n_iter[live.blends] = it + 1
         damping[live.blends] = live.damping
-        calm = (live.calm >= patience) & live.settled() & (it >= params.min_iter)
+        calm = (live.progress.calm >= patience) & live.settled() & (it >= params.min_iter)
         finished = calm | ((live.damping > _DIVERGED) & (live.steps is not None))
         if finished.any():
             converged[live.blends[calm]] = True
@@ -172,10 +170,7 @@ class _Live:
     watch: FluxWatch | None
     nesterov: NDArray[np.float64]
     damping: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    lowest: NDArray[np.float64]
-    n_source: NDArray[np.int64]
-    calm: NDArray[np.int64]
+    progress: Progress
 
     @classmethod
     def begin(
@@ -210,8 +205,7 @@ class _Live:
         return cls(
             observation, centres, members, stacks, spectra, np.arange(n), np.arange(len(centres)),
             correlated_data(observation), top, steps, safe, spectra.copy(), watch, np.ones(n),
-            np.ones(n), np.full(n, np.inf), np.full(n, np.inf), sources_in(centres, n),
-            np.zeros(n, np.int64),
+            np.ones(n), Progress.begin(sources_in(centres, n)),
         )  # fmt: skip
 
     def advance(self, params: DeblendParams) -> None:
@@ -221,11 +215,11 @@ class _Live:
         blend = self.centres.blend
         points = [extrapolate(s, momentum[blend[s.rows]]) for s in self.stacks]
         here = evaluate(self.observation, self.members, points, self.spectra, self.correlated)
-        rose = here.loss > self.loss
+        rose = here.loss > self.progress.loss
         self.nesterov = np.where(rose, 1.0, t)
         # steps that overshoot are shortened for a while
         self.damping = np.clip(np.where(rose, _SHORTER, _LONGER) * self.damping, 1, _DIVERGED)
-        self._settle(here.loss, params.relative_error)
+        self.progress.after(here.loss, params.relative_error)
         stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
         scale = np.ones(len(self.spectra), np.float32)
@@ -242,14 +236,14 @@ class _Live:
         here = evaluate(
             self.observation, self.members, self.stacks, self.spectra, self.correlated, False
         )
-        still = np.abs(here.loss - self.loss) < steps.params.relative_error * np.abs(here.loss)
-        self.calm, self.loss = np.where(still, self.calm + 1, 0), here.loss
+        self.progress.after_any(here.loss, steps.params.relative_error)
         damping = self.damping[self.centres.blend]
         self.spectra = steps.step(self.stacks, self.spectra, here, damping, it)
 
     def retreat(self, steps: GradientSteps, highest: NDArray[np.float64]) -> None:
         """Put blends of too high a loss back to their start, to go on with shorter steps."""
-        wild = ~((self.loss <= highest) | np.isnan(highest)) & (self.damping <= _DIVERGED)
+        wild = ~((self.progress.loss <= highest) | np.isnan(highest))
+        wild &= self.damping <= _DIVERGED
         if not wild.any() or not self.safe:
             return
         n, own = len(self.centres), wild[self.centres.blend]
@@ -274,21 +268,11 @@ class _Live:
 
     def sharpen(self, it: int) -> None:
         """Sharpen the gradient as far as the residuals are light, not noise; in the end not."""
-        loss = self.loss if it < _SHARP else np.zeros(len(self.blends))
+        loss = self.progress.loss if it < _SHARP else np.zeros(len(self.blends))
         before, self.observation = self.observation, sharpened(self.observation, loss)
         for i, (old, new) in enumerate(zip(before.frames, self.observation.frames, strict=True)):
             if new is not old:
                 self.correlated[i] = new.correlate(new.weight * new.data)
-
-    def _settle(self, loss: NDArray[np.float64], relative_error: float) -> None:
-        """Count the iterations since the loss has last got lower by enough for their number."""
-        # where there are many sources, the loss says little about each
-        enough = relative_error * np.abs(loss) / np.sqrt(self.n_source)
-        least = np.maximum(enough, _NEGLIGIBLE) * (self.calm + 1)
-        progress = ~(self.lowest - loss < least)
-        self.calm = np.where(progress, 0, self.calm + 1)
-        self.lowest = np.where(progress, loss, self.lowest)
-        self.loss = loss
 
     def settled(self) -> NDArray[np.bool_]:
         """Blends whose fluxes have settled, shape (n,)."""
@@ -338,16 +322,8 @@ class _Live:
         self.safe_spectra = self.safe_spectra[kept_rows]
         self.steps = self.steps and self.steps.select(kept_rows)
         self.watch = self.watch and self.watch.select(kept_rows)
-        for name in (
-            "blends",
-            "top_weight",
-            "nesterov",
-            "damping",
-            "loss",
-            "lowest",
-            "n_source",
-            "calm",
-        ):
+        self.progress = self.progress.select(kept_blends)
+        for name in ("blends", "top_weight", "nesterov", "damping"):
             setattr(self, name, getattr(self, name)[kept_blends])
         return out
 
