@@ -270,19 +270,14 @@ def _noise(params: MatchParams) -> NDArray[np.float64] | None:
     """Autocorrelation of the input noise, if given."""
     if not params.noise_acf:
         return None
-    import numpy as np
-
+    from coblend.core.psfmatch.noise import as_correlation
     from coblend.io.fits.reader import open_fits
     from coblend.io.fits.specs import parse_spec
 
     spec = parse_spec(params.noise_acf)
-    with open_fits(spec.path) as file:
-        name = spec.hdu if spec.hdu is not None else "NOISE_ACF"
-        data = file.image(name).astype(np.float64)
-        if data.ndim != 2 or data.shape[0] != data.shape[1] or data.shape[0] % 2 == 0:
-            raise FormatError(f"a noise autocorrelation of shape {data.shape}, expected a square "
-                              "of odd side", spec.path, str(name))  # fmt: skip
-        return np.asarray(data / data[data.shape[0] // 2, data.shape[1] // 2])
+    name = "NOISE_ACF" if spec.hdu is None else spec.hdu
+    with open_fits(spec.path) as file, concerning(spec.path, str(name)):
+        return as_correlation(file.image(name))
 
 
 def _summary(match: Match) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from coblend.core.errors import FormatError
 from coblend.core.psf.fields import Array, CellField, ChebyshevField, Kernel, LatticeField
 from coblend.core.psf.resample import resized
 from coblend.core.psfmatch.spatial import chebyshev_nodes, fit_field
@@ -29,6 +33,24 @@ def squared(kernel: Kernel) -> Kernel:
     images = kernel.at_many(y, x) ** 2
     order = min(2 * kernel.order, N_NODE - 1)
     return fit_field(images, y, x, kernel.domain, order, SQUARE_TOLERANCE, N_NODE)
+
+
+def as_correlation(data: NDArray[Any]) -> Array:
+    """Check an autocorrelation of noise and scale it to 1 at the centre.
+
+    Raises
+    ------
+    FormatError
+        It is not a square of odd side, or not positive at its centre.
+    """
+    if data.ndim != 2 or data.shape[0] != data.shape[1] or data.shape[0] % 2 == 0:
+        raise FormatError(
+            f"a noise autocorrelation of shape {data.shape}, expected a square of odd side"
+        )
+    centre = float(data[data.shape[0] // 2, data.shape[1] // 2])
+    if not 0 < centre < np.inf:
+        raise FormatError(f"a noise autocorrelation of {centre:g} at its centre, expected 1")
+    return np.asarray(data.astype(np.float64) / centre)
 
 
 def autocorrelation(kernel: Array, input_noise: Array | None = None) -> Array:

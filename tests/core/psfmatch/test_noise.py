@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from coblend.core.box import Box
+from coblend.core.errors import FormatError
 from coblend.core.psf.fields import CellField, ChebyshevField, LatticeField
 from coblend.core.psfmatch.convolve import convolve
 from coblend.core.psfmatch.delta import solve_delta
-from coblend.core.psfmatch.noise import autocorrelation, flux_noise_factor, squared
+from coblend.core.psfmatch.noise import as_correlation, autocorrelation, flux_noise_factor, squared
 from coblend.core.psfmatch.regularize import choose_strength
 
 
@@ -116,3 +117,27 @@ def test_variance_of_a_varying_kernel_on_sinusoidal_noise(field_f, wide_moffat):
     inner = np.s_[20:-20, 20:-20]
     assert np.mean(total[inner] / 60 / predicted[inner]) == pytest.approx(1, abs=0.01)
     assert predicted.min() > 0
+
+
+def test_a_correlation_is_one_at_its_centre(rng):
+    data = rng.uniform(1, 2, (5, 5)).astype(np.float32)
+    found = as_correlation(data)
+    assert found[2, 2] == 1
+    np.testing.assert_allclose(found * data[2, 2], data, rtol=1e-6)
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.ones((4, 4)), "expected a square of odd side"),
+        (np.ones((3, 5)), "of shape .3, 5., expected a square"),
+        (np.zeros((3, 3)), "of 0 at its centre"),
+        (np.full((3, 3), np.nan), "of nan at its centre"),
+    ],
+)
+def test_no_correlation(data, message):
+    with pytest.raises(FormatError, match=message):
+        as_correlation(data)
