@@ -114,8 +114,8 @@ def command(
     name : str
         Subcommand.
     params_class : type
-        Params dataclass; its options marked ``shown`` become flags, all are reached by
-        ``--set``, TOML and the environment.
+        Params dataclass; its options are flags, of which the help page lists those marked
+        ``shown``, and all are reached by ``--set``, TOML and the environment.
     examples : sequence of str
         Command lines for the help page.
     writes : bool
@@ -129,7 +129,7 @@ def command(
     def decorate(callback: Callable[..., None]) -> Command:
         arguments = list(reversed(getattr(callback, "__click_params__", [])))
         own = _output_options(params_class, writes)
-        own += [_flag_option(s, get_type_hints(params_class)) for s in _shown(params_class)]
+        own += [_flag_option(s, get_type_hints(params_class)) for s in options_of(params_class)]
         if any(argument.name in _EXPOSURES for argument in arguments):
             own.append(_section_option())
 
@@ -156,8 +156,8 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     verbosity = values.pop("verbose") - values.pop("quiet")
     verbosity += context.meta.get("coblend.verbosity", 0)
     setup_logging(verbosity, values.pop("log_file"))
-    shared = {s.name: values.pop(s.name, None) for s in _shown(CommonParams)}
-    own = {s.name: values.pop(s.name) for s in _shown(cls)}
+    shared = {s.name: values.pop(s.name, None) for s in options_of(CommonParams)}
+    own = {s.name: values.pop(s.name) for s in options_of(cls)}
     assignments = values.pop("set", ())
     tract = values.get("tract")  # the argument of run, itself a configuration file
     files = config_files([*values.pop("config", ()), *([tract] if tract else [])])
@@ -223,18 +223,14 @@ def _reserved(run: Run) -> Iterator[None]:
         yield
 
 
-def _shown(cls: type) -> list[Field[Any]]:
-    return [s for s in options_of(cls) if s.metadata["shown"]]
-
-
 def _flag_option(spec: Field[Any], hints: Mapping[str, Any]) -> click.Option:
     """Flag of one option; absent means None, so that the source of a value stays known."""
-    names = [f"--{flag(spec.name)}"]
+    names, hidden = [f"--{flag(spec.name)}"], not spec.metadata["shown"]
     if spec.name == "jobs":
         names.insert(0, "-j")
     if hints[spec.name] is bool:
         names[-1] += f"/--no-{flag(spec.name)}"
-        return click.Option(names, default=None, help=option_help(spec))
+        return click.Option(names, default=None, help=option_help(spec), hidden=hidden)
     metavar = _metavar(hints[spec.name])
     text = option_help(spec)
     choices = [c for c in spec.metadata["choices"] or () if c]
@@ -243,7 +239,7 @@ def _flag_option(spec: Field[Any], hints: Mapping[str, Any]) -> click.Option:
         if len(metavar) > _LONGEST_CHOICES:
             metavar = "CHOICE"
             text = text.replace("  [", f" One of {', '.join(choices)}.  [", 1)
-    return click.Option(names, default=None, metavar=metavar, help=text)
+    return click.Option(names, default=None, metavar=metavar, help=text, hidden=hidden)
 
 
 def option_help(spec: Field[Any]) -> str:
@@ -293,7 +289,7 @@ def _run_options() -> list[click.Option]:
     """Options of every command that makes something."""
     hints = get_type_hints(CommonParams)
     return [
-        *(_flag_option(s, hints) for s in _shown(CommonParams)),
+        *(_flag_option(s, hints) for s in options_of(CommonParams)),
         click.Option(["--config"], multiple=True, metavar="FILE", help="TOML file with options."),
         click.Option(["--set"], multiple=True, metavar="KEY=VALUE", help="Any option by name."),
         click.Option(["--dump-config"], is_flag=True, help="Print all options and exit."),
@@ -318,7 +314,7 @@ def _report_options() -> list[click.Option]:
 def _print_all_options(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if not value:
         return
-    lines = [ctx.command.get_help(ctx), "", "All options (--set KEY=VALUE, or TOML):"]
+    lines = [ctx.command.get_help(ctx), "", "All options (flags, --set KEY=VALUE, or TOML):"]
     for cls in (getattr(ctx.command, "params_class", CommonParams), CommonParams):
         for spec in options_of(cls):
             alias = f" (alias {spec.metadata['alias']})" if spec.metadata["alias"] else ""

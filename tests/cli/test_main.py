@@ -25,7 +25,7 @@ from coblend.core.box import Box
 from coblend.core.errors import CorruptFileError, ParameterError, ResourceError
 from coblend.core.exposure import Exposure
 from coblend.core.params.common import CommonParams
-from coblend.core.params.field import Checked
+from coblend.core.params.field import Checked, options_of
 from coblend.io.detect.detections import read_detections
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
@@ -64,6 +64,26 @@ def test_every_command_has_examples_and_lists_all_options(
         assert "--seed" not in text
     else:
         assert "max_failed" in cli(name, "--help-all").out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_that_help_does_not_list_are_flags_too(name: str) -> None:
+    """Each once; of those of the params, the help page shows the ones most users touch."""
+    found = program.get_command(click.Context(program), name)
+    for each in getattr(found, "commands", {name: found}).values():
+        flags = [o for p in each.get_params(click.Context(each)) for o in p.opts]
+        assert len(flags) == len(set(flags))
+        for spec in options_of(each.params_class):
+            assert f"--{spec.name.replace('_', '-')}" in flags
+
+
+def test_a_flag_that_help_does_not_list(cli: Callable[..., Any]) -> None:
+    done = cli("detect", "a.fits", "-o", "b.fits", "--max-failed", "0.5", "--dump-config")
+    assert "max-failed = 0.5  # command line" in done.out
+    assert "--max-failed" not in cli("detect", "--help").out
+    done = cli("detect", "a.fits", "-o", "b.fits", "--max-failed", "2")
+    assert done.code == 2
+    assert "max_failed" in done.err
 
 
 def test_examples_can_be_pasted(cli: Callable[..., Any]) -> None:
