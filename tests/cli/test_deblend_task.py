@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coblend.core.deblend import work
+from coblend.core.deblend.batch import Batch
+from coblend.core.deblend.blend import deblend_batch
+from coblend.core.deblend.report import BlendResult
 from coblend.core.mask import PLANES
+from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.grid import CellPsf, GridPsf
 from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import read_models
@@ -93,6 +98,27 @@ def test_too_many_failures_exit_3_with_a_complete_file(cli: Cli, bands: list[str
     assert done.code == 3
     assert "1 of 3 blends failed" in done.err
     assert len(read_models("one.fits").objects) == 8
+
+
+def test_a_bug_costs_one_parent_and_is_named(
+    cli: Cli, bands: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is fitted; -vv shows where the bug is."""
+
+    def broken(batch: Batch, params: DeblendParams) -> list[BlendResult]:
+        if 3 in batch.parents:
+            raise IndexError("the last parent")
+        return deblend_batch(batch, params)
+
+    monkeypatch.setattr(work, "deblend_batch", broken)
+    done = cli("deblend", "merged.fits", *bands, "-o", "one.fits", "--max-failed", "1", *FAST,
+               "-vv")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "parent 4: Internal:IndexError; 1 parent(s) met a bug" in done.err
+    assert "in broken" in done.err
+    models = read_models("one.fits")
+    assert models.parents["error"].tolist() == ["", "", "NoPsf", "Internal:IndexError"]
+    assert len(models.objects) == 8
 
 
 def test_mask_of_what_was_not_deblended(cli: Cli, bands: list[str]) -> None:
