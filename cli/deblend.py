@@ -179,7 +179,7 @@ def _warn_of_bugs(detections: Detections, results: Sequence[BlendResult]) -> Non
     if bugs:
         log.warning(
             "parent %d: %s; %d parent(s) met a bug: please report it, with the output of coblend "
-            "refit --only failed --set catch_failures=false -vv",
+            "refit --only failed --no-catch-failures -vv",
             detections.parents["id"][bugs[0].parent], bugs[0].error, len(bugs),
         )  # fmt: skip
 
