@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from coblend.core.catalog import empty_table
 from coblend.core.deblend.collect import collect
-from coblend.core.deblend.task import batches, model_width, plan
+from coblend.core.deblend.task import batches, make_plan, model_width
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.exposure import Cube
@@ -73,14 +73,14 @@ def run_coblend(cube: Cube, detections: Detections, **options: object) -> Outcom
     """Deblend all parents, isolated ones too."""
     params = DeblendParams(process_singles=True, **options)
     start = time.process_time()
-    work = plan(detections, cube, params)
-    params = replace(params, model_psf_sigma=model_width(work, params))
+    plan = make_plan(detections, cube, params)
+    params = replace(params, model_psf_sigma=model_width(plan, params))
     results = [
         result
-        for batch in batches(detections, cube, work, params)
+        for batch in batches(detections, cube, plan, params)
         for result in deblend_work(batch, params)
     ]
-    models = collect(detections, cube, work, results, params)
+    models = collect(detections, cube, plan, results, params)
     fitted = time.process_time()
     light = np.stack(
         [
@@ -201,9 +201,9 @@ def peak_memory(field: Field, most: int = 150) -> str:
     boxes, counts = field.detections.footprints.boxes(), field.detections.parents["npeak"]
     rows = np.flatnonzero((counts >= 3) & (counts <= 10) & (boxes[:, 2:].max(1) <= most))
     params = DeblendParams()
-    work = plan(field.detections, field.cube, params)
+    plan = make_plan(field.detections, field.cube, params)
     peaks = []
-    for batch in batches(field.detections, field.cube, work, params):
+    for batch in batches(field.detections, field.cube, plan, params):
         for i in np.flatnonzero(np.isin(batch.parents, rows)):
             alone = batch.alone(int(i))
             tracemalloc.start()

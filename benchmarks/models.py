@@ -29,7 +29,7 @@ from field import GROUPED, Field, make_field
 
 from coblend.core.box import Box
 from coblend.core.deblend.collect import collect
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.exposure import Cube, Exposure
 from coblend.core.footprint import FootprintSet
@@ -62,13 +62,13 @@ _PLACES = {
 def deblended(field: Field, params: DeblendParams | None = None) -> ModelSet:
     """Models of a field."""
     params = params or DeblendParams()
-    work = plan(field.detections, field.cube, params)
+    plan = make_plan(field.detections, field.cube, params)
     results = [
         result
-        for batch in batches(field.detections, field.cube, work, params)
+        for batch in batches(field.detections, field.cube, plan, params)
         for result in deblend_work(batch, params)
     ]
-    return collect(field.detections, field.cube, work, results, params)
+    return collect(field.detections, field.cube, plan, results, params)
 
 
 def deblended_by_peer(field: Field) -> ModelSet:

@@ -1,6 +1,6 @@
 """A whole patch through ``coblend deblend``: flags, bytes, time and resident set.
 
-    python benchmarks/patch.py FOLDER [--size 2000]
+    python benchmarks/patch.py FOLDER [--size 2000] [--seed 20]
 
 Makes five bands of a field with a parent of hundreds of stars, one whose box is beyond the limit,
 and a PSF that is NaN at one node of its lattice; deblends it with one worker and with two, and
@@ -34,10 +34,10 @@ STEP = 64
 """Distance of the PSF's nodes (pixel)."""
 
 
-def write_patch(folder: Path, size: int) -> None:
+def write_patch(folder: Path, size: int, seed: int) -> None:
     """Exposures with and without the hole in the PSF, and merged.fits."""
-    field = make_field(size)
-    cube, rng = field.cube, np.random.default_rng(7)
+    field = make_field(size, seed=seed)
+    cube, rng = field.cube, np.random.default_rng(seed + 1)
     images = cube.images.copy()
     radius, angle = 0.13 * size * np.sqrt(rng.uniform(size=N_STAR)), rng.uniform(size=N_STAR)
     y = 0.8 * size + radius * np.sin(2 * np.pi * angle)
@@ -95,11 +95,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True, parents=True)
     # in a process of its own: a child's peak resident set starts from that of its parent
     maker = multiprocessing.get_context("spawn").Process(
-        target=write_patch, args=(args.folder, args.size)
+        target=write_patch, args=(args.folder, args.size, args.seed)
     )
     maker.start()
     maker.join()

@@ -63,7 +63,7 @@ def deblend(
     the catalogue (OBJECTS, one row per peak) and the models in one file.
     """
     from coblend.core.deblend.collect import collect
-    from coblend.core.deblend.task import BYTES_PER_PIXEL, batches, plan
+    from coblend.core.deblend.task import BYTES_PER_PIXEL, batches, make_plan
     from coblend.core.deblend.work import deblend_work
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.deblend.models import write_models
@@ -81,26 +81,26 @@ def deblend(
     _check_heavy(params, len(exposures))
     detections = read_detections(merged)
     cube = read_cube(exposures, psfs=band_psfs(psfs))
-    work = plan(detections, cube, params)
+    plan = make_plan(detections, cube, params)
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
-               "n_fitted": len(work.fitted)}  # fmt: skip
+               "n_fitted": len(plan.fitted)}  # fmt: skip
     run.report(summary)
-    params = _sharp_enough(cube.bands, work, params)
+    params = _sharp_enough(cube.bands, plan, params)
     _warn_of_input(detections, cube)
-    _warn_of_skipped(detections, work)
+    _warn_of_skipped(detections, plan)
     if run.dry_run:
-        run.report({}, _costliest(detections, work))
+        run.report({}, _costliest(detections, plan))
         return
     results = []
-    with run.progress("deblending", len(work.fitted)) as advance:
+    with run.progress("deblending", len(plan.fitted)) as advance:
         fit = partial(deblend_work, params=params)
         for done in run.map(
-            fit, batches(detections, cube, work, params), partial(_lost, run, fit)
+            fit, batches(detections, cube, plan, params), partial(_lost, run, fit)
         ):
             results += done
             advance(len(done))
     _warn_of_bugs(detections, results)
-    models = collect(detections, cube, work, results, params)
+    models = collect(detections, cube, plan, results, params)
     with run.create("deblended/1") as out:
         write_models(out, models, storage_steps(models, params.model_error))
     if params.heavy:
@@ -110,7 +110,7 @@ def deblend(
     counts = _summary(models)
     run.report(counts)
     n_failed = counts["n_failed"] + counts.get("n_child_failed", 0)
-    run.check_failures(n_failed, len(work.fitted) + len(work.refused))
+    run.check_failures(n_failed, len(plan.fitted) + len(plan.refused))
 
 
 def _check_heavy(params: DeblendParams, n_band: int) -> None:
@@ -123,11 +123,11 @@ def _check_heavy(params: DeblendParams, n_band: int) -> None:
         )
 
 
-def _sharp_enough(bands: Sequence[str], work: Plan, params: DeblendParams) -> DeblendParams:
+def _sharp_enough(bands: Sequence[str], plan: Plan, params: DeblendParams) -> DeblendParams:
     """Let the models be as sharp as the sharpest band; name the band that asks for it."""
     from coblend.core.deblend.task import model_width, psf_sigmas
 
-    sigma, width = psf_sigmas(work), model_width(work, params)
+    sigma, width = psf_sigmas(plan), model_width(plan, params)
     if width < params.model_psf_sigma:
         log.info(
             "band %s: its PSF (sigma %.2f px) is narrower than that of the models (%.2f), which "
@@ -150,7 +150,7 @@ def _warn_of_input(detections: Detections, cube: Cube) -> None:
         )
 
 
-def _warn_of_skipped(detections: Detections, work: Plan) -> None:
+def _warn_of_skipped(detections: Detections, plan: Plan) -> None:
     """Say how many peaks are lost to the limits, and what would help."""
     from coblend.core.model import FLAGS
 
@@ -160,8 +160,8 @@ def _warn_of_skipped(detections: Detections, work: Plan) -> None:
         "skipped_masked": "see mask_limits",
     }
     for name, remedy in remedies.items():
-        hit = (work.flags & FLAGS[name]) != 0
-        n_peak, total = int(work.members.n_real[hit].sum()), len(detections.peaks)
+        hit = (plan.flags & FLAGS[name]) != 0
+        n_peak, total = int(plan.members.n_real[hit].sum()), len(detections.peaks)
         if n_peak:
             log.warning(
                 "%s: %d parent(s) with %d peaks (%.0f %% of all) are not fitted; %s",
@@ -184,20 +184,20 @@ def _warn_of_bugs(detections: Detections, results: Sequence[BlendResult]) -> Non
         )  # fmt: skip
 
 
-def _costliest(detections: Detections, work: Plan, n: int = 20) -> list[dict[str, Any]]:
+def _costliest(detections: Detections, plan: Plan, n: int = 20) -> list[dict[str, Any]]:
     """Parents whose joint fits would need the most memory, and what is to become of them."""
     import numpy as np
 
     from coblend.core.model import FLAGS
 
-    rows = np.argsort(-work.memory, kind="stable")[:n]
+    rows = np.argsort(-plan.memory, kind="stable")[:n]
     boxes = detections.footprints.boxes()
     return [
         {
-            "parent": int(detections.parents["id"][row]), "n_peak": int(work.members.n_real[row]),
+            "parent": int(detections.parents["id"][row]), "n_peak": int(plan.members.n_real[row]),
             "ny": int(boxes[row, 2]), "nx": int(boxes[row, 3]),
-            "memory_mb": round(float(work.memory[row]), 1),
-            "fate": next((k for k, bit in FLAGS.items() if work.flags[row] & bit), "fitted"),
+            "memory_mb": round(float(plan.memory[row]), 1),
+            "fate": next((k for k, bit in FLAGS.items() if plan.flags[row] & bit), "fitted"),
         }
         for row in rows
     ]  # fmt: skip

@@ -35,29 +35,28 @@ from coblend.core.params.deblend import DeblendParams
 _BOX = ("y0", "x0", "ny", "nx")
 
 
+@np.errstate(over="ignore")  # chi2 where a pixel is 1e30
 def collect(
     detections: Detections,
     cube: Cube,
-    work: Plan,
+    plan: Plan,
     results: Sequence[BlendResult],
     params: DeblendParams,
 ) -> ModelSet:
     """Sort results by parent and build all tables.
 
     Identifiers of blends follow the largest of the parents', those of objects follow the
-    blends'; an isolated object keeps its parent's.
+    blends'; an isolated object keeps its parent's. A blend that failed has used up its own, so
+    that it does not change those of others.
     """
-    results = sorted((*work.refused, *results), key=lambda result: result.parent)
-    layout = _lay_out(work, results)
-    unit = cube.units[0] if len(set(cube.units)) == 1 else ""
-    first_id = int(detections.parents["id"].max(initial=0)) + 1
-    parents = _parents(detections, work, results, params)
-    blends = _blends(detections, cube, work, results, layout, first_id, unit)
-    objects = _objects(detections, cube, work, results, layout, blends, first_id, unit)
+    outcome = _Outcome.of(detections, cube, plan, results)
+    parents = _parents(outcome, params)
+    blends = _blends(outcome)
+    objects = _objects(outcome)
     if params.single_psf_flux:
-        fill_isolated(objects, layout.order, detections, cube, work)
+        fill_isolated(objects, outcome.order, detections, cube, plan)
     objects["parent_n_child"] = np.repeat(parents["n_child"], parents["n_peak"])
-    components, morph, offsets = _components(cube, results, layout, unit)
+    components, morph, offsets = _components(outcome)
     _count_components(objects, components)
     return ModelSet(
         bands=cube.bands,
@@ -68,40 +67,73 @@ def collect(
         footprints=detections.footprints,
         morph=morph,
         morph_offsets=offsets,
-        psfs=work.psfs,
-        psf_cells=work.psf_cells,
+        psfs=plan.psfs,
+        psf_cells=plan.psf_cells,
         box=cube.box,
         kernel_reg=params.kernel_reg,
         model_psf_sigma=params.model_psf_sigma,
-        unit=unit,
+        unit=outcome.unit,
         wcs=cube.wcs,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """Rows of OBJECTS: ``order`` holds their peaks, ``rows`` the rows of every result."""
+class _Outcome:
+    """What was asked for and what came of it.
 
+    Parameters
+    ----------
+    detections : Detections
+    cube : Cube
+    plan : Plan
+    results : list of BlendResult
+        By parent.
+    order : array, shape (n_object,), int64
+        Row of PEAKS of every object: those of a blend follow each other, pseudo peaks come last
+        in their parent.
+    rows : list of array, int64
+        Rows of OBJECTS of every result.
+    """
+
+    detections: Detections
+    cube: Cube
+    plan: Plan
+    results: list[BlendResult]
     order: NDArray[np.int64]
-    rows: tuple[NDArray[np.int64], ...]
+    rows: list[NDArray[np.int64]]
 
+    @classmethod
+    def of(
+        cls, detections: Detections, cube: Cube, plan: Plan, results: Sequence[BlendResult]
+    ) -> _Outcome:
+        """Sort the results and find the rows of their objects."""
+        ordered = sorted((*plan.refused, *results), key=lambda result: result.parent)
+        order = plan.members.rows.copy()
+        rows = []
+        for parent, group in groupby(ordered, key=lambda result: result.parent):
+            row, own = int(plan.members.first[parent]), plan.members.of_parent(parent)
+            for result in group:
+                peaks = own if result.peaks is None else own[result.peaks]
+                rows.append(np.arange(row, row + len(peaks)))
+                order[rows[-1]] = peaks
+                row += len(peaks)
+        return cls(detections, cube, plan, ordered, order, rows)
 
-def _lay_out(work: Plan, results: Sequence[BlendResult]) -> _Layout:
-    """Objects of a blend follow each other, pseudo peaks come last in their parent."""
-    order = work.members.rows.copy()
-    taken: dict[int, int] = {}
-    rows = []
-    for result in results:
-        own = work.members.of_parent(result.parent)
-        if result.peaks is not None:
-            own = own[result.peaks]
-        start = int(work.members.first[result.parent]) + taken.get(result.parent, 0)
-        taken[result.parent] = taken.get(result.parent, 0) + len(own)
-        rows.append(np.arange(start, start + len(own)))
-    for place, result in zip(rows, results, strict=True):
-        own = work.members.of_parent(result.parent)
-        order[place] = own if result.peaks is None else own[result.peaks]
-    return _Layout(order, tuple(rows))
+    @property
+    def unit(self) -> str:
+        """Unit of all bands, "" if they differ."""
+        units = set(self.cube.units)
+        return units.pop() if len(units) == 1 else ""
+
+    @property
+    def first_id(self) -> int:
+        """Identifier of the first result; one for each, then one for each object."""
+        return int(self.detections.parents["id"].max(initial=0)) + 1
+
+    @property
+    def fitted(self) -> NDArray[np.int64]:
+        """Results that did not fail."""
+        return np.flatnonzero([not result.error for result in self.results])
 
 
 def not_deblended(models: ModelSet) -> NDArray[np.int32]:
@@ -113,22 +145,20 @@ def not_deblended(models: ModelSet) -> NDArray[np.int32]:
     return spans_to_labels(spans, models.box, STANDARD.value(["NOT_DEBLENDED"]))
 
 
-def _parents(
-    detections: Detections, work: Plan, results: Sequence[BlendResult], params: DeblendParams
-) -> NDArray[np.void]:
+def _parents(outcome: _Outcome, params: DeblendParams) -> NDArray[np.void]:
     """PARENTS."""
-    source = detections.parents
+    source, plan = outcome.detections.parents, outcome.plan
     table = empty_table(parent_columns(), len(source))
     table["id"], table["area"] = source["id"], source["area"]
     table["n_peak"] = source["npeak"]
-    for name, values in zip(_BOX, detections.footprints.boxes().T, strict=True):
+    for name, values in zip(_BOX, outcome.detections.footprints.boxes().T, strict=True):
         table[name] = values
-    table["memory"] = work.memory
-    set_flags(table, np.arange(len(table)), work.flags)
-    kept = (work.flags & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
+    table["memory"] = plan.memory
+    set_flags(table, np.arange(len(table)), plan.flags)
+    kept = (plan.flags & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
     table["n_child"][kept] = source["npeak"][kept]
     row = 0
-    for i, group in groupby(results, key=lambda result: result.parent):
+    for i, group in groupby(outcome.results, key=lambda result: result.parent):
         own = list(group)
         done = [result for result in own if not result.error]
         table["blend0"][i], table["n_blend"][i] = row, len(done)
@@ -158,59 +188,40 @@ def set_flags(table: NDArray[np.void], rows: NDArray[np.int64], flags: NDArray[n
             set_flag(table, hit, name)
 
 
-def _blends(
-    detections: Detections,
-    cube: Cube,
-    work: Plan,
-    results: Sequence[BlendResult],
-    layout: _Layout,
-    first_id: int,
-    unit: str,
-) -> NDArray[np.void]:
+def _blends(outcome: _Outcome) -> NDArray[np.void]:
     """BLENDS: one row per fitted parent, or part of one."""
-    pairs = [
-        (result, rows)
-        for result, rows in zip(results, layout.rows, strict=True)
-        if not result.error
-    ]
-    fitted = [result for result, _ in pairs]
-    table = empty_table(blend_columns(cube.bands, unit), len(fitted))
+    cube, plan = outcome.cube, outcome.plan
+    fitted = [outcome.results[i] for i in outcome.fitted]
+    rows = [outcome.rows[i] for i in outcome.fitted]
+    table = empty_table(blend_columns(cube.bands, outcome.unit), len(fitted))
     parents = np.array([result.parent for result in fitted], np.int64)
-    table["id"] = first_id + np.arange(len(fitted))
+    table["id"] = outcome.first_id + outcome.fitted
     table["parent"] = parents
-    for name, values in zip(_BOX, detections.footprints.boxes()[parents].T, strict=True):
+    boxes = outcome.detections.footprints.boxes()[parents]
+    for name, values in zip(_BOX, boxes.T, strict=True):
         table[name] = values
-    table["object0"] = [rows[0] for _, rows in pairs]
-    table["n_object"] = [len(rows) for _, rows in pairs]
+    table["object0"], table["n_object"] = [own[0] for own in rows], [len(own) for own in rows]
     counts = np.array([len(result.source) for result in fitted], np.int64)
     table["component0"], table["n_component"] = np.cumsum(counts) - counts, counts
-    table["psf_cell"] = work.cells[parents]
+    table["psf_cell"] = plan.cells[parents]
     for name in ("n_iter", "chi2", "flags"):
         table[name] = [getattr(result, name) for result in fitted]
     table["log_likelihood"] = [-result.loss for result in fitted]
     table["log_likelihood_init"] = [-result.loss_init for result in fitted]
-    for band, sigma in zip(cube.bands, work.sigma, strict=True):
+    for band, sigma in zip(cube.bands, plan.sigma, strict=True):
         table[f"sigma_{column_suffix(band)}"] = sigma
     return table
 
 
-def _objects(
-    detections: Detections,
-    cube: Cube,
-    work: Plan,
-    results: Sequence[BlendResult],
-    layout: _Layout,
-    blends: NDArray[np.void],
-    first_id: int,
-    unit: str,
-) -> NDArray[np.void]:
+def _objects(outcome: _Outcome) -> NDArray[np.void]:
     """OBJECTS: one row per peak."""
-    peaks, parents = detections.peaks[layout.order], detections.parents
-    table = empty_table(object_columns(cube.bands, unit), len(peaks))
+    cube, plan, detections = outcome.cube, outcome.plan, outcome.detections
+    peaks, parents = detections.peaks[outcome.order], detections.parents
+    table = empty_table(object_columns(cube.bands, outcome.unit), len(peaks))
     owner = np.repeat(np.arange(len(parents)), parents["npeak"])
-    lone = (work.flags[owner] & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
-    lone &= np.arange(len(peaks)) == work.members.first[owner]
-    own_id = first_id + len(blends) + np.arange(len(peaks))
+    lone = (plan.flags[owner] & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
+    lone &= np.arange(len(peaks)) == plan.members.first[owner]
+    own_id = outcome.first_id + len(outcome.results) + np.arange(len(peaks))
     table["id"] = np.where(lone, parents["id"][owner], own_id)
     table["parent"] = parents["id"][owner]
     table["peak_id"] = peaks["id"]
@@ -220,16 +231,15 @@ def _objects(
         table[name] = peaks[name]
     for name in ("x", "y", "ra", "dec", "ix", "iy"):
         table[name] = peaks[name]
-    rank = np.arange(len(peaks)) - work.members.first[owner]
-    sky = (rank >= work.members.n_real[owner]) & ~work.members.pseudo[owner]
-    flags = np.where(sky, FLAGS["skipped_pseudo"] | FLAGS["skipped"], work.flags[owner])
+    rank = np.arange(len(peaks)) - plan.members.first[owner]
+    sky = (rank >= plan.members.n_real[owner]) & ~plan.members.pseudo[owner]
+    flags = np.where(sky, FLAGS["skipped_pseudo"] | FLAGS["skipped"], plan.flags[owner])
     set_flags(table, np.arange(len(table)), flags)
-    blend = iter(blends)
-    for result, rows in zip(results, layout.rows, strict=True):
+    for i, (result, rows) in enumerate(zip(outcome.results, outcome.rows, strict=True)):
         set_flags(table, rows, np.full(len(rows), result.flags))
         if result.error:
             continue
-        table["blend"][rows] = next(blend)["id"]
+        table["blend"][rows] = outcome.first_id + i
         table["n_iter"][rows], table["blend_n_child"][rows] = result.n_iter, len(rows)
         set_flags(table, rows, result.object_flags)
         for name, values in result.objects.items():
@@ -242,20 +252,18 @@ def _objects(
 
 
 def _components(
-    cube: Cube, results: Sequence[BlendResult], layout: _Layout, unit: str
+    outcome: _Outcome,
 ) -> tuple[NDArray[np.void], NDArray[np.float32], NDArray[np.int64]]:
     """COMPONENTS with their morphologies in one array."""
-    fitted = [result for result in results if not result.error]
+    bands, fitted = outcome.cube.bands, [outcome.results[i] for i in outcome.fitted]
     n = sum(len(result.source) for result in fitted)
-    table = empty_table(component_columns(cube.bands, unit), n)
+    table = empty_table(component_columns(bands, outcome.unit), n)
     morphs = [morph.ravel() for result in fitted for morph in result.morphs]
     offsets = np.concatenate([[0], np.cumsum([len(m) for m in morphs])]).astype(np.int64)
     if not n:
         return table, np.zeros(0, np.float32), np.zeros(1, np.int64)
     table["object"] = np.concatenate([
-        rows[result.source]
-        for result, rows in zip(results, layout.rows, strict=True)
-        if not result.error
+        outcome.rows[i][outcome.results[i].source] for i in outcome.fitted
     ])  # fmt: skip
     boxes = np.concatenate([result.boxes for result in fitted])
     for name, values in zip(_BOX, boxes.T, strict=True):
@@ -263,7 +271,7 @@ def _components(
     centres = np.concatenate([result.centres for result in fitted])
     table["peak_y"], table["peak_x"] = centres.T
     spectra = np.concatenate([result.spectra for result in fitted])
-    for band, values in zip(cube.bands, spectra.T, strict=True):
+    for band, values in zip(bands, spectra.T, strict=True):
         table[f"spectrum_{column_suffix(band)}"] = values
     return table, np.concatenate(morphs), offsets
 

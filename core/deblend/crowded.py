@@ -17,6 +17,7 @@ from scipy.sparse.linalg import splu
 
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats
+from coblend.core.deblend.fitting.spectra import ENOUGH_COVERAGE
 from coblend.core.deblend.point import model_stamps, shifted_stamps
 from coblend.core.deblend.report import BlendResult
 from coblend.core.errors import FitError
@@ -121,6 +122,7 @@ def fit_stars(field: StarField, params: DeblendParams) -> BlendResult:
             first_loss = _loss(left, weight)
         stars = _moved(stars, psfs, flux, left, weight)
     flux, error, left = _solve_fluxes(stars, psfs, data, weight, with_errors=True)
+    error[~_seen(stars, psfs, weight, batch.cuts[0].footprint[0])] = np.nan
     return _result(batch, stars, flux, error, left, weight, first_loss, params)
 
 
@@ -141,6 +143,18 @@ def _solve_fluxes(
             error[:, b] = flux_errors(gram, flux[:, b])
         left[b] = data[b] - (flux[:, b] @ rows).reshape(stars.shape)
     return flux, error, left
+
+
+def _seen(
+    stars: Stars, psfs: Floats, weight: Floats, footprint: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Bands that see enough of each star's light within the footprint, shape (n, n_band)."""
+    out = np.empty((len(stars.y), len(psfs)), bool)
+    for b, psf in enumerate(psfs):
+        light = stars.matrix(np.maximum(stars.images(psf), 0))
+        usable, whole = (weight[b] > 0).ravel(), footprint.ravel()
+        out[:, b] = light @ usable > ENOUGH_COVERAGE * (light @ whole)
+    return out
 
 
 def sparse_nnls(gram: sparse.csc_array, rhs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -271,7 +285,7 @@ def _result(
     own, corner = batch.psfs[batch.cell[0]], MODEL_PSF_SIDE // 2
     lit = stars.matrix(stars.images(np.maximum(own, 0).mean(0)))
     lit.data = (lit.data * np.repeat(flux.max(1), np.diff(lit.indptr)) > _FAINT).astype(float)
-    chi2 = (weight * left**2).sum(0, dtype=np.float64).ravel()
+    chi2 = np.einsum("byx,byx,byx->yx", weight, left, left, dtype=np.float64).ravel()
     count = (weight > 0).sum(0, dtype=np.float64).ravel()
     with np.errstate(invalid="ignore", divide="ignore"):
         objects["chi2"] = (lit @ chi2) / (lit @ count)

@@ -20,11 +20,13 @@ _LENGTH = 25
 Fitter = Callable[[Batch, DeblendParams], list[BlendResult]]
 
 
+@np.errstate(all="ignore")
 def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendResult]:
     """Fit a batch, blend by blend when something goes wrong; unless failures are to be seen.
 
     Whatever a fit raises costs one blend, a bug of ours too: thousands of others are sound, and
-    the night is long. Its traceback goes with the result.
+    the night is long. Its traceback goes with the result. Numbers that overflow need no word of
+    their own: a fit that they spoil is not finite or has diverged.
     """
     if not params.catch_failures:
         return fitter(batch, params)

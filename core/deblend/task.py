@@ -73,7 +73,7 @@ class Plan:
     memory: NDArray[np.float64]
 
 
-def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
+def make_plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     """Decide which parents are fitted, and with which PSF.
 
     Raises
@@ -116,23 +116,23 @@ def plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     )  # fmt: skip
 
 
-def psf_sigmas(work: Plan) -> NDArray[np.float64]:
+def psf_sigmas(plan: Plan) -> NDArray[np.float64]:
     """Width of the sharpest PSF of every band (pixel).
 
     That of a Gaussian, integrated over pixels as the model PSF is, with the same central pixel.
     """
-    middle = work.psfs.shape[-1] // 2
-    peaks = np.where(work.no_psf, 0.0, work.psfs[:, :, middle, middle]).max(0)
+    middle = plan.psfs.shape[-1] // 2
+    peaks = np.where(plan.no_psf, 0.0, plan.psfs[:, :, middle, middle]).max(0)
     return np.asarray(0.5 / (np.sqrt(2) * erfinv(np.sqrt(np.clip(peaks, 1e-6, 1 - 1e-6)))))
 
 
-def model_width(work: Plan, params: DeblendParams) -> float:
+def model_width(plan: Plan, params: DeblendParams) -> float:
     """Width of the PSF of the models (pixel): as asked for, or what the sharpest band allows.
 
     Steps of 0.1 from 0.5 on; a model less sharp than a band leaves residuals in every core.
     The reference system keeps what it is told.
     """
-    sharpest = float(psf_sigmas(work).min())
+    sharpest = float(psf_sigmas(plan).min())
     if params.start == "reference" or sharpest >= params.model_psf_sigma:
         return params.model_psf_sigma
     return max(0.5, int(9 * sharpest) / 10)
@@ -197,36 +197,36 @@ def _stamps_at(psf: Psf, places: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def batches(
-    detections: Detections, cube: Cube, work: Plan, params: DeblendParams
+    detections: Detections, cube: Cube, plan: Plan, params: DeblendParams
 ) -> Iterator[Batch | StarField]:
     """Shares of the work, cut out of the images; see `batch.make_batches`."""
-    crowded = is_crowded(work.members.n_real[work.fitted], params)
-    for row in work.fitted[crowded]:
-        rows = detections.peaks[work.members.of_parent(int(row))]
+    crowded = is_crowded(plan.members.n_real[plan.fitted], params)
+    for row in plan.fitted[crowded]:
+        rows = detections.peaks[plan.members.of_parent(int(row))]
         pixel = np.stack([rows["iy"], rows["ix"]], 1).astype(np.int64)
         offset = nearest_pixel(np.stack([rows["y"], rows["x"]], 1), pixel)
-        for batch in joint_batches(detections, cube, work, row[None]):
+        for batch in joint_batches(detections, cube, plan, row[None]):
             yield StarField(batch, offset)
     whole = params.start == "reference" and params.algorithm == "scarlet"
-    yield from joint_batches(detections, cube, work, work.fitted[~crowded], surroundings=whole)
+    yield from joint_batches(detections, cube, plan, plan.fitted[~crowded], surroundings=whole)
 
 
 def joint_batches(
     detections: Detections,
     cube: Cube,
-    work: Plan,
+    plan: Plan,
     fitted: NDArray[np.int64],
     *,
     surroundings: bool = False,
 ) -> Iterator[Batch]:
     """Batches of some parents, rows of the detections; bands without a PSF have no weight."""
     places = np.stack([detections.peaks["iy"], detections.peaks["ix"]], 1).astype(np.int64)
-    peaks = [places[work.members.of_parent(int(i))] for i in fitted]
+    peaks = [places[plan.members.of_parent(int(i))] for i in fitted]
     for batch in make_batches(
-        cube.images, work.weights, work.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
-        fitted, peaks, work.psfs, work.cells[fitted], surroundings,
+        cube.images, plan.weights, plan.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
+        fitted, peaks, plan.psfs, plan.cells[fitted], surroundings,
     ):  # fmt: skip
-        missing = work.no_psf[work.cells[batch.parents]]
+        missing = plan.no_psf[plan.cells[batch.parents]]
         if not missing.any():
             yield batch
             continue

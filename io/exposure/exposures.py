@@ -101,6 +101,7 @@ def read_exposure(
                 f"no usable pixel: all {image.size} have a NaN image or a variance that is not "
                 "positive",
                 file.path,
+                hint="leave it out",
             )
         cards = _shifted_wcs(file, planes.image.hdu, section)
         model = parse_psf_spec(psf) if psf else read_psf(file, box, planes.psf)

@@ -22,7 +22,7 @@ from coblend.core.deblend.refitting.suggest import suggest_peaks
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.rules import Members, is_crowded
 from coblend.core.deblend.split import fit_parts, oversized
-from coblend.core.deblend.task import Plan, batches, joint_batches, plan
+from coblend.core.deblend.task import Plan, batches, joint_batches, make_plan
 from coblend.core.deblend.warm import Warm
 from coblend.core.deblend.work import deblend_work
 from coblend.core.detection import Detections, parent_columns, peak_columns
@@ -83,14 +83,14 @@ def redo(edit: Edit, params: DeblendParams) -> ModelSet:
     becomes_stars = is_crowded(detections.parents["npeak"], params)[0] and not _is_stars(edit)
     warm = has_models(edit.models) and params.algorithm == "scarlet" and not becomes_stars
     if warm:
-        work = _warm_plan(edit, detections, params)
-        results = _refit(edit, detections, work, params)
+        plan = _warm_plan(edit, detections, params)
+        results = _refit(edit, detections, plan, params)
     else:
         params = replace(params, process_singles=True)
-        work = plan(detections, edit.cube, params)
-        shares = batches(detections, edit.cube, work, params)
+        plan = make_plan(detections, edit.cube, params)
+        shares = batches(detections, edit.cube, plan, params)
         results = [r for share in shares for r in deblend_work(share, params)]
-    done = collect(detections, edit.cube, work, results, replace(params, single_psf_flux=False))
+    done = collect(detections, edit.cube, plan, results, replace(params, single_psf_flux=False))
     return _with_old_identifiers(edit, done, warm)
 
 
@@ -104,13 +104,13 @@ def _is_stars(edit: Edit) -> bool:
 
 
 def _refit(
-    edit: Edit, detections: Detections, work: Plan, params: DeblendParams
+    edit: Edit, detections: Detections, plan: Plan, params: DeblendParams
 ) -> list[BlendResult]:
     """Fit a parent from its models."""
-    warm = _warm(edit, detections, work)
-    (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
+    warm = _warm(edit, detections, plan)
+    (batch,) = joint_batches(detections, edit.cube, plan, plan.fitted)
     if _is_stars(edit):
-        peaks = detections.peaks[work.members.of_parent(0)]
+        peaks = detections.peaks[plan.members.of_parent(0)]
         pixel = np.stack([peaks["iy"], peaks["ix"]], 1)
         offset = nearest_pixel(np.stack([peaks["y"], peaks["x"]], 1), pixel)
         offset[warm.source] = (
@@ -182,10 +182,10 @@ def _warm_plan(edit: Edit, detections: Detections, params: DeblendParams) -> Pla
     )  # fmt: skip
 
 
-def _warm(edit: Edit, detections: Detections, work: Plan) -> Warm:
+def _warm(edit: Edit, detections: Detections, plan: Plan) -> Warm:
     """Components of the sources that stay."""
     models, components = edit.models, edit.models.components
-    peak_ids = detections.peaks["id"][work.members.of_parent(0)]
+    peak_ids = detections.peaks["id"][plan.members.of_parent(0)]
     place = {int(peak): i for i, peak in enumerate(peak_ids)}
     owner = models.objects["peak_id"][components["object"]]
     keep = np.array([row for row, peak in enumerate(owner) if int(peak) in place], np.int64)
@@ -195,7 +195,7 @@ def _warm(edit: Edit, detections: Detections, work: Plan) -> Warm:
         np.array([place[int(peak)] for peak in owner[keep]], np.int64),
         (np.stack([rows["peak_y"], rows["peak_x"]], 1) - origin).astype(np.int64),
         (np.stack([rows["y0"], rows["x0"]], 1) - origin).astype(np.int64),
-        (models.spectra()[keep] / work.sigma).astype(np.float32),
+        (models.spectra()[keep] / plan.sigma).astype(np.float32),
         [models.morphology(int(row)) for row in keep],
     )
 
@@ -231,9 +231,9 @@ def missed_peaks(edit: Edit, params: RefitParams) -> tuple[NDArray[np.int64], ND
         return np.zeros((0, 2), np.int64), np.zeros(0)
     params = replace(params, model_psf_sigma=edit.models.model_psf_sigma)
     detections = edited_detections(edit)
-    work = _warm_plan(edit, detections, params)
-    (batch,) = joint_batches(detections, edit.cube, work, work.fitted)
-    left = left_over(batch, _warm(edit, detections, work), params)
+    plan = _warm_plan(edit, detections, params)
+    (batch,) = joint_batches(detections, edit.cube, plan, plan.fitted)
+    left = left_over(batch, _warm(edit, detections, plan), params)
     peaks = np.stack([edit.models.objects["y"], edit.models.objects["x"]], 1)
     origin = np.array([edit.cube.box.y0, edit.cube.box.x0])
     pixels, significance = suggest_peaks(

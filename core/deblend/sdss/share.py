@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats
+from coblend.core.deblend.fitting.spectra import ENOUGH_COVERAGE
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.sdss.psftest import fit_psf, paint_psf
 from coblend.core.deblend.sdss.stray import degenerate, stray_light, weighted
@@ -80,11 +81,14 @@ class SharedBand:
         Templates that are the PSF.
     dropped : array, shape (n,), bool
         Templates that were too much like another.
+    seen : array, shape (n,), bool
+        Whether enough of the pixels about the peak is usable.
     """
 
     light: NDArray[np.float64]
     is_star: NDArray[np.bool_]
     dropped: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
 
 
 def share_band(
@@ -108,9 +112,11 @@ def share_band(
     params : DeblendParams
     """
     templates = np.zeros((len(peaks), *data.shape))
-    is_star = np.zeros(len(peaks), bool)
+    is_star, seen = np.zeros((2, len(peaks)), bool)
     reach = round((1.5 * fwhm_of(psf) - 1) / 2) * 2 + 1
     for i, (y, x) in enumerate(peaks.tolist()):
+        core = np.maximum(paint_psf(psf, y, x, data.shape), 0) * footprint
+        seen[i] = (core * (weight > 0)).sum() > ENOUGH_COVERAGE * core.sum()
         star = fit_psf(data, weight, psf, peaks, i)
         is_star[i] = star.is_star
         if star.is_star:
@@ -130,7 +136,7 @@ def share_band(
         templates = weighted(data * footprint, templates)
     light = apportion(data * footprint, templates)
     light += stray_light(data * footprint, templates, is_star, peaks, params)
-    return SharedBand(light, is_star, dropped)
+    return SharedBand(light, is_star, dropped, seen)
 
 
 def _result(
@@ -138,7 +144,7 @@ def _result(
 ) -> SharedLight:
     """Fluxes of the shares; errors are those of the pixels' noise times the shares."""
     light = np.stack([band.light for band in bands], 1)
-    seen = (weight > 0).any((1, 2))
+    seen = np.stack([band.seen for band in bands], 1)
     variance = np.divide(1, weight, out=np.zeros(weight.shape), where=weight > 0)
     share = np.divide(light, data, out=np.zeros(light.shape), where=data != 0)
     error = np.sqrt(np.einsum("nbyx,nbyx,byx->nb", share, share, variance))
@@ -147,13 +153,13 @@ def _result(
         "model_flux": np.where(seen, flux * batch.sigma, np.nan),
         "model_flux_err": np.where(seen, error * batch.sigma, np.nan),
     }
-    flags = np.full(len(light), 0 if seen.all() else FLAGS["no_data"])
+    flags = np.where(seen.all(1), 0, FLAGS["no_data"])
     flags[np.stack([band.is_star for band in bands], 1).any(1)] |= FLAGS["as_psf"]
     flags[np.stack([band.dropped for band in bands], 1).any(1)] |= FLAGS["degenerate"]
     flags[~(light != 0).any((1, 2, 3))] |= FLAGS["null"]
     return SharedLight(
         parent=int(batch.parents[0]),
-        flags=0 if seen.all() else FLAGS["bands_missing"],
+        flags=0 if (weight > 0).any((1, 2)).all() else FLAGS["bands_missing"],
         spectra=np.zeros((0, len(batch.sigma)), np.float32),
         objects=objects,
         object_flags=flags,

@@ -7,7 +7,7 @@ import pytest
 
 from coblend.core.deblend.clean import clean_image, clean_stamps
 from coblend.core.deblend.collect import collect
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.params.clean import CleanParams
 from coblend.core.params.deblend import DeblendParams
@@ -23,10 +23,10 @@ def scene(fields):
     """A faint pair, and far away a star ten thousand times as bright, with a neighbour."""
     cube, detections = fields.make_scene([PAIR, STAR], (120, 130))
     params = DeblendParams(max_iter=20)
-    work = plan(detections, cube, params)
-    parts = batches(detections, cube, work, params)
+    plan = make_plan(detections, cube, params)
+    parts = batches(detections, cube, plan, params)
     results = [r for part in parts for r in deblend_work(part, params)]
-    return collect(detections, cube, work, results, params), cube
+    return collect(detections, cube, plan, results, params), cube
 
 
 def test_what_is_left_and_what_was_taken_are_the_image(scene) -> None:

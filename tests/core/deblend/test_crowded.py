@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from coblend.core.deblend.collect import collect
 from coblend.core.deblend.crowded import flux_errors, sparse_nnls
 from coblend.core.deblend.point import model_stamps, shifted_stamps
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
@@ -34,10 +34,10 @@ def cluster(rng: np.random.Generator, n: int, size: int, closest: float):
 
 
 def run(cube, detections, params=CROWDED) -> ModelSet:
-    work = plan(detections, cube, params)
-    shares = batches(detections, cube, work, params)
+    plan = make_plan(detections, cube, params)
+    shares = batches(detections, cube, plan, params)
     results = [r for share in shares for r in deblend_work(share, params)]
-    return collect(detections, cube, work, results, params)
+    return collect(detections, cube, plan, results, params)
 
 
 def test_fluxes_are_unbiased(fields, rng) -> None:

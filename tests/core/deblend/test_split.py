@@ -10,7 +10,7 @@ import pytest
 
 from coblend.core.deblend.collect import collect
 from coblend.core.deblend.split import is_split
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.deblend import DeblendParams
@@ -21,10 +21,10 @@ UNEVEN = [(40.2, 30.3, 60000.0), (40.0, 42.4, 3000.0), (48.0, 70.0, 3000.0), (49
 
 
 def run(cube, detections, params) -> ModelSet:
-    work = plan(detections, cube, params)
-    shares = batches(detections, cube, work, params)
+    plan = make_plan(detections, cube, params)
+    shares = batches(detections, cube, plan, params)
     results = [r for share in shares for r in deblend_work(share, params)]
-    return collect(detections, cube, work, results, params)
+    return collect(detections, cube, plan, results, params)
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +126,14 @@ def test_memory_is_not_underestimated(fields, rng, n: int) -> None:
     """The traced peak of a fit, and no more than thrice that of what was announced."""
     stars = [(25 + 12 * (i // 4) + rng.uniform(), 25 + 12 * (i % 4), 3000.0) for i in range(n)]
     cube, detections = fields.make_scene([stars], (90, 90))
-    work = plan(detections, cube, JOINT)
-    (batch,) = batches(detections, cube, work, JOINT)
+    plan = make_plan(detections, cube, JOINT)
+    (batch,) = batches(detections, cube, plan, JOINT)
     deblend_work(batch, JOINT)  # caches
     tracemalloc.start()
     deblend_work(batch, JOINT)
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    assert peak < work.memory[0] < 4 * peak + 1
+    assert peak < plan.memory[0] < 4 * peak + 1
 
 
 def test_a_part_without_data_fails_alone(field) -> None:

@@ -12,7 +12,7 @@ from coblend.core.deblend.collect import collect, not_deblended
 from coblend.core.deblend.fitting.observation import noise_rms
 from coblend.core.deblend.guard import guarded
 from coblend.core.deblend.report import BlendResult, chi2_image
-from coblend.core.deblend.task import batches, evaluate_psfs, plan
+from coblend.core.deblend.task import batches, evaluate_psfs, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.errors import FitError, FormatError, ParameterError, ShapeMismatchError
 from coblend.core.exposure import Cube
@@ -28,11 +28,11 @@ FAST = DeblendParams(max_iter=12, min_iter=2)
 
 
 def run(cube: Cube, detections, params: DeblendParams = FAST) -> ModelSet:
-    work = plan(detections, cube, params)
+    plan = make_plan(detections, cube, params)
     results = [
-        r for batch in batches(detections, cube, work, params) for r in deblend_work(batch, params)
+        r for batch in batches(detections, cube, plan, params) for r in deblend_work(batch, params)
     ]
-    return collect(detections, cube, work, results, params)
+    return collect(detections, cube, plan, results, params)
 
 
 def same_blend(a: ModelSet, i: int, b: ModelSet, j: int) -> None:
@@ -285,6 +285,47 @@ def test_band_missing_in_one_parent(field, fields, cause) -> None:
     np.testing.assert_allclose(objects["model_flux_r"], [3000, 3000, 2000], rtol=0.05)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"process_singles": True},
+        {"crowded": "psf", "max_number_of_peaks": 1},
+        {"algorithm": "sdss"},
+    ],
+    ids=["isolated", "singles", "stars", "sdss"],
+)
+def test_a_band_that_sees_next_to_nothing_of_a_source(fields, options) -> None:
+    """Its wing on a few pixels gives no flux, whatever the fit; its neighbours keep theirs."""
+    groups = [[(30.0, 28.0, 4000.0), (30.0, 40.0, 2500.0)], [(30.3, 90.2, 1500.0)]]
+    cube, detections = fields.make_scene(groups, (60, 110))
+    images = cube.images.copy()
+    images[2, :, 37:60], images[2, :, 88:] = np.nan, np.nan  # 2 and 5 % of the light are left
+    objects = run(replace(cube, images=images), detections, replace(FAST, **options)).objects
+    assert np.isnan(objects["model_flux_i"]).tolist() == [False, True, True]
+    assert np.isnan(objects["model_flux_err_i"]).tolist() == [False, True, True]
+    assert objects["flag_no_data"].tolist() == [False, True, True]
+    for band, colour in zip("gr", fields.COLOUR, strict=False):
+        np.testing.assert_allclose(
+            objects[f"model_flux_{band}"], colour * np.array([4000, 2500, 1500]), rtol=0.08
+        )
+
+
+@pytest.mark.parametrize("value", [1e30, 3e38, -1e30])
+def test_a_pixel_of_absurd_size_harms_its_parent_only(field, value: float) -> None:
+    """That one has diverged by name; no overflow is shouted about (warnings are errors here)."""
+    cube, detections = field
+    images = cube.images.copy()
+    images[1, 80, 40] = value
+    models, reference = run(replace(cube, images=images), detections), run(cube, detections)
+    assert models.parents["error"].tolist() == ["", "", "Diverged"]
+    same_blend(models, 0, reference, 0)
+    assert models.objects["id"].tolist() == reference.objects["id"].tolist()
+    stars = replace(FAST, crowded="psf", max_number_of_peaks=1)
+    flux = run(replace(cube, images=images), detections, stars).objects["model_flux_g"][:3]
+    np.testing.assert_allclose(flux, [2400, 1500, 900], rtol=0.05)
+
+
 def test_evaluate_psfs_pads_and_shares() -> None:
     from coblend.core.psf.stamp import StampPsf
 
@@ -312,8 +353,8 @@ def test_no_parents_give_empty_tables(field, fields) -> None:
 def test_failures_have_names_and_leave_the_rest_of_a_batch(field) -> None:
     """A fitter that breaks on one blend: the others are fitted, the failure is classified."""
     cube, detections = field
-    work = plan(detections, cube, FAST)
-    (batch,) = batches(detections, cube, work, FAST)
+    plan = make_plan(detections, cube, FAST)
+    (batch,) = batches(detections, cube, plan, FAST)
     for error, name in (
         (np.linalg.LinAlgError("x"), "LinAlg"), (MemoryError(), "MemoryLimit"),
         (FitError("NonFinite"), "NonFinite"), (IndexError("x"), "Internal:IndexError"),
@@ -352,9 +393,9 @@ def test_failures_can_be_seen(field) -> None:
 def test_bad_input_is_refused(field) -> None:
     cube, detections = field
     with pytest.raises(ShapeMismatchError, match="cover"):
-        plan(replace(detections, box=Box(0, 0, 5, 5)), cube, FAST)
+        make_plan(replace(detections, box=Box(0, 0, 5, 5)), cube, FAST)
     with pytest.raises(FormatError, match="band r has no PSF"):
-        plan(detections, replace(cube, psfs=(cube.psfs[0], None, cube.psfs[2])), FAST)
+        make_plan(detections, replace(cube, psfs=(cube.psfs[0], None, cube.psfs[2])), FAST)
     for text in ("SAT", "SAT=x"):
         with pytest.raises(ParameterError, match="mask_limits"):
-            plan(detections, cube, replace(FAST, mask_limits=(text,)))
+            make_plan(detections, cube, replace(FAST, mask_limits=(text,)))

@@ -13,7 +13,7 @@ from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.blend import observe
 from coblend.core.deblend.collect import collect
 from coblend.core.deblend.fitting.components import Centres
-from coblend.core.deblend.task import batches, plan
+from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.wings import find_wings
 from coblend.core.deblend.work import deblend_work
 from coblend.core.exposure import Cube
@@ -56,9 +56,9 @@ def scene(fields, bright: float, seed: int = 4, places=((SIZE / 2 + 0.2, SIZE / 
 
 
 def run(cube, detections, params) -> ModelSet:
-    work = plan(detections, cube, params)
-    results = [r for b in batches(detections, cube, work, params) for r in deblend_work(b, params)]
-    return collect(detections, cube, work, results, params)
+    plan = make_plan(detections, cube, params)
+    results = [r for b in batches(detections, cube, plan, params) for r in deblend_work(b, params)]
+    return collect(detections, cube, plan, results, params)
 
 
 def traced(cube, detections, params) -> tuple[ModelSet, float]:
@@ -97,8 +97,8 @@ def test_wings_need_no_large_stamps(bright) -> None:
 
 def test_the_profile_is_that_of_the_star(bright) -> None:
     cube, detections = bright
-    work = plan(detections, cube, ROUND)
-    (batch,) = batches(detections, cube, work, ROUND)
+    plan = make_plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, plan, ROUND)
     wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
     assert wings is not None
     assert wings.centres.source.tolist() == [0]
@@ -114,12 +114,12 @@ def test_the_profile_is_that_of_the_star(bright) -> None:
 def test_fields_without_bright_stars_have_no_wings(fields) -> None:
     """Neither faint stars nor one side of a bright ring is taken for a wing."""
     cube, detections = scene(fields, 3e4)
-    work = plan(detections, cube, ROUND)
-    (batch,) = batches(detections, cube, work, ROUND)
+    plan = make_plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, plan, ROUND)
     assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
     images = cube.images.copy()
     images[:, :, : SIZE // 2] += 20
-    (batch,) = batches(detections, replace(cube, images=images), work, ROUND)
+    (batch,) = batches(detections, replace(cube, images=images), plan, ROUND)
     wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
     assert wings is None or 0 not in wings.centres.source
 
@@ -129,8 +129,8 @@ def test_a_large_galaxy_has_no_wing(fields) -> None:
     cube, detections = scene(fields, 3e4)
     y, x = np.indices((SIZE, SIZE)) - SIZE / 2
     disk = (300 * np.exp(-np.hypot(y, x) / 16)).astype("f4")
-    work = plan(detections, cube, ROUND)
-    (batch,) = batches(detections, replace(cube, images=cube.images + disk), work, ROUND)
+    plan = make_plan(detections, cube, ROUND)
+    (batch,) = batches(detections, replace(cube, images=cube.images + disk), plan, ROUND)
     assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
 
 
@@ -140,8 +140,8 @@ def test_a_star_without_usable_core_has_its_wing(bright) -> None:
     masks[cube.images > 3000] = cube.planes.value(["SAT"])
     assert (masks != 0).sum() > 100
     saturated = replace(cube, masks=masks)
-    work = plan(detections, saturated, ROUND)
-    (batch,) = batches(detections, saturated, work, ROUND)
+    plan = make_plan(detections, saturated, ROUND)
+    (batch,) = batches(detections, saturated, plan, ROUND)
     wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
     assert wings is not None
     assert wings.centres.source.tolist() == [0]
@@ -155,8 +155,8 @@ def test_a_faint_star_amid_bright_ones_has_no_wing(fields) -> None:
     images = cube.images.copy()
     images -= np.array([0.7, 1.0])[:, None, None] * 2.97e5 * star(middle, middle, (SIZE, SIZE))
     cube = replace(cube, images=images)
-    work = plan(detections, cube, ROUND)
-    (batch,) = batches(detections, cube, work, ROUND)
+    plan = make_plan(detections, cube, ROUND)
+    (batch,) = batches(detections, cube, plan, ROUND)
     wings = find_wings(observe(batch, ROUND), centres_of(batch), ROUND)
     assert wings is None or 4 not in wings.centres.source
 
@@ -176,7 +176,7 @@ def test_a_star_in_the_corner_of_the_frame(fields) -> None:
 
 def test_unseen_surroundings_give_no_wing(bright) -> None:
     cube, detections = bright
-    weights = plan(detections, cube, ROUND)
+    weights = make_plan(detections, cube, ROUND)
     hidden = replace(weights, weights=weights.weights * 0)
     (batch,) = batches(detections, cube, hidden, ROUND)
     assert find_wings(observe(batch, ROUND), centres_of(batch), ROUND) is None
