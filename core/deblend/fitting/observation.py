@@ -268,8 +268,13 @@ def noise_rms(
         good &= (cube.masks[b] & bad) == 0
         if good.any():
             clean = good & ((cube.masks[b] & doubtful) == 0)
-            known = variance[clean if clean.any() else good].astype(np.float64)
-            sigma[b] = np.sqrt(known).mean() if statistic == "mean" else np.sqrt(np.median(known))
-            ratio = sigma[b] ** 2 / variance[good].astype(np.float64)
-            weight[b, good] = ratio if use_weights else 1
+            known = variance[clean if clean.any() else good]
+            if statistic == "mean":
+                sigma[b] = np.sqrt(known, dtype=np.float64).mean()
+            else:
+                sigma[b] = np.sqrt(np.median(known), dtype=np.float64)
+            if use_weights:
+                np.divide(float(sigma[b]) ** 2, variance, out=weight[b], where=good)
+            else:
+                weight[b] = good
     return sigma, weight
