@@ -193,6 +193,18 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     )  # fmt: skip
 
 
+def star_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
+    """Further columns of OBJECTS that were deblended band by band; NaN unless a PSF fits."""
+    return per_band((
+        Column("psf_x", "f8", "x of the PSF that fits (deblend_psfCenter_x)", "pixel",
+               "pos.cartesian.x;instr.det"),
+        Column("psf_y", "f8", "y of the PSF that fits (deblend_psfCenter_y)", "pixel",
+               "pos.cartesian.y;instr.det"),
+        Column("psf_flux", "f4", "Flux of the PSF that fits (deblend_psf_instFlux)", "flux",
+               "phot.flux"),
+    ), bands, unit)  # fmt: skip
+
+
 def component_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     """Columns of COMPONENTS."""
     return (

@@ -29,6 +29,7 @@ from coblend.core.model import (
     object_columns,
     parent_columns,
     set_flag,
+    star_columns,
 )
 from coblend.core.params.deblend import DeblendParams
 
@@ -52,7 +53,7 @@ def collect(
     outcome = _Outcome.of(detections, cube, plan, results)
     parents = _parents(outcome, params)
     blends = _blends(outcome)
-    objects = _objects(outcome)
+    objects = _objects(outcome, params)
     if params.single_psf_flux:
         fill_isolated(objects, outcome.order, detections, cube, plan)
     objects["parent_n_child"] = np.repeat(parents["n_child"], parents["n_peak"])
@@ -213,11 +214,14 @@ def _blends(outcome: _Outcome) -> NDArray[np.void]:
     return table
 
 
-def _objects(outcome: _Outcome) -> NDArray[np.void]:
+def _objects(outcome: _Outcome, params: DeblendParams) -> NDArray[np.void]:
     """OBJECTS: one row per peak."""
     cube, plan, detections = outcome.cube, outcome.plan, outcome.detections
     peaks, parents = detections.peaks[outcome.order], detections.parents
-    table = empty_table(object_columns(cube.bands, outcome.unit), len(peaks))
+    columns = object_columns(cube.bands, outcome.unit)
+    if params.algorithm == "sdss":
+        columns += star_columns(cube.bands, outcome.unit)
+    table = empty_table(columns, len(peaks))
     owner = np.repeat(np.arange(len(parents)), parents["npeak"])
     lone = (plan.flags[owner] & (FLAGS["isolated"] | FLAGS["skipped_pseudo"])) != 0
     lone &= np.arange(len(peaks)) == plan.members.first[owner]

@@ -25,6 +25,7 @@ from coblend.core.model import (
     component_columns,
     object_columns,
     parent_columns,
+    star_columns,
 )
 from coblend.io.deblend.encoding import encode_runs, footprint_intervals
 from coblend.io.deblend.model_file import ModelFile
@@ -114,7 +115,8 @@ def write_models(
     out.table("PARENTS", parents, columns=(*parent_columns(), *PARENT_STORE), header=header,
               wcs=models.wcs)  # fmt: skip
     out.table("BLENDS", blends, columns=(*blend_columns(bands, unit), *BLEND_STORE))
-    out.table("OBJECTS", objects, columns=object_columns(bands, unit))
+    out.table("OBJECTS", objects,
+              columns=(*object_columns(bands, unit), *star_columns(bands, unit)))  # fmt: skip
     out.table("COMPONENTS", components,
               columns=(*component_columns(bands, unit), *COMPONENT_STORE))  # fmt: skip
     codec = "GZIP_2" if steps is None else "RICE_1"

@@ -21,7 +21,6 @@ from coblend.core.deblend.report import BlendResult
 from coblend.core.mask import PLANES
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.grid import CellPsf, GridPsf
-from coblend.io.deblend.footprints import read_heavy
 from coblend.io.deblend.models import read_models
 from coblend.io.fits.reader import open_fits
 
@@ -278,31 +277,3 @@ def test_the_reference_systems_configuration_is_accepted(cli: Cli, bands: list[s
     assignments = [word for line in plain for word in ("--set", line)]
     done = cli(*run, *assignments)
     assert done.code == 0, done.err
-
-
-def test_single_band_algorithm(cli: Cli, in_folder: Path, fields) -> None:
-    """Light is shared per band: catalogue, heavy footprints, and the image where both add up."""
-    cube, detections = fields.make_scene([PAIR, LONE, TRIPLE], (130, 130))
-    names = fields.save(cube, detections, in_folder)
-    done = cli("deblend", "merged.fits", *names, "-o", "one.fits", "--algorithm", "sdss",
-               "--set", "heavy={band}.heavy.fits")  # fmt: skip
-    assert done.code == 0, done.err
-    models = read_models("one.fits")
-    assert len(models.objects) == 6
-    assert len(models.components) == 0
-    fitted = models.objects["blend"] > 0
-    assert fitted.sum() == 5
-    truth = np.array([4000, 2500, 1500, 3000, 3000, 2000])
-    np.testing.assert_allclose(models.objects["model_flux_r"], truth, rtol=0.12)
-    assert models.objects["flag_as_psf"][fitted].mean() > 0.5
-    heavy = read_heavy("r.heavy.fits")
-    assert heavy.table["id"].tolist() == models.objects["id"][fitted].tolist()
-    ends = np.concatenate([[0], np.cumsum(heavy.footprints.areas)])
-    sums = np.add.reduceat(heavy.light.astype(float), ends[:-1])
-    np.testing.assert_allclose(sums, models.objects["model_flux_r"][fitted], rtol=1e-4)
-    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", "--set", "heavy=a.fits",
-               "--algorithm", "sdss")  # fmt: skip
-    assert done.code == 2
-    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", "--set", "heavy={band}.fits")
-    assert done.code == 2
-    assert "reconstruct-footprints" in done.err

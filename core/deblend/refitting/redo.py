@@ -203,9 +203,12 @@ def _warm(edit: Edit, detections: Detections, plan: Plan) -> Warm:
 def _with_old_identifiers(edit: Edit, done: ModelSet, warm: bool) -> ModelSet:
     """Give objects and blends their old identifiers, new ones after the largest."""
     before, objects = edit.models.objects, done.objects
-    table = np.zeros(len(objects), before.dtype)  # with columns that only the file has
-    for name in objects.dtype.names or ():
-        table[name] = objects[name]
+    table = np.zeros(len(objects), before.dtype)
+    for name in before.dtype.names or ():
+        if name in (objects.dtype.names or ()):
+            table[name] = objects[name]
+        elif before.dtype[name].kind == "f":  # a column that only the file has
+            table[name] = np.nan
     known = dict(zip(before["peak_id"].tolist(), before["id"].tolist(), strict=True))
     fresh = iter(range(edit.first_id, edit.first_id + len(objects) + len(done.blends)))
     table["id"] = [known.get(peak) or next(fresh) for peak in objects["peak_id"].tolist()]

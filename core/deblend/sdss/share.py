@@ -79,6 +79,8 @@ class SharedBand:
     light : array, shape (n, ny, nx), float64
     is_star : array, shape (n,), bool
         Templates that are the PSF.
+    star : array, shape (n, 3), float64
+        Centre ``y, x`` (frame coordinates) and flux of that PSF; NaN for other templates.
     dropped : array, shape (n,), bool
         Templates that were too much like another.
     seen : array, shape (n,), bool
@@ -87,6 +89,7 @@ class SharedBand:
 
     light: NDArray[np.float64]
     is_star: NDArray[np.bool_]
+    star: NDArray[np.float64]
     dropped: NDArray[np.bool_]
     seen: NDArray[np.bool_]
 
@@ -113,6 +116,7 @@ def share_band(
     """
     templates = np.zeros((len(peaks), *data.shape))
     is_star, seen = np.zeros((2, len(peaks)), bool)
+    stars = np.full((len(peaks), 3), np.nan)
     reach = round((1.5 * fwhm_of(psf) - 1) / 2) * 2 + 1
     for i, (y, x) in enumerate(peaks.tolist()):
         core = np.maximum(paint_psf(psf, y, x, data.shape), 0) * footprint
@@ -120,6 +124,7 @@ def share_band(
         star = fit_psf(data, weight, psf, peaks, i)
         is_star[i] = star.is_star
         if star.is_star:
+            stars[i] = star.y, star.x, star.flux
             templates[i] = star.flux * paint_psf(psf, star.y, star.x, data.shape) * footprint
             continue
         template = symmetric_template(data, footprint, y, x)
@@ -136,7 +141,7 @@ def share_band(
         templates = weighted(data * footprint, templates)
     light = apportion(data * footprint, templates)
     light += stray_light(data * footprint, templates, is_star, peaks, params)
-    return SharedBand(light, is_star, dropped, seen)
+    return SharedBand(light, is_star, stars, dropped, seen)
 
 
 def _result(
@@ -149,9 +154,13 @@ def _result(
     share = np.divide(light, data, out=np.zeros(light.shape), where=data != 0)
     error = np.sqrt(np.einsum("nbyx,nbyx,byx->nb", share, share, variance))
     flux = light.sum((2, 3))
+    box, star = batch.boxes[0], np.stack([band.star for band in bands], 1)
     objects: dict[str, Floats] = {
         "model_flux": np.where(seen, flux * batch.sigma, np.nan),
         "model_flux_err": np.where(seen, error * batch.sigma, np.nan),
+        "psf_y": star[..., 0] + box.y0,
+        "psf_x": star[..., 1] + box.x0,
+        "psf_flux": star[..., 2] * batch.sigma,
     }
     flags = np.where(seen.all(1), 0, FLAGS["no_data"])
     flags[np.stack([band.is_star for band in bands], 1).any(1)] |= FLAGS["as_psf"]
