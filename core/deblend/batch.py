@@ -91,15 +91,35 @@ class Batch:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Sky:
+    """What blends are cut out of.
+
+    Parameters
+    ----------
+    images, weights : array, shape (n_band, ny, nx), float32
+        Image units; weights in units of the noise (`observation.noise_rms`).
+    sigma : array, shape (n_band,), float64
+        Noise of the bands (image units).
+    origin : (y0, x0)
+        First pixel of the images, parent coordinates.
+    footprints : FootprintSet
+        Of all parents.
+    psfs : array, shape (m, n_band, k, k), float32
+    """
+
+    images: Floats
+    weights: Floats
+    sigma: NDArray[np.float64]
+    origin: tuple[int, int]
+    footprints: FootprintSet
+    psfs: Floats
+
+
 def make_batches(
-    images: Floats,
-    weights: Floats,
-    sigma: NDArray[np.float64],
-    origin: tuple[int, int],
-    footprints: FootprintSet,
+    sky: Sky,
     parents: NDArray[np.int64],
     peaks: Sequence[NDArray[np.int64]],
-    psfs: Floats,
     cells: NDArray[np.int64],
     surroundings: bool = False,
 ) -> Iterator[Batch]:
@@ -107,26 +127,19 @@ def make_batches(
 
     Parameters
     ----------
-    images, weights : array, shape (n_band, ny, nx), float32
-        Image units; weights in units of the noise (`observation.noise_rms`).
-    sigma : array, shape (n_band,), float64
-    origin : (y0, x0)
-        First pixel of the images, parent coordinates.
-    footprints : FootprintSet
-        Of all parents.
+    sky : Sky
     parents : array, shape (n,), int64
-        Parents to fit, rows of ``footprints``.
+        Parents to fit, rows of the footprints.
     peaks : sequence of array, shape (n_peak, 2), int64
         ``y, x`` of each parent's peaks, parent coordinates.
-    psfs : array, shape (m, n_band, k, k), float32
     cells : array, shape (n,), int64
-        Row in ``psfs`` of each parent.
+        Row in ``sky.psfs`` of each parent.
     surroundings : bool
         Whether to keep the pixels of the boxes that are outside the footprint or unusable.
     """
-    boxes = footprints.boxes()[parents]
+    boxes = sky.footprints.boxes()[parents]
     sides = np.array([[_frame_side(int(n)) for n in box[2:]] for box in boxes]).reshape(-1, 2)
-    size = sides[:, 0] * sides[:, 1] * len(images)
+    size = sides[:, 0] * sides[:, 1] * len(sky.images)
     order = np.lexsort((np.arange(len(parents)), sides[:, 1], sides[:, 0], -size))
     first = 0
     while first < len(order):
@@ -136,43 +149,40 @@ def make_batches(
         own = [Box(*(int(v) for v in boxes[i])) for i in rows]
         shapes, group = np.unique(sides[rows], axis=0, return_inverse=True)
         cuts = tuple(
-            _cut(images, weights, sigma, origin, footprints, np.flatnonzero(group.ravel() == g),
-                 own, parents[rows], (int(ny), int(nx)), surroundings)
+            _cut(sky, parents[rows], own, np.flatnonzero(group.ravel() == g), (int(ny), int(nx)),
+                 surroundings)
             for g, (ny, nx) in enumerate(shapes)
         )  # fmt: skip
         at = np.concatenate([peaks[i] - boxes[i, :2] for i in rows])
         used, cell = np.unique(cells[rows], return_inverse=True)
         blend = np.repeat(np.arange(len(rows)), [len(peaks[i]) for i in rows])
-        yield Batch(parents[rows], tuple(own), cuts, psfs[used], cell, blend, at[:, 0], at[:, 1],
-                    sigma)  # fmt: skip
+        yield Batch(parents[rows], tuple(own), cuts, sky.psfs[used], cell, blend, at[:, 0],
+                    at[:, 1], sky.sigma)  # fmt: skip
 
 
 def _cut(
-    images: Floats,
-    weights: Floats,
-    sigma: NDArray[np.float64],
-    origin: tuple[int, int],
-    footprints: FootprintSet,
-    blends: NDArray[np.int64],
-    boxes: Sequence[Box],
+    sky: Sky,
     parents: NDArray[np.int64],
+    boxes: Sequence[Box],
+    blends: NDArray[np.int64],
     shape: tuple[int, int],
     surroundings: bool,
 ) -> CutOuts:
-    """Cut out the blends whose frames have one shape."""
-    data = np.zeros((len(blends), len(images), *shape), np.float32)
+    """Cut out the blends (numbers in a batch) whose frames have one shape."""
+    data = np.zeros((len(blends), len(sky.images), *shape), np.float32)
     weight = np.zeros_like(data)
     footprint = np.zeros((len(blends), *shape), bool)
     for i, blend in enumerate(blends):
         box = boxes[blend]
-        window = box.shift(-origin[0], -origin[1])
+        window = box.shift(-sky.origin[0], -sky.origin[1])
         cut = (slice(None), slice(window.y0, window.y1), slice(window.x0, window.x1))
-        inside = footprints.mask(int(parents[blend]))
+        image, weights = sky.images[cut], sky.weights[cut]
+        inside = sky.footprints.mask(int(parents[blend]))
         part = (i, slice(None), slice(0, box.ny), slice(0, box.nx))
         footprint[i, : box.ny, : box.nx] = inside
-        weight[part] = weights[cut] if surroundings else weights[cut] * inside
-        known = np.isfinite(images[cut]) if surroundings else weight[part] > 0
-        data[part] = np.where(known, images[cut] / sigma[:, None, None], 0)
+        weight[part] = weights if surroundings else weights * inside
+        known = np.isfinite(image) if surroundings else weight[part] > 0
+        data[part] = np.where(known, image / sky.sigma[:, None, None], 0)
     return CutOuts(blends, data, weight, footprint)
 
 

@@ -82,6 +82,35 @@ class BlendResult:
     peaks: NDArray[np.int64] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Blend:
+    """One blend of a batch as it was fitted, in units of the noise.
+
+    Parameters
+    ----------
+    data, weight : array, shape (n_band, ny, nx)
+    footprint : array, shape (ny, nx), bool
+    n_source : int
+    source : array, shape (k,), int64
+        Peak of each component, counted within the blend.
+    spectra : array, shape (k, n_band), float32
+    morphs : list of (y, x, pixels), length k
+    rendered : sequence of (row, window, images), length k
+        See `spectra.render`.
+    system : NormalEquations
+    """
+
+    data: Floats
+    weight: Floats
+    footprint: NDArray[np.bool_]
+    n_source: int
+    source: NDArray[np.int64]
+    spectra: Floats
+    morphs: list[Morph]
+    rendered: Sequence[Rendered]
+    system: NormalEquations
+
+
 def report(
     batch: Batch,
     observation: Observation,
@@ -118,54 +147,52 @@ def report(
     if not np.isfinite(spectra).all():
         raise FitError("NonFinite")
     morphs = _trimmed(fitted.stacks, len(fitted.centres))
+    marks = {"psf_init": point, "recentred": _recentred(fitted, batch)}
+    results = []
+    for i, system in enumerate(systems):
+        rows, members = system.rows, batch.blend == i
+        blend = _Blend(
+            data[i], weights[i], footprints[i], int(np.count_nonzero(members)),
+            fitted.centres.source[rows] - int(np.argmax(members)), spectra[rows],
+            [morphs[row] for row in rows], rendered[i], system,
+        )  # fmt: skip
+        results.append(_result(blend, batch, i, fitted, marks, params))
+    return results
+
+
+def _recentred(fitted: Fit, batch: Batch) -> NDArray[np.bool_]:
+    """Components that are about another pixel than their peak, or brighter elsewhere."""
     at = fitted.centres
-    recentred = (at.y != batch.y[at.source]) | (at.x != batch.x[at.source])
+    moved = np.asarray((at.y != batch.y[at.source]) | (at.x != batch.x[at.source]), bool)
     for stack in fitted.stacks:
         centre = stack.morph[:, stack.radius, stack.radius]
-        recentred[stack.rows] |= stack.morph.max((1, 2)) > centre
-    return [
-        _blend_result(batch, i, data[i], weights[i], footprints[i], fitted, spectra, morphs,
-                      rendered[i], systems[i], {"psf_init": point, "recentred": recentred}, params)
-        for i in range(len(observation))
-    ]  # fmt: skip
+        moved[stack.rows] |= stack.morph.max((1, 2)) > centre
+    return moved
 
 
-def _blend_result(
+def _result(
+    blend: _Blend,
     batch: Batch,
     i: int,
-    data: Floats,
-    weight: Floats,
-    footprint: NDArray[np.bool_],
     fitted: Fit,
-    spectra: Floats,
-    morphs: Sequence[Morph],
-    rendered: Sequence[Rendered],
-    system: NormalEquations,
     marks: Mapping[str, NDArray[np.bool_]],
     params: DeblendParams,
 ) -> BlendResult:
-    """Describe blend ``i`` of a batch."""
-    rows, box = system.rows, batch.boxes[i]
-    members = batch.blend == i
-    n_source = int(np.count_nonzero(members))
-    source = fitted.centres.source[rows] - int(np.argmax(members))
-    own, shapes = spectra[rows], [morphs[row] for row in rows]
-    models = _models(n_source, source, own, shapes)
-    chi2, total = chi2_image(data, weight, own, rendered)
+    """Describe blend ``i`` of a batch; ``marks`` are flags of all its components by name."""
+    rows, box, source = blend.system.rows, batch.boxes[i], blend.source
+    models = _models(blend)
+    chi2, total = chi2_image(blend.data, blend.weight, blend.spectra, blend.rendered)
     objects = _overlaps(models, batch.sigma)
-    objects["chi2"] = _source_chi2(n_source, source, own, rendered, chi2, weight)
-    light = np.array([morph.sum(dtype=np.float64) for _, _, morph in shapes])
-    objects["model_flux_err"] = _errors(
-        system, own, light, source, objects["model_flux"], batch.sigma, params
-    )
-    seen = (weight > 0).any((1, 2))
+    objects["chi2"] = _source_chi2(blend, chi2)
+    objects["model_flux_err"] = _errors(blend, objects["model_flux"], batch.sigma, params)
+    seen = (blend.weight > 0).any((1, 2))
     for values in objects.values():
         if values.ndim == 2:
             values[:, ~seen] = np.nan
-    constrained = _constrained(system, source, n_source)
+    constrained = _constrained(blend)
     for name in ("model_flux", "model_flux_err"):
         objects[name][~constrained] = np.nan
-    flags = _source_flags(system, source, models, footprint, params)
+    flags = _source_flags(blend, models, params)
     flags[~constrained.all(1)] |= FLAGS["no_data"]
     for name, mark in marks.items():
         flags[np.unique(source[mark[rows]])] |= FLAGS[name]
@@ -178,14 +205,14 @@ def _blend_result(
         parent=int(batch.parents[i]),
         n_iter=int(fitted.n_iter[i]),
         flags=int(blend_flags),
-        chi2=reduced_chi2(chi2, weight > 0, total),
+        chi2=reduced_chi2(chi2, blend.weight > 0, total),
         loss=0.5 * float(chi2.sum()),
         loss_init=float(fitted.loss_init[i]),
         source=source,
-        boxes=np.array([(y + box.y0, x + box.x0, *m.shape) for y, x, m in shapes], np.int64),
+        boxes=np.array([(y + box.y0, x + box.x0, *m.shape) for y, x, m in blend.morphs], np.int64),
         centres=np.stack([fitted.centres.y[rows] + box.y0, fitted.centres.x[rows] + box.x0], 1),
-        spectra=(own * batch.sigma).astype(np.float32),
-        morphs=tuple(morph for _, _, morph in shapes),
+        spectra=(blend.spectra * batch.sigma).astype(np.float32),
+        morphs=tuple(morph for _, _, morph in blend.morphs),
         objects=objects,
         object_flags=flags,
     )
@@ -213,59 +240,45 @@ def chi2_image(
     return chi2, total
 
 
-def _models(
-    n_source: int, source: NDArray[np.int64], spectra: Floats, morphs: Sequence[Morph]
-) -> list[Patch]:
+def _models(blend: _Blend) -> list[Patch]:
     """Unconvolved models of the sources."""
-    models: list[list[Patch]] = [[] for _ in range(n_source)]
-    for k, spectrum, (y, x, morph) in zip(source, spectra[:, :, None, None], morphs, strict=True):
+    models: list[list[Patch]] = [[] for _ in range(blend.n_source)]
+    spectra = blend.spectra[:, :, None, None]
+    for k, spectrum, (y, x, morph) in zip(blend.source, spectra, blend.morphs, strict=True):
         place = slice(y, y + morph.shape[0]), slice(x, x + morph.shape[1])
         models[k].append((place, spectrum * morph))
     return [merge(patches) for patches in models]
 
 
-def _source_chi2(
-    n_source: int,
-    source: NDArray[np.int64],
-    spectra: Floats,
-    rendered: Sequence[Rendered],
-    chi2: Floats,
-    weight: Floats,
-) -> NDArray[np.float64]:
+def _source_chi2(blend: _Blend, chi2: Floats) -> NDArray[np.float64]:
     """Reduced chi-square over the pixels of each source of a blend."""
-    out = np.empty(n_source)
-    for k in range(n_source):
+    out = np.empty(blend.n_source)
+    for k in range(blend.n_source):
         own = [
-            (rendered[i][1], spectra[i][:, None, None] * rendered[i][2])
-            for i in np.flatnonzero(source == k).tolist()
+            (blend.rendered[i][1], blend.spectra[i][:, None, None] * blend.rendered[i][2])
+            for i in np.flatnonzero(blend.source == k).tolist()
         ]
         window, image = merge(own)
         cut = (slice(None), *window)
-        out[k] = reduced_chi2(chi2[cut], weight[cut] > 0, image)
+        out[k] = reduced_chi2(chi2[cut], blend.weight[cut] > 0, image)
     return out
 
 
-def _constrained(
-    system: NormalEquations, source: NDArray[np.int64], n_source: int
-) -> NDArray[np.bool_]:
+def _constrained(blend: _Blend) -> NDArray[np.bool_]:
     """Which bands see enough of each source of a blend, shape (n_source, n_band)."""
-    coverage = np.zeros((n_source, len(system.coverage)))
-    np.maximum.at(coverage, source, system.coverage.T)
+    coverage = np.zeros((blend.n_source, len(blend.data)))
+    np.maximum.at(coverage, blend.source, blend.system.coverage.T)
     return coverage > ENOUGH_COVERAGE
 
 
 def _source_flags(
-    system: NormalEquations,
-    source: NDArray[np.int64],
-    models: Sequence[Patch],
-    footprint: NDArray[np.bool_],
-    params: DeblendParams,
+    blend: _Blend, models: Sequence[Patch], params: DeblendParams
 ) -> NDArray[np.int64]:
     """Set the flags of the sources of a blend that follow from the final model."""
-    flags = np.zeros(len(models), np.int64)
-    doubled = same_light(system.gram) != np.arange(len(source))
-    flags[np.unique(source[doubled])] |= FLAGS["degenerate"]
-    border = _border(footprint)
+    flags = np.zeros(blend.n_source, np.int64)
+    doubled = same_light(blend.system.gram) != np.arange(len(blend.source))
+    flags[np.unique(blend.source[doubled])] |= FLAGS["degenerate"]
+    border = _border(blend.footprint)
     for k, (window, model) in enumerate(models):
         brightest_band = model.max(0)
         flags[k] |= FLAGS["null"] * (not (brightest_band > 0).any())
@@ -288,25 +301,20 @@ def _overlaps(models: Sequence[Patch], sigma: NDArray[np.float64]) -> dict[str, 
 
 
 def _errors(
-    system: NormalEquations,
-    spectra: Floats,
-    light: NDArray[np.float64],
-    source: NDArray[np.int64],
-    flux: Floats,
-    sigma: NDArray[np.float64],
-    params: DeblendParams,
+    blend: _Blend, flux: Floats, sigma: NDArray[np.float64], params: DeblendParams
 ) -> NDArray[np.float64]:
     """Errors of the fluxes at fixed morphologies, with the floor, shape (n_source, n_band).
 
     A flux that is 0 because it may not be negative has the error that it would have alone.
     """
-    share = (source == np.arange(len(flux))[:, None]) * light
-    variance = np.einsum("sk,bkl,sl->sb", share, covariance(system, spectra), share)
-    weight = np.einsum("bkk->kb", system.gram)
+    light = np.array([morph.sum(dtype=np.float64) for _, _, morph in blend.morphs])
+    share = (blend.source == np.arange(len(flux))[:, None]) * light
+    variance = np.einsum("sk,bkl,sl->sb", share, covariance(blend.system, blend.spectra), share)
+    weight = np.einsum("bkk->kb", blend.system.gram)
     alone = np.full(variance.shape, np.inf)
     own = np.divide(light[:, None] ** 2, weight, out=np.full(weight.shape, np.inf),
                     where=weight > 0)  # fmt: skip
-    np.minimum.at(alone, source, own)
+    np.minimum.at(alone, blend.source, own)
     variance = np.where(variance > 0, variance, alone)
     return np.asarray(np.sqrt(variance * sigma**2 + (params.flux_err_floor * flux) ** 2))
 

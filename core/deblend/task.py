@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfinv
 
-from coblend.core.deblend.batch import Batch, make_batches
+from coblend.core.deblend.batch import Batch, Sky, make_batches
 from coblend.core.deblend.crowded import StarField
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.fitting.observation import noise_rms
@@ -222,10 +222,11 @@ def joint_batches(
     """Batches of some parents, rows of the detections; bands without a PSF have no weight."""
     places = np.stack([detections.peaks["iy"], detections.peaks["ix"]], 1).astype(np.int64)
     peaks = [places[plan.members.of_parent(int(i))] for i in fitted]
-    for batch in make_batches(
+    sky = Sky(
         cube.images, plan.weights, plan.sigma, (cube.box.y0, cube.box.x0), detections.footprints,
-        fitted, peaks, plan.psfs, plan.cells[fitted], surroundings,
-    ):  # fmt: skip
+        plan.psfs,
+    )  # fmt: skip
+    for batch in make_batches(sky, fitted, peaks, plan.cells[fitted], surroundings):
         missing = plan.no_psf[plan.cells[batch.parents]]
         if not missing.any():
             yield batch
