@@ -144,12 +144,6 @@ def test_names_of_the_reference_system(cli: Cli, bands: list[str]) -> None:
     for line in ("max-iter = 7", "split-thresh = 4", "max-number-of-peaks = 9", "split-grow = 1",
                  'split = "always"', "coupling-passes = 0", "min-iter = 5"):  # fmt: skip
         assert line in done.out
-    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "morphImage=chi2")
-    assert done.code == 2
-    assert "obsolete" in done.err
-    done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--set", "convolutionType=real")
-    assert done.code == 2
-    assert "only convolutionType=fft" in done.err
     Path("own.toml").write_text("[deblend]\nfallback = false\n")
     done = cli("deblend", "merged.fits", *bands, "-o", "x.fits", "--config", "own.toml")
     assert done.code == 78
@@ -215,6 +209,22 @@ def test_epochs_of_one_filter(cli: Cli, in_folder: Path, fields) -> None:
     truth = np.array([4000, 2500, 1500, 3000, 3000, 2000])
     for i, factor in enumerate(fields.COLOUR):
         np.testing.assert_allclose(objects[f"model_flux_night{i}"], factor * truth, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", [*DeblendParams.FIXED, *DeblendParams.WITHOUT])
+def test_what_the_reference_system_can_and_this_cannot(cli: Cli, in_folder: Path, name) -> None:
+    """Refused with the reason, from the command line and from a file, before anything is read."""
+    value, reason = DeblendParams.FIXED.get(name, ("", DeblendParams.WITHOUT.get(name, "")))
+    run = ("deblend", "none.fits", "none.fits", "-o", "x.fits")
+    done = cli(*run, "--set", f"{name}=7")
+    assert done.code == 2
+    Path("own.toml").write_text(f"[deblend]\n{name} = 7\n")
+    filed = cli(*run, "--config", "own.toml")
+    assert filed.code == 78
+    for text in (done.err, filed.err):
+        assert name in text
+        assert reason in text
+        assert not value or f"only {name}={value}" in text
 
 
 REFERENCE = """

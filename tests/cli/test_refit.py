@@ -263,7 +263,12 @@ def test_nothing_to_do_copies(cli: Cli, bands: list[str]) -> None:
     [
         ((), 2, "no blend is chosen"),
         (("--blend", "987654"), 2, "no blend has id 987654"),
-        (("--add-peaks", "1,1"), 2, "no parent holds pixel"),
+        (
+            ("--add-peaks", "1,1"),
+            2,
+            "no parent holds pixel x=1, y=1\n  positions are x,y; the "
+            "exposures cover [100:230, 200:330]",
+        ),
         (("--add-peaks", "134.5,280.4"), 2, "same pixel"),
         (("--add-peaks", "none.fits"), 66, "none.fits"),
         (("--drop-peaks", "99999"), 2, "no object has id 99999"),
