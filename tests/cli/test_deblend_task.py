@@ -287,3 +287,58 @@ def test_the_reference_systems_configuration_is_accepted(cli: Cli, bands: list[s
     assignments = [word for line in plain for word in ("--set", line)]
     done = cli(*run, *assignments)
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        (),
+        ("--process-singles", "--set", "split=always"),
+        ("--crowded", "psf", "--max-number-of-peaks", "1"),
+        ("--algorithm", "sdss"),
+        ("--preset", "lsst"),
+    ],
+    ids=["default", "parts", "stars", "sdss", "lsst"],
+)
+def test_a_patch_of_oddities_goes_through(cli: Cli, in_folder: Path, fields, mode) -> None:
+    """Without a word but those asked for: every peak has a row, every flux or a flag.
+
+    Bad columns in all bands, a row in one; a band that ends, one without a PSF in the left half,
+    one masked there; a saturated core, a value of 1e30; parents on the border; two peaks in one
+    pixel, two side by side, a sky peak amid a blend and a parent of sky alone.
+    """
+    groups = [
+        PAIR, LONE, TRIPLE, [(3.2, 60.1, 3000.0), (2.0, 68.3, 1500.0)],
+        [(126.3, 125.2, 2000.0), (128.6, 118.0, 2500.0)], [(70.3, 127.5, 900.0)],
+        [(75.0, 90.0, 800.0), (75.2, 97.0, 800.0)], [(110.0, 20.0, 0.1)],
+        [(110.3, 60.2, 2000.0), (110.3, 60.2, 2000.0), (110.3, 70.0, 2000.0)],
+        [(60.2, 60.2, 2000.0), (60.2, 61.2, 2000.0)],
+    ]  # fmt: skip
+    cube, detections = fields.make_scene(groups, (130, 130))
+    images, masks = cube.images.copy(), cube.masks.copy()
+    images[:, :, 34:36], images[0, 80], images[2, :, 120:] = np.nan, np.nan, np.nan
+    images[1, 75, 92] = 1e30
+    masks[:, 28:33, 28:33] |= cube.planes.value(["SAT"])
+    masks[1, :, :50] |= cube.planes.value(["BAD"])
+    half = np.tile(fields.gaussian(0, 0), (14, 14, 1, 1))
+    half[:, :6] = np.nan
+    psf = GridPsf(half, np.arange(14) * 10.0 + 200, np.arange(14) * 10.0 + 100)
+    sky = [4, np.flatnonzero(detections.peaks["parent"] == 8)[0]]  # 4: amid the triple
+    detections.peaks["merge_peak_sky"][sky] = True
+    odd = replace(cube, images=images, masks=masks, psfs=(*cube.psfs[:2], psf))
+    names = fields.save(odd, detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "x.fits", "--max-failed", "1", "--set",
+               "psf_grid=8", *mode)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "warning" not in done.err.lower()
+    models = read_models("x.fits")
+    objects, parents = models.objects, models.parents
+    assert sorted(objects["peak_id"]) == detections.peaks["id"].tolist()
+    assert set(parents["error"]) <= {"", "Diverged"}
+    assert objects["flag_skipped_pseudo"].sum() == 2
+    told = objects["flag_no_data"] | objects["flag_failed"] | objects["flag_skipped"]
+    told |= objects["flag_isolated"] & (mode == ("--preset", "lsst"))  # which measures none
+    lost = [~np.isfinite(objects[f"model_flux_{band}"]) for band in "gri"]
+    assert (told | ~np.any(lost, axis=0)).all()
+    kept = objects["parent"] == 4  # untouched by all that
+    np.testing.assert_allclose(objects["model_flux_r"][kept], [3000, 1500], rtol=0.08)
