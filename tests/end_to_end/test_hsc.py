@@ -144,9 +144,9 @@ def test_added_source_of_the_tutorial(
     reconstruct(tmp_path, images)
     folders = from_peaks, tmp_path
     before, after = (half_chi_square(folder, shared_data) for folder in folders)
-    assert after < before - 100
+    assert after < before - 25  # what a source of 7 sigma explains
     old, new = (read_models(str(folder / "deblended.fits")) for folder in folders)
-    assert new.blends["log_likelihood"][0] > old.blends["log_likelihood"][0] + 100
+    assert new.blends["log_likelihood"][0] > old.blends["log_likelihood"][0] + 25
     (added,) = new.objects[~np.isin(new.objects["id"], old.objects["id"])]
     assert (added["ix"], added["iy"]) == (12, 52)
     assert all(added[f"model_flux_{band}"] > 0 for band in "gri")
