@@ -186,8 +186,11 @@ def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
         Column("chi2", "f4", "Reduced chi-square over the object's pixels (deblend_chi2)", "",
                "stat.fit.chi2"),
         *per_band(flux, bands, unit),
-        *per_band((Column("merge_peak", "?", "Peak detected in this band (merge_peak)", "",
-                          "meta.code"),), bands),
+        *per_band((
+            Column("merge_peak", "?", "Peak detected in this band (merge_peak)", "", "meta.code"),
+            Column("merge_footprint", "?", "Parent detected in this band (merge_footprint)", "",
+                   "meta.code"),
+        ), bands),
         _FLAG_WORD,
         *FLAG_COLUMNS,
     )  # fmt: skip

@@ -231,8 +231,8 @@ def _objects(outcome: _Outcome, params: DeblendParams) -> NDArray[np.void]:
     table["peak_id"] = peaks["id"]
     table["parent_n_peak"] = parents["npeak"][owner]
     for band in set(cube.bands) & set(detections.bands):
-        name = f"merge_peak_{column_suffix(band)}"
-        table[name] = peaks[name]
+        peak, parent = (f"merge_{what}_{column_suffix(band)}" for what in ("peak", "footprint"))
+        table[peak], table[parent] = peaks[peak], parents[parent][owner]
     for name in ("x", "y", "ra", "dec", "ix", "iy"):
         table[name] = peaks[name]
     rank = np.arange(len(peaks)) - plan.members.first[owner]

@@ -242,6 +242,23 @@ def test_failed_refit_is_reported(cli: Cli, bands: list[str], fields, in_folder:
     assert new.objects["flag_failed"].tolist() == [True, True, *[False] * 5]
 
 
+def test_peaks_of_one_pixel_are_no_obstacle(cli: Cli, in_folder: Path, fields) -> None:
+    """A catalogue with a peak twice: its parent is fitted again like any other."""
+    twice = [*PAIR, PAIR[1]]
+    names = fields.save(*fields.make_scene([twice], (60, 70)), in_folder)
+    assert cli("deblend", "merged.fits", *names, "-o", "old.fits").code == 0
+    third = str(read_models("old.fits").objects["id"][2])
+    again = ("refit", "old.fits", *names, "-o", "new.fits")
+    done = cli(*again, "--blend", str(read_models("old.fits").blends["id"][0]))
+    assert done.code == 0, done.err
+    assert read_models("new.fits").objects["flag_degenerate"].tolist() == [False, False, True]
+    done = cli(*again, "--drop-peaks", third, "--overwrite")
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(
+        read_models("new.fits").objects["model_flux_r"], [4000, 5000], rtol=0.05
+    )
+
+
 def test_jobs_do_not_matter(cli: Cli, bands: list[str]) -> None:
     cli("deblend", "merged.fits", *bands, "-o", "short.fits", "--max-iter", "3")
     for name, jobs in (("one.fits", 1), ("two.fits", 2)):

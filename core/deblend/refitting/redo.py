@@ -138,8 +138,11 @@ def edited_detections(edit: Edit) -> Detections:
     for name in _SHARED:
         old[name] = kept[name]
     old["id"] = kept["peak_id"]
-    for name in (f"merge_peak_{column_suffix(band)}" for band in bands):
-        old[name] = kept[name]
+    parents = empty_table(parent_columns(bands), 1)
+    for suffix in map(column_suffix, bands):
+        old[f"merge_peak_{suffix}"] = kept[f"merge_peak_{suffix}"]
+        name = f"merge_footprint_{suffix}"
+        parents[name] = models.objects[name].any()
     old["merge_peak_sky"] = (kept["flags"] & FLAGS["skipped_pseudo"]) != 0
     for name in ("x", "y", "ra", "dec"):
         new[name] = edit.add[name]
@@ -154,10 +157,11 @@ def edited_detections(edit: Edit) -> Detections:
             f"the peak at x={peak['x']:g}, y={peak['y']:g} is outside the footprint of parent "
             f"{models.parents['id'][0]}, which covers {models.footprints.box(0)}"
         )
-    taken = np.unique(np.stack([peaks["iy"], peaks["ix"]], 1), axis=0)
-    if len(taken) < n:
+    _, pixel, counts = np.unique(
+        np.stack([peaks["iy"], peaks["ix"]], 1), axis=0, return_inverse=True, return_counts=True
+    )
+    if (counts[pixel.ravel()[len(kept) :]] > 1).any():
         raise ParameterError("two peaks are in the same pixel; drop the old one to replace it")
-    parents = empty_table(parent_columns(bands), 1)
     parents["id"], parents["npeak"] = models.parents["id"], n
     parents["area"] = models.parents["area"]
     return Detections(bands, parents, peaks, models.footprints, edit.cube.box)

@@ -190,11 +190,14 @@ def test_columns_of_the_reference_system(field) -> None:
     """Numbers inherited from parent and blend, sums over blends, bands of the peaks."""
     cube, detections = field
     detections.peaks["merge_peak_r"][1::2] = True
+    detections.parents["merge_footprint_g"][:2] = True
     models = run(cube, detections)
     parents, objects, blends = models.parents, models.objects, models.blends
     assert objects["parent_n_peak"].tolist() == objects["parent_n_child"].tolist()
     assert objects["parent_n_peak"].tolist() == [2, 2, 1, 3, 3, 3]
     assert objects["blend_n_child"].tolist() == [2, 2, 0, 3, 3, 3]
+    assert objects["merge_footprint_g"].tolist() == [True, True, True, False, False, False]
+    assert not objects["merge_footprint_r"].any()
     assert objects["merge_peak_r"].tolist() == [False, True, False, True, False, True]
     fitted = parents["n_blend"] > 0
     for name in ("n_iter", "n_component", "log_likelihood", "log_likelihood_init"):
