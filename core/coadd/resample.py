@@ -78,7 +78,7 @@ def resample(
     pixel_map: PixelMap,
     *,
     kernel: str = "lanczos3",
-    edge: int = 0,
+    wide: NDArray[np.int32] | None = None,
     no_data: int = 0,
 ) -> Resampled:
     """Resample an exposure onto the box of a pixel map.
@@ -88,12 +88,14 @@ def resample(
     image, variance : array, shape (ny, nx), float32
         NaN where there is no data: an output pixel that reaches such a pixel has none.
     mask : array, shape (ny, nx), int32
-        Bits are OR-ed over the nearest 2 x 2 pixels, that of ``edge`` over all taps.
+        Bits are OR-ed over the nearest 2 x 2 pixels.
     pixel_map : PixelMap
     kernel : str
         ``lanczos3`` or ``bilinear``.
-    edge, no_data : int
-        Bits of the planes ``EDGE`` and ``NO_DATA``.
+    wide : array, shape (ny, nx), int32, optional
+        Bits that are OR-ed over all taps, unless positions are those of input pixels.
+    no_data : int
+        Bit of the plane ``NO_DATA``.
 
     Notes
     -----
@@ -106,7 +108,7 @@ def resample(
         np.empty(box.shape, np.float32),
         0.0,
     )
-    source = _Source.of(image, mask, variance, SIZES[kernel], edge)
+    source = _Source.of(image, mask, variance, SIZES[kernel], wide)
     rows = max(_TILE_PIXELS // max(box.nx, 1), 1)
     power, n = 0.0, 0
     for tile in box.strips(rows):
@@ -119,12 +121,15 @@ def resample(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Planes padded so that every tap of every clipped position exists."""
+    """Planes padded so that every tap of every clipped position exists.
+
+    ``wide`` holds the bits that a position has whose taps begin 1 - size / 2 pixels from it.
+    """
 
     image: NDArray[np.float32]
     variance: NDArray[np.float32]
     mask: NDArray[np.int32]
-    edge: NDArray[np.int32]
+    wide: NDArray[np.int32]
     pad: int
     shape: tuple[int, int]
     flagged: bool
@@ -136,17 +141,18 @@ class _Source:
         mask: NDArray[np.int32],
         variance: NDArray[np.float32],
         size: int,
-        edge: int,
+        wide: NDArray[np.int32] | None,
     ) -> _Source:
         pad = size // 2
-        padded_mask = np.pad(mask & np.int32(~edge), pad)
-        reach = mask & np.int32(edge)
-        if reach.any():  # a position's taps begin 1 - size / 2 pixels from its floor
-            reach = maximum_filter(reach, size, origin=-1, mode="constant")
+        reach = np.zeros_like(mask)
+        every = 0 if wide is None else int(np.bitwise_or.reduce(wide, axis=None))
+        for bit in (1 << i for i in range(every.bit_length()) if every >> i & 1):
+            # the OR of one bit is its maximum
+            reach |= maximum_filter(wide & bit, size, origin=-1, mode="constant")
         return cls(
             np.pad(image, pad, constant_values=np.nan),
             np.pad(variance, pad, constant_values=np.nan),
-            padded_mask,
+            np.pad(mask, pad),
             np.pad(reach, pad),
             pad,
             (image.shape[0], image.shape[1]),
@@ -179,7 +185,9 @@ def _tile(
     mask = np.zeros(image.size, np.int32)
     if source.flagged:
         mask = _nearest_bits(source.mask, centre, weights_y, weights_x)
-        mask |= source.edge.ravel()[centre]
+        middle = len(weights_y) // 2 - 1
+        moved = (weights_y[middle] != 1) | (weights_x[middle] != 1)
+        mask |= np.where(moved, source.wide.ravel()[centre], 0)
     absent = ~(np.isfinite(image) & np.isfinite(variance))
     image[absent] = np.nan
     variance[absent] = np.nan

@@ -49,13 +49,16 @@ def warp_exposure(
     """
     planes = exposure.planes
     empty = ~exposure.good(params.bad_planes, filled=True)
+    # the kernel rings about a saturated plateau, unless that was interpolated
+    wide = exposure.mask & np.int32(planes.value(["EDGE", "SAT"]))
+    wide[(exposure.mask & planes.value(["INTRP"])) != 0] &= np.int32(planes.value(["EDGE"]))
     done = resample(
         np.where(empty, np.float32(np.nan), exposure.image),
         exposure.mask,
         np.where(empty, np.float32(np.nan), exposure.variance),
         pixel_map,
         kernel=params.kernel,
-        edge=planes.value(["EDGE"]),
+        wide=wide,
         no_data=planes.value(["NO_DATA"]),
     )
     psf = exposure.psf

@@ -68,7 +68,7 @@ class CoaddParams(Checked):
         choices=("scatter", "input"),
     )
     clip_amplitude: float = option(
-        0.0,
+        0.3,
         "With clip_scale=input: further half width as a fraction of the median, so that the cores "
         "of stars survive changes of the seeing.",
         minimum=0,

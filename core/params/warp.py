@@ -28,7 +28,7 @@ class WarpParams(Checked):
         shown=True,
     )
     bad_planes: tuple[str, ...] = option(
-        ("NO_DATA", "BAD"),
+        ("NO_DATA", "BAD", "CR"),
         "Mask planes whose pixels count as missing unless they were interpolated (INTRP); others "
         "are only flagged.",
     )

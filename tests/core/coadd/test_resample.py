@@ -11,7 +11,7 @@ from coblend.core.coadd.warp_psf import warped_psf, warped_stamp
 from coblend.core.errors import FormatError
 from coblend.core.psf import GridPsf, StampPsf
 
-EDGE, NO_DATA = 16, 256
+WIDE, NO_DATA = 16 | 2, 256
 ANGLE, SCALE = np.radians(30), 1.05
 TURN = SCALE * np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
 
@@ -28,8 +28,8 @@ def run(image, pixel_map, *, variance=None, mask=None, kernel="lanczos3"):
     variance = np.ones(image.shape, np.float32) if variance is None else variance
     mask = np.zeros(image.shape, np.int32) if mask is None else mask
     return resample(
-        image.astype(np.float32), mask, variance, pixel_map, kernel=kernel, edge=EDGE,
-        no_data=NO_DATA,
+        image.astype(np.float32), mask, variance, pixel_map, kernel=kernel,
+        wide=mask & np.int32(WIDE), no_data=NO_DATA,
     )  # fmt: skip
 
 
@@ -70,8 +70,8 @@ def test_equals_brute_force(rng, kernel):
         assert out.image[iy, ix] == pytest.approx(area * np.sum(weight * image[cut]), abs=2e-6)
         expected = area**2 * np.sum(weight**2 * variance[cut])
         assert out.variance[iy, ix] == pytest.approx(expected, rel=1e-5)
-        near = np.bitwise_or.reduce(mask[fy : fy + 2, fx : fx + 2], axis=None) & ~EDGE
-        far = np.bitwise_or.reduce(mask[cut], axis=None) & EDGE
+        near = np.bitwise_or.reduce(mask[fy : fy + 2, fx : fx + 2], axis=None) & ~WIDE
+        far = np.bitwise_or.reduce(mask[cut], axis=None) & WIDE
         assert out.mask[iy, ix] == near | far
     assert n_good > 100
 
