@@ -108,6 +108,7 @@ def resample(
         np.empty(box.shape, np.float32),
         0.0,
     )
+    wide = np.zeros_like(mask) if wide is None else wide
     source = _Source.of(image, mask, variance, SIZES[kernel], wide)
     rows = max(_TILE_PIXELS // max(box.nx, 1), 1)
     power, n = 0.0, 0
@@ -141,11 +142,11 @@ class _Source:
         mask: NDArray[np.int32],
         variance: NDArray[np.float32],
         size: int,
-        wide: NDArray[np.int32] | None,
+        wide: NDArray[np.int32],
     ) -> _Source:
         pad = size // 2
         reach = np.zeros_like(mask)
-        every = 0 if wide is None else int(np.bitwise_or.reduce(wide, axis=None))
+        every = int(np.bitwise_or.reduce(wide, axis=None))
         for bit in (1 << i for i in range(every.bit_length()) if every >> i & 1):
             # the OR of one bit is its maximum
             reach |= maximum_filter(wide & bit, size, origin=-1, mode="constant")
