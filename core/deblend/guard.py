@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from traceback import format_exc
 
 import numpy as np
@@ -31,11 +32,19 @@ def guarded(fitter: Fitter, batch: Batch, params: DeblendParams) -> list[BlendRe
     if not params.catch_failures:
         return fitter(batch, params)
     try:
-        return fitter(batch, params)
+        return [_finite(result) for result in fitter(batch, params)]
     except Exception as error:
         if len(batch) > 1:
             return [r for i in range(len(batch)) for r in guarded(fitter, batch.alone(i), params)]
         return [failure(int(batch.parents[0]), reason(error), format_exc())]
+
+
+def _finite(result: BlendResult) -> BlendResult:
+    """Report a fit whose fluxes are beyond single precision as failed."""
+    flux = result.objects.get("model_flux", np.zeros(0)).astype(np.float32)
+    if np.isinf(flux).any():
+        return replace(failure(result.parent, "NonFinite"), peaks=result.peaks)
+    return result
 
 
 def failure(parent: int, name: str, trace: str = "") -> BlendResult:

@@ -73,6 +73,7 @@ class Plan:
     memory: NDArray[np.float64]
 
 
+@np.errstate(over="ignore")  # weights where a variance is 1e-30
 def make_plan(detections: Detections, cube: Cube, params: DeblendParams) -> Plan:
     """Decide which parents are fitted, and with which PSF.
 

@@ -329,6 +329,16 @@ def test_a_pixel_of_absurd_size_harms_its_parent_only(field, value: float) -> No
     np.testing.assert_allclose(flux, [2400, 1500, 900], rtol=0.05)
 
 
+def test_fluxes_beyond_single_precision_are_failures(field) -> None:
+    cube, detections = field
+    images = cube.images.copy()
+    images[1, 76:85, 31:40] = 3e38
+    for options in ({"crowded": "psf", "max_number_of_peaks": 1}, {"algorithm": "sdss"}):
+        models = run(replace(cube, images=images), detections, replace(FAST, **options))
+        assert models.parents["error"].tolist() == ["", "", "NonFinite"]
+        assert models.objects["flag_failed"].tolist() == [False] * 3 + [True] * 3
+
+
 def test_evaluate_psfs_pads_and_shares() -> None:
     from coblend.core.psf.stamp import StampPsf
 
