@@ -70,7 +70,8 @@ def measure_chi2(
     np.divide(chi2, frames.variance, where=known, out=chi2)
     count = group_sum(pieces.owner, known[pieces.pixel], len(table))
     total = group_sum(pieces.owner, chi2[pieces.pixel], len(table))
-    table["chi2"][count > 0] = (total / np.maximum(count, 1))[count > 0]
+    with np.errstate(over="ignore"):  # infinite where a pixel is absurd
+        table["chi2"][count > 0] = (total / np.maximum(count, 1))[count > 0]
 
 
 def measure_overlap(

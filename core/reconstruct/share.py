@@ -192,8 +192,10 @@ def settle_excess(
     light = pieces.value * total[pieces.pixel]
     takers = _brightest(region[pieces.pixel], pieces.owner, light)
 
-    share = np.where(odd[pieces.pixel], light / frames.image[pieces.pixel], pieces.value)
-    takes = odd[pieces.pixel] & (pieces.owner == takers[region[pieces.pixel]])
+    among = odd[pieces.pixel]
+    share = pieces.value.copy()
+    share[among] = light[among] / frames.image[pieces.pixel[among]]
+    takes = among & (pieces.owner == takers[region[pieces.pixel]])
     where = pieces.pixel[takes]
     share[takes] += excess[where] / frames.image[where]
     odd[where] = False  # what is left are pixels that the template of their taker does not reach

@@ -134,6 +134,7 @@ def test_a_bleed_trail_belongs_to_its_star(neighbours: bool) -> None:
     image = frames.image.reshape(3, 10)
     image[:] = templates.sum(0) + (2 if neighbours else 0)
     image[1] = [90, 500, 500, 500, 500, 500, 500, 500, 12, 500]
+    image[2, 3] = 0  # a hole that both have a share of
     shares = positive_shares(pieces, 30, other)
     settled = settle_excess(shares, pieces, frames, other)
     light = np.zeros((2, 30))
