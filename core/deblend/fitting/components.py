@@ -242,7 +242,7 @@ def _sizes(radii: NDArray[np.int64]) -> list[tuple[int, int]]:
     stamps had better share the stack of larger ones.
     """
     values, counts = np.unique(radii, return_counts=True)
-    sizes, low, held = [], 0, 0
+    sizes, low, held = [], -1, 0
     for i, (radius, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
         held += count
         if i + 1 < len(values):
