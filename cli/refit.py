@@ -148,7 +148,7 @@ def _choose(
         }[params.only]
         chosen = ((flags & bits) != 0) & ((flags & FLAGS["skipped_pseudo"]) == 0)
         rows |= set(np.flatnonzero(chosen).tolist())
-    elif not rows:
+    elif not (rows or params.add_peaks):  # a table of peaks may be empty
         raise ParameterError(
             "no blend is chosen", hint="use --blend ID, --only KIND, --add-peaks or --drop-peaks"
         )

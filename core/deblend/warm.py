@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.box import Box
 from coblend.core.deblend.fitting.components import (
     PADDING,
     Centres,
@@ -70,16 +71,21 @@ def centres_of(warm: Warm, shape: tuple[int, int]) -> Centres:
 
 
 def stacks_of(warm: Warm, centres: Centres) -> list[Stack]:
-    """Morphologies on stamps about their centres."""
+    """Morphologies on stamps about their centres, as far as they lie in the frame.
+
+    Those of point sources may reach beyond it.
+    """
     sizes = np.array([morph.shape for morph in warm.morphs], np.int64).reshape(-1, 2)
     ends = warm.corners + sizes - 1
     reach = np.maximum(warm.centres - warm.corners, ends - warm.centres).max(1, initial=1)
     stacks = stack_stamps(allowed_radii(reach + PADDING, centres), centres, [])
     for stack in stacks:
         for i, (row, (_, frame, part)) in enumerate(zip(stack.rows, stack.places, strict=True)):
-            canvas = np.zeros((int(centres.ny[row]), int(centres.nx[row])), np.float32)
-            (y, x), (ny, nx) = warm.corners[row], sizes[row]
-            canvas[y : y + ny, x : x + nx] = warm.morphs[row]
+            whole = Box(0, 0, int(centres.ny[row]), int(centres.nx[row]))
+            own = Box(*warm.corners[row].tolist(), *sizes[row].tolist())
+            canvas = np.zeros(whole.shape, np.float32)
+            common = own & whole
+            canvas[common.slices(whole)] = warm.morphs[row][common.slices(own)]
             stack.morph[i][part] = canvas[frame]
     return stacks
 

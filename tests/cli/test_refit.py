@@ -215,6 +215,29 @@ def test_parts_and_star_fields_start_from_their_models(
     np.testing.assert_allclose(flux, [5000, 2500, 3000, 2000], rtol=rtol)
 
 
+def test_stars_beside_the_border_of_their_parent(cli: Cli, in_folder: Path, fields) -> None:
+    """Their stamps reach beyond its box: the residual is searched all the same, and is empty.
+
+    A table without peaks is nothing to add, not an error.
+    """
+    stars = [(4.2, 30.1, 5000.0), (5.0, 40.4, 2500.0), (12.2, 33.7, 3000.0)]
+    cube, detections = fields.make_scene([stars], (60, 80), radius=4)
+    names = fields.save(cube, detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "old.fits", "--crowded", "psf",
+               "--max-number-of-peaks", "1")  # fmt: skip
+    assert done.code == 0, done.err
+    blend = str(read_models("old.fits").blends["id"][0])
+    done = cli(
+        "refit", "old.fits", *names, "-o", "peaks.fits", "--suggest-peaks", "--blend", blend
+    )
+    assert done.code == 0, done.err
+    with open_fits("peaks.fits") as f:
+        assert len(f.table("PEAKS")) == 0
+    done = cli("refit", "old.fits", *names, "-o", "new.fits", "--add-peaks", "peaks.fits")
+    assert done.code == 0, done.err
+    assert read_models("old.fits").objects.tobytes() == read_models("new.fits").objects.tobytes()
+
+
 def test_a_blend_becomes_a_field_of_stars(cli: Cli, bands: list[str]) -> None:
     """Where free shapes are wrong for one parent: all of its objects become point sources."""
     blend = str(read_models("deblended.fits").blends["id"][0])
