@@ -24,6 +24,7 @@ from coblend.core.params.run import RunParams
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _PARTIAL = 3
 _SIGNALS = (130, 141)
+_REFERENCE = 'for example reference = "moffat:fwhm=5.2,beta=3" in [psf-match]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,28 @@ def warps_of(params: RunParams, patch: str, band: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_options(params: RunParams, files: Sequence[str]) -> None:
+    """Refuse at the start what a later step would refuse: options that do not fit together.
+
+    Parameters
+    ----------
+    params : RunParams
+    files : sequence of str
+        TOML files, later ones win.
+
+    Raises
+    ------
+    ParameterError, ConfigError
+    """
+    from coblend.cli.config_files import params_classes
+
+    classes = params_classes()
+    for name in params.commands:
+        options = resolve(classes[name], name, given={}, files=files).params
+        if name == "psf-match":
+            options.require_reference(_REFERENCE)
+
+
 def steps_of(params: RunParams, patch: str) -> Iterator[Step]:
     """Commands that make everything of one patch, in order."""
     folder = params.folder.replace("{patch}", patch)
@@ -137,7 +160,7 @@ def steps_of(params: RunParams, patch: str) -> Iterator[Step]:
     for band in params.bands:
         coadd = name("coadd", band)
         yield Step("assemble-coadd", warps_of(params, patch, band), coadd)
-        if params.detect_on == "matched" or "matched" in params.products:
+        if params.has_matched:
             yield Step("psf-match", (coadd,), name("matched", band))
         yield Step("detect", (name(params.detect_on, band),), name("det", band))
     coadds = tuple(name("coadd", band) for band in params.bands)
@@ -172,6 +195,7 @@ class _Chain:
         self.run, self.params = run, params
         self.classes = params_classes()
         self.files = config_files(files)
+        check_options(params, self.files)
         self.assignments = [
             f"{key}={value}" for key, value, source in run.common.rows()
             if source == "command line" and key != "overwrite"

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from coblend.cli.command import command, option_help
-from coblend.cli.config import file_value, flag, toml_of
+from coblend.cli.config import config_files as files_of_all
+from coblend.cli.config import file_value, flag, resolve, toml_of
 from coblend.cli.main import COMMANDS, program
 from coblend.cli.report import emit
 from coblend.cli.run import Run
@@ -42,7 +43,8 @@ def config_files(run: Run, params: NoParams, action: str, names: tuple[str, ...]
 
     init prints all options of the COMMANDs (default: of all commands) with what they do and
     their defaults, each switched off by a #. check reads FILEs and names every wrong line with
-    the nearest valid name; exit code 78 if there is any.
+    the nearest valid name, and options that do not fit together, those of earlier FILEs
+    included; exit code 78 if there is any.
     """
     if action == "init":
         emit(template(names))
@@ -50,6 +52,8 @@ def config_files(run: Run, params: NoParams, action: str, names: tuple[str, ...]
     if not names:
         raise ParameterError("config check: no FILE given")
     found = [(path, error) for path in names for error in problems(path)]
+    if not found:
+        found = [(path, e) for i, path in enumerate(names) for e in conflicts(names[: i + 1])]
     bad = {path for path, _ in found}
     rows = [{"file": path, "status": "wrong" if path in bad else "ok"} for path in names]
     run.report({"n_file": len(names), "problems": [str(error) for _, error in found]}, rows)
@@ -97,6 +101,23 @@ def problems(path: str) -> list[ConfigError]:
                 for key in table:
                     with _collected(found):
                         file_value(path, classes[section], section, key, table)
+    return found
+
+
+def conflicts(files: Sequence[str]) -> list[ConfigError]:
+    """Options of the last file that do not fit together, or to those of the files before it."""
+    from coblend.cli.chain import check_options
+
+    classes, content = params_classes(), parse_file(files[-1])
+    everything = files_of_all(files)
+    found: list[ConfigError] = []
+    for section in sorted(content, key="run".__eq__):  # the chain last: it looks at the others
+        try:
+            options = resolve(classes[section], section, given={}, files=everything)
+            if section == "run" and not found:
+                check_options(options.params, everything)
+        except ParameterError as error:
+            found.append(ConfigError(f"[{section}] {error.message}", files[-1], hint=error.hint))
     return found
 
 

@@ -67,11 +67,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     from coblend.io.exposure.exposures import count_pixels
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
-    if bool(params.reference) == bool(params.apply_kernel):
-        raise ParameterError(
-            "give either --reference or --apply-kernel",
-            hint="a reference is a PSF: file.fits[PSF], moffat:fwhm=5.2,beta=3, auto",
-        )
+    params.require_reference("a reference is a PSF: file.fits[PSF], moffat:fwhm=5.2,beta=3, auto")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
     if len(specs) > 1:
         _require_templates(run, params)

@@ -184,3 +184,13 @@ class MatchParams(Checked):
             raise ParameterError(f"option pad_psf_by is {self.pad_psf_by}; it must be even")
         if self.reference_fit and self.method != "al":
             raise ParameterError(f"reference_fit needs method al, not {self.method}")
+
+    def require_reference(self, hint: str) -> None:
+        """Refuse to match to nothing, or to two things.
+
+        Raises
+        ------
+        ParameterError
+        """
+        if bool(self.reference) == bool(self.apply_kernel):
+            raise ParameterError("give either --reference or --apply-kernel", hint=hint)

@@ -31,3 +31,15 @@ class RunParams(Checked):
         choices=("matched", "heavy", "residual"),
         shown=True,
     )
+
+    @property
+    def has_matched(self) -> bool:
+        """Whether PSF-matched coadds are made."""
+        return self.detect_on == "matched" or "matched" in self.products
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Commands of the chain."""
+        matched = ("psf-match",) if self.has_matched else ()
+        return ("assemble-coadd", *matched, "detect", "merge-detections", "deblend",
+                "reconstruct-footprints")  # fmt: skip

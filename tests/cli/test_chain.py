@@ -133,7 +133,9 @@ def test_only_what_depends_on_a_change_is_made_again(
     assert commands() == STEPS[4:], "the order of the bands is that of trust"
     Path("tract.toml").write_text(TRACT)
     assert commands("--set", "products=residual") == ["reconstruct-footprints"]
-    assert commands("--detect-on", "matched")[:2] == ["psf-match", "detect"]
+    Path("psf.toml").write_text('[psf-match]\nreference = "gaussian:fwhm=7"\n')
+    matched = commands("--detect-on", "matched", "--config", "psf.toml")
+    assert matched[:2] == ["psf-match", "detect"]
     assert commands("--seed", "3") == STEPS
     Path("out/40/heavy_g.fits").unlink()
     assert commands() == ["reconstruct-footprints"]
@@ -262,6 +264,11 @@ def test_wrong_files(in_folder: Path, cli: Callable[..., Any]) -> None:
     assert "line 3: [run] has no option 'band'\n  did you mean bands?" in outcome.err
     Path("tract.toml").write_text(TRACT + "[deblend]\nmax-itr = 3\n")
     assert cli("run", "tract.toml").code == 78
+    Path("tract.toml").write_text(TRACT)
+    for option in ("--detect-on", "matched"), ("--products", "matched,heavy"):
+        outcome = cli("run", "tract.toml", *option, "--dry-run")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert 'reference = "moffat:fwhm=5.2,beta=3" in [psf-match]' in outcome.err
     assert not Path("out").exists()
 
 

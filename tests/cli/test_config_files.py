@@ -115,3 +115,18 @@ def test_wrong_arguments(in_folder: Path, cli: Callable[..., Any]) -> None:
     outcome = cli("config", "init", "deblnd")
     assert outcome.code == 2
     assert "no command 'deblnd'\n  did you mean deblend?" in outcome.err
+
+
+def test_options_that_do_not_fit_together(in_folder: Path, cli: Callable[..., Any]) -> None:
+    """Each line is right; an earlier file may give what the last one needs."""
+    Path("tract.toml").write_text('[run]\nbands = ["i"]\nproducts = ["matched"]\n')
+    outcome = cli("config", "check", "tract.toml")
+    assert outcome.code == 78
+    assert "tract.toml: [run] give either --reference or --apply-kernel" in outcome.err
+    assert "in [psf-match]" in outcome.err
+    Path("reference.toml").write_text('[psf-match]\nreference = "gaussian:fwhm=6"\n')
+    assert cli("config", "check", "reference.toml", "tract.toml").code == 0
+    Path("tract.toml").write_text('[run]\nbands = ["i"]\n[psf-match]\nkernel-size = 4\n')
+    outcome = cli("config", "check", "tract.toml")
+    assert outcome.code == 78
+    assert "tract.toml: [psf-match] option kernel_size is 4" in outcome.err
