@@ -183,6 +183,7 @@ def stack_stamps(
     Parameters
     ----------
     radii : array, shape (k,), int64
+        Those below 1 count as 1: monotonic stamps have neighbours.
     centres : Centres
     old : sequence of Stack
     planes : int
@@ -192,6 +193,7 @@ def stack_stamps(
     """
     home = {int(row): (stack, i) for stack in old for i, row in enumerate(stack.rows)}
     dtype = np.result_type(np.float32, *(stack.planes for stack in old))
+    radii = np.maximum(radii, 1)
     stacks = []
     for low, high in _sizes(radii):
         rows = np.flatnonzero((radii > low) & (radii <= high))
@@ -242,7 +244,7 @@ def _sizes(radii: NDArray[np.int64]) -> list[tuple[int, int]]:
     stamps had better share the stack of larger ones.
     """
     values, counts = np.unique(radii, return_counts=True)
-    sizes, low, held = [], -1, 0
+    sizes, low, held = [], 0, 0
     for i, (radius, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
         held += count
         if i + 1 < len(values):
