@@ -31,6 +31,8 @@ from coblend.core.psf.resample import resized
 
 BYTES_PER_PIXEL = 12
 """Memory of image, variance and mask of one band; blends come on top (`max_blend_memory`)."""
+_CHUNK = 256
+"""Places where PSFs are evaluated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ def evaluate_psfs(
 ) -> tuple[Floats, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
     """Evaluate PSFs once per cell of a grid.
 
+    And at positions that lack another band's than the middle of their cell, which may lie in a
+    hole of the PSF that they do not, or beyond the image, or the other way round.
+
     Parameters
     ----------
     psfs : sequence of Psf
@@ -163,19 +168,40 @@ def evaluate_psfs(
     stamps : array, shape (n_cell, n_band, k, k), float32
         k is the largest side; smaller stamps are padded with zeros.
     places : array, shape (n_cell, 2), float64
-        Centres of the cells.
+        Where they were evaluated.
     missing : array, shape (n_cell, n_band), bool
         Bands without a PSF.
     cell : array, shape (n,), int64
         Cell of each position.
     """
-    known = [psf for psf in psfs if psf is not None]
     index = np.floor(positions / grid)
-    if all(psf.constant for psf in known):
+    constant = all(psf.constant for psf in psfs if psf is not None)
+    if constant:
         index[:] = index[:1]
     cells, cell = np.unique(index, axis=0, return_inverse=True)
     places = (cells + 0.5) * grid
-    side = max([psf.side for psf in known], default=len(instead))
+    cell = cell.reshape(-1)
+    stamps, missing = _all_stamps_at(psfs, places, instead)
+    if constant:
+        return stamps, places, missing, cell
+    lacking = [
+        _all_stamps_at(psfs, positions[first : first + _CHUNK], instead)[1]
+        for first in range(0, len(positions), _CHUNK)
+    ]
+    rows = np.flatnonzero((np.concatenate([missing[:0], *lacking]) != missing[cell]).any(1))
+    own, own_missing = _all_stamps_at(psfs, positions[rows], instead)
+    cell[rows] = len(places) + np.arange(len(rows))
+    return (
+        np.concatenate([stamps, own]), np.concatenate([places, positions[rows]]),
+        np.concatenate([missing, own_missing]), cell,
+    )  # fmt: skip
+
+
+def _all_stamps_at(
+    psfs: Sequence[Psf | None], places: NDArray[np.float64], instead: NDArray[np.float64]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Stamps of all bands, shape (n, n_band, k, k), and where a stand-in takes their place."""
+    side = max([psf.side for psf in psfs if psf is not None], default=len(instead))
     stamps = np.zeros((len(places), len(psfs), side, side), np.float32)
     for b, psf in enumerate(psfs):
         if psf is not None and len(places):
@@ -184,7 +210,7 @@ def evaluate_psfs(
             stamps[:, b, part, part] = _stamps_at(psf, places)
     missing = ~np.isfinite(stamps).all((2, 3)) | ~(stamps.sum((2, 3)) > 0)
     stamps[missing] = resized(instead, side)
-    return stamps, places, missing, cell.reshape(-1)
+    return stamps, missing
 
 
 def _stamps_at(psf: Psf, places: NDArray[np.float64]) -> NDArray[np.float64]:

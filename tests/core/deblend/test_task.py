@@ -246,7 +246,7 @@ def test_nan_psf_of_one_parent_leaves_the_others_bit_identical(field, fields) ->
     cube, detections = field
     reference = run(replace(cube, psfs=(fields.HolePsf((0, 0), 1),) * 3),
                     fields.only(detections, [0, 1]))  # fmt: skip
-    hole = fields.HolePsf((288, 160), 20)
+    hole = fields.HolePsf((284, 139), 5)
     models = run(replace(cube, psfs=(hole,) * 3), detections)
     assert models.parents["error"].tolist() == ["", "", "NoPsf"]
     assert (models.objects["flags"][3:] & FLAGS["failed"] != 0).all()
@@ -272,7 +272,7 @@ def test_band_missing_in_one_parent(field, fields, cause) -> None:
     """Fitted without it: NaN columns there, the other bands as in a run without the band."""
     cube, detections = field
     if cause == "psf":
-        psfs = (*cube.psfs[:2], fields.HolePsf((288, 160), 20))
+        psfs = (*cube.psfs[:2], fields.HolePsf((284, 139), 5))
         broken = replace(cube, psfs=psfs)
     else:
         images = cube.images.copy()
@@ -351,6 +351,19 @@ def test_evaluate_psfs_pads_and_shares() -> None:
     assert cell.tolist() == [0, 0]
     np.testing.assert_allclose(stamps[0, 0], np.pad(np.full((3, 3), 1 / 9), 1), rtol=1e-6)
     assert missing.tolist() == [[False, False, True]]
+
+
+def test_a_hole_in_the_middle_of_a_cell_is_not_in_its_parents(field, fields) -> None:
+    """Parents that have a PSF where they are, are fitted with that."""
+    cube, detections = field
+    middle = (256 + 32, 128 + 32)  # of the triple's cell of 64 pixels; 26 pixels from the triple
+    hole = fields.HolePsf(middle, 15)
+    assert np.isnan(hole.at(*middle)).all()
+    models = run(replace(cube, psfs=(hole,) * 3), detections)
+    assert models.parents["error"].tolist() == ["", "", ""]
+    whole = run(replace(cube, psfs=(fields.HolePsf((0, 0), 1),) * 3), detections)
+    for i in range(2):
+        same_blend(models, i, whole, i)
 
 
 def test_no_parents_give_empty_tables(field, fields) -> None:
