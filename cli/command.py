@@ -186,6 +186,11 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     run.finish()
 
 
+def psf_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """``--psf [BAND=]SPEC``, any number of times, as argument ``psfs``."""
+    return click.option("--psf", "psfs", multiple=True, metavar="[BAND=]SPEC", help=text)
+
+
 def _section_option() -> click.Option:
     return click.Option(
         ["--section"], metavar="X1:X2,Y1:Y2",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coblend.cli.command import command
+from coblend.cli.command import command, psf_option
 from coblend.cli.run import Run
 from coblend.core.errors import ParameterError
 from coblend.core.params.deblend import DeblendParams
@@ -41,13 +41,7 @@ log = logging.getLogger("coblend")
 )
 @click.argument("merged", metavar="MERGED")
 @click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
-@click.option(
-    "--psf",
-    "psfs",
-    multiple=True,
-    metavar="[BAND=]SPEC",
-    help="PSF in place of the file's, e.g. r=r.psf or gaussian:fwhm=4.5; repeat it.",
-)
+@psf_option("PSF in place of the file's, e.g. r=r.psf or gaussian:fwhm=4.5; repeat it.")
 def deblend(
     run: Run,
     params: DeblendParams,
@@ -68,8 +62,9 @@ def deblend(
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.deblend.models import write_models
     from coblend.io.detect.detections import read_detections
-    from coblend.io.exposure.exposures import band_psfs, count_pixels, read_cube
+    from coblend.io.exposure.exposures import count_pixels, read_cube
     from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
+    from coblend.io.psf.given import band_psfs
 
     exposures = tuple(expand_lists(exposures))
     run.add_input("merged", parse_spec(merged).path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coblend.cli.command import command
+from coblend.cli.command import command, psf_option
 from coblend.cli.detection_products import check_products, product_options, write_products
 from coblend.cli.run import Run
 from coblend.core.errors import concerning
@@ -30,7 +30,7 @@ log = logging.getLogger("coblend")
     ),
 )
 @click.argument("exposure", metavar="[BAND=]EXPOSURE")
-@click.option("--psf", metavar="SPEC", help="PSF in place of the file's, e.g. gaussian:fwhm=4.5.")
+@psf_option("PSF in place of the file's, e.g. gaussian:fwhm=4.5.")
 @click.option(
     "--out-image",
     metavar="FILE",
@@ -42,7 +42,7 @@ def detect(
     run: Run,
     params: DetectParams,
     exposure: str,
-    psf: str | None,
+    psfs: tuple[str, ...],
     out_image: str | None,
     out_snr: str | None,
     out_segmentation: str | None,
@@ -63,12 +63,15 @@ def detect(
     from coblend.io.exposure.checks import require_band
     from coblend.io.exposure.exposures import count_pixels, read_exposure
     from coblend.io.fits.specs import parse_band_spec
+    from coblend.io.psf.given import band_psfs, require_bands
 
     band, spec = parse_band_spec(exposure)
     check_products(run, out_image, out_snr, out_segmentation, regions)
     run.add_input("exposure", spec.path)
     run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
-    image = read_exposure(spec, band=band, psf=psf)
+    given = band_psfs(psfs)
+    image = read_exposure(spec, band=band, psfs=given)
+    require_bands(given, [image.band])
     require_band(image, spec.path)
     with concerning(spec.path):
         found = search(image, params, threads=run.jobs, keep_map=out_snr is not None)

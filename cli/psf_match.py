@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coblend.core.psfmatch.apply import Applied
     from coblend.core.psfmatch.match import Match
     from coblend.io.fits.specs import FileSpec
+    from coblend.io.psf.given import GivenPsfs
 
 log = logging.getLogger("coblend")
 
@@ -66,6 +67,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     from coblend.core.psfmatch.apply import BYTES_PER_PIXEL
     from coblend.io.exposure.exposures import count_pixels
     from coblend.io.fits.specs import expand_lists, parse_band_spec
+    from coblend.io.psf.given import require_bands
 
     params.require_reference("a reference is a PSF: file.fits[PSF], moffat:fwhm=5.2,beta=3, auto")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
@@ -75,6 +77,7 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     noise = _noise(params)
     science: Exposure | None = None
     jobs: list[tuple[Prepared, dict[str, str]]] = []
+    bands: list[str] = []
     for band, spec in specs:  # all kernels first: nothing is written when one is refused
         run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         science = _read(spec, band, params)
@@ -85,6 +88,8 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
         else:
             prepared = _solved(science, reference, params, noise, spec)
         jobs.append((prepared, names))
+        bands.append(science.band)
+    require_bands(_given(params), bands)
     rows = [{"output": names["output"], **prepared.summary} for prepared, names in jobs]
     one = len(rows) == 1
     run.report(rows[0] if one else {"n_exposure": len(rows)}, table=None if one else rows)
@@ -230,12 +235,18 @@ def _read(spec: FileSpec, band: str | None, params: MatchParams) -> Exposure:
     from coblend.io.exposure.checks import require_psf
     from coblend.io.exposure.exposures import read_exposure
 
-    science = read_exposure(spec, band=band, psf=params.psf)
+    science = read_exposure(spec, band=band, psfs=_given(params))
     require_psf(science, spec.path)
     if params.psf_frame == "array" and isinstance(science.psf, PsfexPsf):
         origin = (science.box.y0, science.box.x0)
         science = replace(science, psf=replace(science.psf, origin=origin))
     return science
+
+
+def _given(params: MatchParams) -> GivenPsfs:
+    from coblend.io.psf.given import band_psfs
+
+    return band_psfs([params.psf] if params.psf else [])
 
 
 def _reference(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coblend.cli.command import command
+from coblend.cli.command import command, psf_option
 from coblend.cli.run import Run
 from coblend.core.errors import (
     FormatError,
@@ -51,13 +51,7 @@ log = logging.getLogger("coblend")
 )
 @click.argument("deblended")
 @click.argument("coadds", metavar="[BAND=]COADD...", nargs=-1)
-@click.option(
-    "--psf",
-    "psfs",
-    multiple=True,
-    metavar="[BAND=]SPEC",
-    help="PSF in place of the one the models were fitted with; repeat it.",
-)
+@psf_option("PSF in place of the one the models were fitted with; repeat it.")
 def reconstruct_footprints(
     run: Run,
     params: ReconstructParams,
@@ -81,13 +75,14 @@ def reconstruct_footprints(
     from coblend.core.model import box_of, object_columns, set_flag
     from coblend.core.reconstruct.columns import measured_columns, parent_columns
     from coblend.io.deblend.lsst_models import open_models
-    from coblend.io.exposure.exposures import band_psfs
+    from coblend.io.psf.given import band_psfs, require_bands
 
     run.add_input("models", deblended)
     given = band_psfs(psfs)
     with open_models(deblended) as models:
         images = _images(run, params, models, coadds)
         bands = tuple(images)
+        require_bands(given, bands)
         models.require_models()
         chosen = _choose(models, params)
         _require_memory(run, params, chosen)
@@ -280,7 +275,9 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
 
 def _psf(job: _Job, band: str, exposure: Exposure | None) -> Psf | None:
     """PSF to render a band with; None for the one that is stored with the models."""
-    psf = job.psfs.get(band, job.psfs.get(""))
+    from coblend.io.psf.given import given_psf
+
+    psf = given_psf(job.psfs, band)
     if psf is None and job.params.kernel == "recompute":
         psf = None if exposure is None else exposure.psf
         if psf is None:

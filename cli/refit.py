@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coblend.cli.command import command
+from coblend.cli.command import command, psf_option
 from coblend.cli.run import Run
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.refit import RefitParams
@@ -40,13 +40,7 @@ log = logging.getLogger("coblend")
 )
 @click.argument("deblended")
 @click.argument("exposures", metavar="[BAND=]EXPOSURE...", nargs=-1, required=True)
-@click.option(
-    "--psf",
-    "psfs",
-    multiple=True,
-    metavar="[BAND=]SPEC",
-    help="PSF in place of the file's, for parents without models; repeat it.",
-)
+@psf_option("PSF in place of the file's, for parents without models; repeat it.")
 def refit(
     run: Run,
     params: RefitParams,
@@ -167,18 +161,20 @@ def _read_cube(
     from coblend.core.box import Box
     from coblend.core.exposure import Cube
     from coblend.io.exposure.checks import require_band, require_same_wcs
-    from coblend.io.exposure.exposures import band_psfs, read_exposure, with_psf
+    from coblend.io.exposure.exposures import read_exposure
     from coblend.io.fits.specs import expand_lists, parse_band_spec
+    from coblend.io.psf.given import band_psfs, require_bands
 
     table = models.table("PARENTS")[rows]
     boxes = [Box(*(int(row[name]) for name in ("y0", "x0", "ny", "nx"))) for row in table]
     box = Box.union(boxes) if boxes else Box(models.box.y0, models.box.x0, 1, 1)
     section = box.shift(-models.box.y0, -models.box.x0)
     found, given = {}, band_psfs(psfs)
+    require_bands(given, models.bands)
     for argument in expand_lists(exposures):
         band, spec = parse_band_spec(argument)
         run.add_input("exposure", spec.path)
-        exposure = read_exposure(spec, band=band, section=section, allow_empty=True)
+        exposure = read_exposure(spec, band=band, psfs=given, section=section, allow_empty=True)
         require_band(exposure, spec.path)
         if exposure.band not in models.bands:
             raise FormatError(
@@ -195,7 +191,7 @@ def _read_cube(
         require_same_wcs(
             models.wcs, models.box, models.path, exposure.wcs, exposure.box, spec.path
         )  # fmt: skip
-        found[exposure.band] = with_psf(exposure, given)
+        found[exposure.band] = exposure
         if not params.force:
             _require_same_image(models.path, spec.path)
     missing = [band for band in models.bands if band not in found]

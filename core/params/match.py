@@ -20,7 +20,7 @@ class MatchParams(Checked):
         shown=True,
     )
     psf: str | None = option(
-        None, "PSF of the exposure, instead of the one in its file.", shown=True
+        None, "[BAND=]SPEC: PSF of the exposure, instead of the one in its file.", shown=True
     )
     psf_frame: str = option(
         "parent",

@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
+from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data, round_mantissa
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.params.common import BAND_NAME
-from coblend.core.psf import Psf
 from coblend.io.exposure.checks import (
     require_band,
     require_psf,
@@ -31,7 +30,8 @@ from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.specs import FileSpec, parse_band_spec, parse_spec
 from coblend.io.fits.writer import FitsWriter
-from coblend.io.psf.psfs import parse_psf_spec, read_psf, write_psf
+from coblend.io.psf.given import GivenPsfs, given_psf, require_bands
+from coblend.io.psf.psfs import read_psf, write_psf
 from coblend.io.sky.wcs import is_wcs_key, shift_cards, wcs_cards
 
 log = logging.getLogger("coblend")
@@ -52,7 +52,7 @@ def read_exposure(
     spec: str | FileSpec,
     *,
     band: str | None = None,
-    psf: str | None = None,
+    psfs: GivenPsfs | None = None,
     section: Box | None = None,
     allow_empty: bool = False,
 ) -> Exposure:
@@ -64,8 +64,8 @@ def read_exposure(
         File, with an optional HDU and section.
     band : str, optional
         Name of the band; default: the header's BAND, else FILTER.
-    psf : str, optional
-        PSF specification instead of the file's PSF.
+    psfs : mapping of str to Psf, optional
+        PSFs in place of the file's, by band (`coblend.io.psf.given.band_psfs`).
     section : Box, optional
         Part to read, array coordinates.
     allow_empty : bool
@@ -104,8 +104,10 @@ def read_exposure(
                 hint="leave it out",
             )
         cards = _shifted_wcs(file, planes.image.hdu, section)
-        model = parse_psf_spec(psf) if psf else read_psf(file, box, planes.psf)
         name = band or _band_of(header, file.path)
+        model = given_psf(psfs or {}, name)
+        if model is None:
+            model = read_psf(file, box, planes.psf)
     return Exposure(
         image=image,
         mask=mask,
@@ -170,31 +172,6 @@ def read_outline(spec: FileSpec, band: str | None = None) -> Outline:
         )
 
 
-def band_psfs(texts: Sequence[str]) -> dict[str, Psf]:
-    """PSFs given as ``[BAND=]SPEC``; that of "" stands for all bands without one of their own.
-
-    Raises
-    ------
-    ParameterError
-        A band is given twice.
-    """
-    found: dict[str, Psf] = {}
-    for text in texts:
-        head, equals, rest = text.partition("=")
-        named = bool(equals) and re.fullmatch(r"\w+", head) is not None
-        band, spec = (head, rest) if named else ("", text)
-        if band in found:
-            raise ParameterError(f"psf: band {band or '(any)'} has two PSFs")
-        found[band] = parse_psf_spec(spec)
-    return found
-
-
-def with_psf(exposure: Exposure, psfs: Mapping[str, Psf]) -> Exposure:
-    """Put a PSF of `band_psfs` in place of the file's."""
-    psf = psfs.get(exposure.band, psfs.get(""))
-    return exposure if psf is None else replace(exposure, psf=psf)
-
-
 def count_pixels(spec: FileSpec) -> int:
     """Count the pixels of an exposure, or of its section, without reading them.
 
@@ -211,7 +188,7 @@ def count_pixels(spec: FileSpec) -> int:
 
 
 def read_cube(
-    arguments: Sequence[str], *, need_psf: bool = True, psfs: Mapping[str, Psf] | None = None
+    arguments: Sequence[str], *, need_psf: bool = True, psfs: GivenPsfs | None = None
 ) -> Cube:
     """Read exposures of several bands that share one pixel grid.
 
@@ -222,12 +199,14 @@ def read_cube(
     need_psf : bool
         Whether an exposure without a PSF is refused.
     psfs : mapping of str to Psf, optional
-        PSFs in place of the files', see `band_psfs`.
+        PSFs in place of the files', by band (`coblend.io.psf.given.band_psfs`).
 
     Raises
     ------
     FormatError
         A band is unknown or given twice, or has no PSF.
+    ParameterError
+        A PSF is given for a band that there is not.
     ShapeMismatchError, WcsMismatchError
         The exposures do not share a grid; both files are named.
     """
@@ -235,7 +214,7 @@ def read_cube(
     paths: list[str] = []
     for argument in arguments:
         band, spec = parse_band_spec(argument)
-        exposure = with_psf(read_exposure(spec, band=band), psfs or {})
+        exposure = read_exposure(spec, band=band, psfs=psfs)
         require_band(exposure, spec.path)
         if need_psf:
             require_psf(exposure, spec.path)
@@ -246,6 +225,7 @@ def read_cube(
             require_same_grid(exposures[0], paths[0], exposure, spec.path)
         exposures.append(exposure)
         paths.append(spec.path)
+    require_bands(psfs or {}, [exposure.band for exposure in exposures])
     return Cube.from_exposures(exposures)
 
 

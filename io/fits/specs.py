@@ -98,10 +98,14 @@ def parse_section(text: str) -> Box:
 
 def parse_band_spec(text: str) -> tuple[str | None, FileSpec]:
     """Read ``BAND=SPEC`` or ``SPEC``; the band is None where none is given."""
+    band, rest = split_band(text)
+    return band, parse_spec(rest)
+
+
+def split_band(text: str) -> tuple[str | None, str]:
+    """Split ``BAND=REST``; the band is None where none is given. Files of that name win."""
     match = None if os.path.exists(text) else _BAND.match(text)
-    if match is None:
-        return None, parse_spec(text)
-    return match["band"], parse_spec(match["rest"])
+    return (None, text) if match is None else (match["band"], match["rest"])
 
 
 def stem(path: str) -> str:

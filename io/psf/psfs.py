@@ -8,6 +8,7 @@ for other readers); or a PSFEx table ``PSF_DATA``, kept as it is.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -87,7 +88,10 @@ def parse_psf_spec(text: str) -> Psf:
     kind, _, rest = text.partition(":")
     if kind in _TEXT_KINDS:
         return _analytic(kind, rest)
-    spec = parse_spec(rest if kind in ("stamp", "psfex") and rest else text)
+    named = bool(rest) and kind in ("stamp", "psfex")
+    spec = parse_spec(rest if named else text)
+    if not (named or os.path.exists(spec.path)) and re.fullmatch(r"[\w-]+:\w*(=.*)?", text):
+        raise ParameterError(f"no kind of PSF {kind!r}", hint=f"a PSF is one of: {SPECS}")
     with open_fits(spec.path) as file:
         if spec.hdu is not None:
             return _read_hdu(file, file.index(spec.hdu, spec.version), None)

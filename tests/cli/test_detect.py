@@ -81,7 +81,12 @@ def test_band_and_psf_from_the_command_line(cli, field, write_file, tmp_path):
     out = tmp_path / "det.fits"
     assert cli("detect", f"r={bare}", "--psf", "gaussian:fwhm=4.24", "-o", out).code == 0
     assert read_detections(str(out)).bands == ("r",)
-    assert cli("detect", f"r={bare}", "--psf-sigma", 1.8, "-o", out, "--overwrite").code == 0
+    again = ("-o", out, "--overwrite")
+    assert cli("detect", f"r={bare}", "--psf", "r=gaussian:fwhm=4.24", *again).code == 0
+    refused = cli("detect", f"r={bare}", "--psf", "q=gaussian:fwhm=4.24", *again)
+    assert refused.code == 2
+    assert "--psf: no exposure of band q\n  there is r" in refused.err
+    assert cli("detect", f"r={bare}", "--psf-sigma", 1.8, *again).code == 0
     refused = cli("detect", bare, "--psf-sigma", 1.8, "-o", tmp_path / "no.fits")
     assert refused.code == 65
     assert "band is unknown" in refused.err

@@ -406,3 +406,6 @@ def test_sections_apply_to_every_file_of_a_list(
     options = ["--psf", "gaussian:fwhm=3,size=15", "--reference", "gaussian:fwhm=4,size=15", "-q"]
     assert cli("psf-match", f"@{names}", "--section", "3:40,2:30", "-o", out, *options).code == 0
     assert read_exposure(str(out)).box == Box(201, 102, 29, 38)
+    options[1] = f"q={options[1]}"
+    outcome = cli("psf-match", f"@{names}", "-o", out, "--overwrite", *options)
+    assert (outcome.code, "--psf: no exposure of band q" in outcome.err) == (2, True)

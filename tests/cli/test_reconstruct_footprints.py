@@ -173,6 +173,10 @@ def test_another_psf_than_that_of_the_fit(
                "kernel=recompute")  # fmt: skip
     assert done.code == 2
     assert "no exposure of band r has a PSF" in done.err
+    done = cli("reconstruct-footprints", "deblended.fits", "r.fits", "-o", "x.fits", "--psf",
+               "g=gaussian:fwhm=6")  # fmt: skip
+    assert done.code == 2
+    assert "--psf: no exposure of band g\n  there is r" in done.err
 
 
 def test_exposures_that_the_models_were_not_made_from(

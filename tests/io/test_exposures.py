@@ -15,12 +15,14 @@ from coblend.core.box import Box
 from coblend.core.errors import (
     FormatError,
     MissingHduError,
+    ParameterError,
     ShapeMismatchError,
     WcsMismatchError,
 )
 from coblend.core.exposure import Exposure
 from coblend.core.mask import MaskPlanes
 from coblend.io.exposure.exposures import read_cube, read_exposure
+from coblend.io.psf.psfs import parse_psf_spec
 from coblend.io.sky.wcs import celestial
 
 Writer = Callable[..., Path]
@@ -302,6 +304,10 @@ def test_bands_and_psfs_that_are_missing(exposure: Exposure, write_file: Writer)
     assert read_cube([f"g={path}"], need_psf=False).psfs == (None,)
     with pytest.raises(FormatError, match="band g was already given by"):
         read_cube([f"g={path}", f"g={path}"], need_psf=False)
+    psf = parse_psf_spec("gaussian:fwhm=3")
+    assert read_cube([f"g={path}"], psfs={"g": psf}).psfs == (psf,)
+    with pytest.raises(ParameterError, match="no exposure of band q"):
+        read_cube([f"g={path}"], psfs={"": psf, "q": psf})
     bad = write_file(replace(exposure, band="two words"), "bad.fits")
     with pytest.raises(FormatError, match="'two words'; a band has 1 to 16"):
         read_exposure(str(bad))

@@ -238,6 +238,8 @@ def test_a_psf_of_other_pixels_is_refused(tmp_path):
         ("gaussian:beta=3", "no 'beta'"),
         ("moffat:", "needs a width"),
         ("moffat:fwhm=3,beta=0.5", "above 1"),
+        ("gauss:fwhm=3", "no kind of PSF 'gauss'"),
+        ("airy:", "no kind of PSF 'airy'"),
     ],
 )
 def test_bad_text_specifications(text, message):
