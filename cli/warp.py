@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from coblend.cli.command import command
+from coblend.cli.command import command, psf_option
 from coblend.cli.run import Run
 from coblend.core.errors import ParameterError, WcsMismatchError
 from coblend.core.params.warp import WarpParams
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from coblend.core.exposure import Exposure
     from coblend.io.coadd.grid import Grid
 
+log = logging.getLogger("coblend")
+
 
 @command(
     "warp",
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("exposures", nargs=-1, required=True, metavar="[BAND=]EXPOSURE...")
-def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
+@psf_option("PSF in place of the file's, e.g. x.psf or gaussian:fwhm=4.5; repeat it.")
+def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[str, ...]) -> None:
     """Resample each EXPOSURE onto the pixels of the grid of --like that it covers.
 
     Fluxes are conserved; variance, mask and PSF follow the image. The output holds the mean
@@ -40,8 +44,9 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
     the output's name holds {name}. For PSF-matched warps run coblend psf-match on the output.
     """
     from coblend.io.coadd.grid import read_grid
-    from coblend.io.exposure.exposures import read_exposure
+    from coblend.io.exposure.exposures import read_exposure, read_outline
     from coblend.io.fits.specs import expand_lists, parse_band_spec, stem
+    from coblend.io.psf.given import band_psfs, require_bands
 
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
@@ -60,10 +65,15 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...]) -> None:
     for (_, spec), target in zip(specs, targets, strict=True):
         run.add_input("exposure", spec.path)
         run.check_output(target)
+    given = band_psfs(psfs)
+    if given:
+        require_bands(given, [read_outline(spec, band).band for band, spec in specs])
     rows = []
     with run.progress("warp", len(specs)) as advance:
         for (band, spec), target in zip(specs, targets, strict=True):
-            exposure = read_exposure(spec, band=band)
+            exposure = read_exposure(spec, band=band, psfs=given)
+            if exposure.psf is None:
+                log.warning("%s: no PSF, so its warp has none; give one with --psf", spec.path)
             others = {other.path for _, other in specs} - {spec.path, grid.path}
             rows.append(_warp_one(run, params, exposure, spec.path, grid, target, others))
             advance(1)

@@ -254,10 +254,8 @@ class ModelFile:
             found = self.parents(row, row + 1)
             if found.footprints.mask(0, Box(iy, ix, 1, 1)).any():
                 return found
-        raise ParameterError(
-            f"no parent holds pixel x={ix}, y={iy}", self.path,
-            hint=f"positions are x,y; the exposures cover {self.box}",
-        )  # fmt: skip
+        hint = f"positions are x,y; the exposures cover {self.box}"
+        raise ParameterError(f"no parent holds pixel x={ix}, y={iy}", self.path, hint=hint)
 
     def _psfs(self, cells: Iterable[int]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         found = [self._cell(int(cell)) for cell in cells]

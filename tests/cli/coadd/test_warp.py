@@ -144,6 +144,24 @@ def test_warps_coadd(cli, exposure, write_file, grid):
     assert fitsio.read("c.fits", ext="NIMAGE").max() == 3
 
 
+def test_a_psf_from_the_command_line(cli, exposure, write_file, grid):
+    """It is warped as that of the file would be; without any there is a warning."""
+    write_file(exposure, "e.fits")
+    write_file(replace(exposure, psf=None), "bare.fits")
+    to_grid = ("--like", "grid.fits", "--overwrite", "-o")
+    assert cli("warp", "e.fits", *to_grid, "w.fits").err.count("PSF") == 0
+    fitsio.write("p.fits", psf_stamp())
+    done = cli("warp", "bare.fits", "--psf", "g=p.fits", *to_grid, "b.fits")
+    assert (done.code, done.err.count("PSF")) == (0, 0)
+    psfs = [read_exposure(name).psf for name in ("w.fits", "b.fits")]
+    np.testing.assert_array_equal(*(psf.at(600, 1100) for psf in psfs))
+    done = cli("warp", "bare.fits", *to_grid, "b.fits")
+    assert done.code == 0
+    assert "bare.fits: no PSF, so its warp has none; give one with --psf" in done.err
+    done = cli("warp", "bare.fits", "--psf", "r=p.fits", *to_grid, "b.fits")
+    assert (done.code, "no exposure of band r\n  there is g" in done.err) == (2, True)
+
+
 def test_same_grid_is_a_copy(cli, exposure, write_file, in_folder):
     write_file(exposure, "e.fits")
     assert cli("warp", "e.fits", "--like", "e.fits", "-o", "w.fits").code == 0
