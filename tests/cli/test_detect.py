@@ -92,7 +92,7 @@ def test_band_and_psf_from_the_command_line(cli, field, write_file, tmp_path):
     assert "band is unknown" in refused.err
     refused = cli("detect", f"r={bare}", "-o", tmp_path / "no.fits")
     assert refused.code == 65
-    assert "--psf-sigma" in refused.err
+    assert "--psf moffat:fwhm=4.2 or x.psf, or --psf-sigma PIXELS" in refused.err
     assert not (tmp_path / "no.fits").exists()
 
 
