@@ -44,6 +44,8 @@ _SOLVE_EVERY = 8
 """Iterations between solutions for the spectra."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
+_FINE = 1e-4
+"""Tolerance below which every factor of ten needs as much patience again."""
 _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
@@ -109,7 +111,9 @@ def fit(
     converged = np.zeros(n, bool)
     loss_init = np.full(n, np.nan)
     done: list[Stack] = []
-    patience = params.patience * (_IDLE if params.optimizer == "accelerated" else 1)
+    patience = params.patience
+    if params.optimizer == "accelerated":
+        patience *= _idle(params.relative_error)
     live = _Live.begin(observation, centres, stacks, spectra, noise, unit, params)
     for it in range(params.max_iter):
         if live.steps is not None:
@@ -147,6 +151,11 @@ def fit(
         reach[stack.rows] = np.maximum(support_radius(stack.morph), 1)
     final = stack_stamps(reach, centres, final)
     return Fit(centres, final, spectra, loss_init, n_iter, converged, damping > _DIVERGED)
+
+
+def _idle(relative_error: float) -> int:
+    """Iterations without progress that count as one."""
+    return round(_IDLE * (1 + max(0.0, np.log10(_FINE / max(relative_error, 1e-12)))))
 
 
 @dataclass(slots=True)

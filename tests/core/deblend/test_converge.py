@@ -75,6 +75,21 @@ def test_the_last_step_of_a_fit_moves_no_flux_far(
     assert early.n_iter <= end.n_iter
 
 
+def test_a_finer_tolerance_gives_a_better_fit(scenery: Callable[..., object]) -> None:
+    """However the loss wavers: whoever asks for 1e-6 gets more than for 1e-3."""
+    rng = np.random.default_rng(3)
+    places = [(25, 25), (22, 31), (30, 29), (33, 20), (18, 19)]
+    flux = rng.uniform(2000, 2e4, (5, 3))
+    batch = scenery(places, flux, (2.5, 0.0, 1.5, 3.0, 2.0)).batch
+    ends = [
+        deblend_batch(batch, DeblendParams(relative_error=error, max_iter=1000))[0]
+        for error in (1e-3, 1e-4, 1e-6)
+    ]
+    n_iter, loss = ([getattr(end, name) for end in ends] for name in ("n_iter", "loss"))
+    assert n_iter[0] < n_iter[1] < n_iter[2]
+    assert loss[0] > loss[1] > loss[2]
+
+
 # bad input
 
 
