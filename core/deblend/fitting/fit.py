@@ -6,6 +6,7 @@ convergence; finished ones leave. The result of a blend does not depend on its c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -154,8 +155,8 @@ def fit(
 
 
 def _idle(relative_error: float) -> int:
-    """Iterations without progress that count as one."""
-    return round(_IDLE * (1 + max(0.0, np.log10(_FINE / max(relative_error, 1e-12)))))
+    """How many iterations without progress count as one."""
+    return round(_IDLE * (1 + max(0.0, math.log10(_FINE / max(relative_error, 1e-12)))))
 
 
 @dataclass(slots=True)
