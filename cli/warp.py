@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,9 +40,10 @@ log = logging.getLogger("coblend")
 def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[str, ...]) -> None:
     """Resample each EXPOSURE onto the pixels of the grid of --like that it covers.
 
-    Fluxes are conserved; variance, mask and PSF follow the image. The output holds the mean
-    autocorrelation of the noise as NOISE_ACF and its outline as POLYGONS. With several exposures
-    the output's name holds {name}. For PSF-matched warps run coblend psf-match on the output.
+    Fluxes are conserved, or surface brightness where that is the unit (MJy/sr); variance, mask
+    and PSF follow the image. The output holds the mean autocorrelation of the noise as NOISE_ACF
+    and its outline as POLYGONS. With several exposures the output's name holds {name}. For
+    PSF-matched warps run coblend psf-match on the output.
     """
     from coblend.io.coadd.grid import read_grid
     from coblend.io.exposure.exposures import read_exposure, read_outline
@@ -97,9 +99,10 @@ def _warp_one(
 
     from coblend.core.coadd.warp import covered, warp_exposure
     from coblend.io.coadd.coadds import write_polygon
+    from coblend.io.exposure.calibration import is_surface_brightness, on_pixels
     from coblend.io.exposure.exposures import write_exposure
     from coblend.io.sky.grids import map_positions, outline
-    from coblend.io.sky.wcs import shift_cards
+    from coblend.io.sky.wcs import pixel_scale, shift_cards
 
     edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
     box = covered(edge, grid.box.grow(params.border))
@@ -111,7 +114,11 @@ def _warp_one(
     if run.dry_run:
         return row
     wcs = shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0)
-    warped = warp_exposure(exposure, pixel_map, wcs, params)
+    brightness = is_surface_brightness(exposure.unit)
+    if brightness:
+        scales = pixel_scale(grid.wcs) or 1.0, pixel_scale(exposure.wcs) or 1.0
+        exposure = replace(exposure, meta=on_pixels(exposure.meta, *scales))
+    warped = warp_exposure(exposure, pixel_map, wcs, params, conserve_flux=not brightness)
     with run.create("exposure/1", path=target, without=others) as out:
         write_exposure(out, warped.exposure, header={"NOISECOR": warped.noise_power},
                        compress=params.compress)  # fmt: skip

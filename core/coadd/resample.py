@@ -1,7 +1,7 @@
 """Resampling by a separable kernel: Lanczos-3 or bilinear, with variance and mask.
 
-Taps are divided by their sum, so a constant stays constant; the value is multiplied by the area
-of an output pixel in input pixels, so flux is conserved, and the variance by its square.
+Taps are divided by their sum, so a constant stays constant; where flux is to be conserved the
+value is multiplied by the area of an output pixel in input pixels, and the variance by its square.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def resample(
     kernel: str = "lanczos3",
     wide: NDArray[np.int32] | None = None,
     no_data: int = 0,
+    conserve_flux: bool = True,
 ) -> Resampled:
     """Resample an exposure onto the box of a pixel map.
 
@@ -96,6 +97,8 @@ def resample(
         Bits that are OR-ed over all taps, unless positions are those of input pixels.
     no_data : int
         Bit of the plane ``NO_DATA``.
+    conserve_flux : bool
+        False for surface brightnesses, which do not depend on the area of a pixel.
 
     Notes
     -----
@@ -114,7 +117,9 @@ def resample(
     power, n = 0.0, 0
     for tile in box.strips(rows):
         cut = tile.slices(box)
-        planes = _tile(source, *pixel_map.at(tile), kernel, no_data)
+        y, x, area = pixel_map.at(tile)
+        scale = area if conserve_flux else np.ones_like(area)
+        planes = _tile(source, y, x, scale, kernel, no_data)
         out.image[cut], out.mask[cut], out.variance[cut] = planes[:3]
         power, n = power + planes[3], n + planes[4]
     return Resampled(out.image, out.mask, out.variance, power / max(n, 1))
@@ -165,7 +170,7 @@ def _tile(
     source: _Source,
     y: Positions,
     x: Positions,
-    area: Positions,
+    scale: Positions,
     kernel: str,
     no_data: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], float, int]:
@@ -176,10 +181,10 @@ def _tile(
     weights_x = taps(x.ravel() - floor_x, kernel)
     stride = source.image.shape[1]
     centre = ((floor_y + source.pad) * stride + floor_x + source.pad).astype(np.intp)
-    scale = area.ravel().astype(np.float32)
-    image = _sum(source.image, centre, weights_y, weights_x) * scale
+    factor = scale.ravel().astype(np.float32)
+    image = _sum(source.image, centre, weights_y, weights_x) * factor
     squares = np.square(weights_y), np.square(weights_x)
-    variance = _sum(source.variance, centre, *squares) * np.square(scale)
+    variance = _sum(source.variance, centre, *squares) * np.square(factor)
     power = np.ones(image.size)
     for square in squares:
         power *= np.add.reduce(square, axis=0)

@@ -34,7 +34,12 @@ class Warped:
 
 
 def warp_exposure(
-    exposure: Exposure, pixel_map: PixelMap, wcs: tuple[str, ...], params: WarpParams
+    exposure: Exposure,
+    pixel_map: PixelMap,
+    wcs: tuple[str, ...],
+    params: WarpParams,
+    *,
+    conserve_flux: bool = True,
 ) -> Warped:
     """Resample an exposure onto the box of a pixel map.
 
@@ -46,6 +51,8 @@ def warp_exposure(
     wcs : tuple of str
         That of the box.
     params : WarpParams
+    conserve_flux : bool
+        False keeps surface brightness.
     """
     planes = exposure.planes
     empty = ~exposure.good(params.bad_planes, filled=True)
@@ -60,6 +67,7 @@ def warp_exposure(
         kernel=params.kernel,
         wide=wide,
         no_data=planes.value(["NO_DATA"]),
+        conserve_flux=conserve_flux,
     )
     psf = exposure.psf
     if psf is not None:

@@ -14,6 +14,8 @@ _AB_FREQUENCY = -48.6  # erg/s/cm2/Hz
 _LIGHT = 2.99792458e18  # Angstrom/s
 _NANOMAGGY = 22.5
 _JANSKY = re.compile(r"([\d.]+(?:[Ee][+-]?\d+)?)?[ *]*(n|nano|u|micro|m|milli|)(?:Jy|[Jj]ansky)")
+_PER_AREA = re.compile(r"\b(sr|(deg|arcmin|arcsec)(\*\*|\^)?-?2)\b", re.IGNORECASE)
+_ARCSEC = math.pi / 180 / 3600  # rad
 _PREFIXES = {"n": 1e-9, "nano": 1e-9, "u": 1e-6, "micro": 1e-6, "m": 1e-3, "milli": 1e-3, "": 1.0}
 
 Header = Mapping[str, HeaderValue]
@@ -60,6 +62,31 @@ def calibrated(header: Header, convention: str, path: str) -> dict[str, HeaderVa
     if math.isfinite(zero):
         found["MAGZERO"] = zero
     return {**header, **found, **{k: v for k, v in header.items() if k in ("BAND", "MAGZERO")}}
+
+
+def is_surface_brightness(unit: str) -> bool:
+    """Whether a unit is one per area on the sky, as ``MJy/sr`` and ``mJy arcsec-2``."""
+    return _PER_AREA.search(unit) is not None
+
+
+def on_pixels(meta: Header, scale: float, own: float) -> dict[str, HeaderValue]:
+    """Header values of a surface brightness that is resampled onto pixels of another area.
+
+    Parameters
+    ----------
+    meta : mapping
+    scale, own : float
+        Side of the new pixels and, unless ``PIXAR_SR`` tells their area, of the old ones (arcsec).
+    """
+    area = (scale * _ARCSEC) ** 2
+    before = _number(meta, "PIXAR_SR", (own * _ARCSEC) ** 2)
+    areas = {"PIXAR_SR": area, "PIXAR_A2": scale**2}
+    found: dict[str, HeaderValue] = {key: v for key, v in areas.items() if key in meta}
+    zero = _number(meta, "MAGZERO")
+    if math.isfinite(zero):
+        # rounded, so that exposures of unequal pixels agree to the last digit
+        found["MAGZERO"] = round(zero - 2.5 * math.log10(area / before), 9)
+    return {**meta, **found}
 
 
 def _hubble(header: Header) -> tuple[str, float]:

@@ -144,6 +144,34 @@ def test_warps_coadd(cli, exposure, write_file, grid):
     assert fitsio.read("c.fits", ext="NIMAGE").max() == 3
 
 
+def test_surface_brightness_stays(cli, exposure, write_file, grid):
+    """On pixels of a quarter of the area: equal values, and zero point and area that fit them.
+
+    As in the files of JWST; the fluxes of the stars are the same in any unit.
+    """
+    area = (0.2 * np.pi / 180 / 3600) ** 2
+    meta = {"PIXAR_SR": area, "PIXAR_A2": 0.04, "MAGZERO": 8.9 - 2.5 * np.log10(1e6 * area)}
+    image = exposure.image + np.float32(7)
+    write_file(replace(exposure, image=image, unit="MJy/sr", meta=meta), "e.fits")
+    write_file(replace(exposure, image=image), "flux.fits")
+    header = fitsio.FITSHDR([*tangent_plane(150.0, 2.0, 0.1, 200, 220)])
+    fitsio.write("fine.fits", np.zeros((400, 440), np.uint8), header=header)
+    for name in ("e", "flux"):
+        done = cli("warp", f"{name}.fits", "--like", "fine.fits", "-o", f"w_{name}.fits")
+        assert done.code == 0, done.err
+    warp, flux = read_exposure("w_e.fits"), read_exposure("w_flux.fits")
+    good = np.isfinite(warp.variance)
+    assert np.percentile(warp.image[good], 20) == pytest.approx(7, rel=1e-3)
+    assert np.median(warp.variance[good]) == pytest.approx(16 * np.median(flux.variance[good]))
+    assert warp.unit == "MJy/sr"
+    assert warp.meta["PIXAR_SR"] == pytest.approx(area / 4, rel=1e-6)
+    assert warp.meta["PIXAR_A2"] == pytest.approx(0.01, rel=1e-6)
+    zero = 8.9 - 2.5 * np.log10(1e6 * warp.meta["PIXAR_SR"])
+    assert warp.meta["MAGZERO"] == pytest.approx(zero, abs=1e-6)
+    scale = 10 ** (0.4 * (meta["MAGZERO"] - warp.meta["MAGZERO"]))
+    np.testing.assert_allclose(warp.image[good] * scale, flux.image[good], rtol=1e-3, atol=1e-3)
+
+
 def test_a_psf_from_the_command_line(cli, exposure, write_file, grid):
     """It is warped as that of the file would be; without any there is a warning."""
     write_file(exposure, "e.fits")
