@@ -21,6 +21,8 @@ from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 
 _CLIPPED, _PERSISTENT, _PROTECTED = "CLIPPED", "PERSISTENT", "PROTECTED"
+_GROSS_AREA = 0.25
+"""Part of a candidate (with its margin) that differs grossly if it is an artifact on a source."""
 
 ARTIFACT_COLUMNS = (
     Column("input", "i4", "number of the input in INPUTS", ucd="meta.id"),
@@ -185,6 +187,7 @@ def judge(
     n_image: NDArray[np.uint16],
     n_different: NDArray[np.integer],
     region: NDArray[np.integer],
+    gross: NDArray[np.bool_],
     width: int,
     params: CoaddParams,
 ) -> tuple[Indices, NDArray[np.void]]:
@@ -198,7 +201,9 @@ def judge(
     n_different : array, shape (n,), int
         Epochs with a candidate there.
     region : array, shape (n,), int
-        Bright region there, 0: none; a candidate inside one region is not clipped.
+        Bright region there, 0: none; a candidate inside one region is not clipped, unless
+    gross : array, shape (n,), bool
+        it differs in many pixels by a good part of what is there.
     width : int
         Columns of the frame.
     params : CoaddParams
@@ -228,6 +233,7 @@ def judge(
     table["fraction"] = np.add.reduceat(few.astype(np.int64), start) / area
     low, high = np.minimum.reduceat(region, start), np.maximum.reduceat(region, start)
     protected = (low == high) & (low > 0)
+    protected &= np.add.reduceat(gross.astype(np.int64), start) < _GROSS_AREA * area
     transient = table["fraction"] > params.spatial_threshold
     table["decision"] = np.where(transient, np.where(protected, _PROTECTED, _CLIPPED), _PERSISTENT)
     clipped = np.repeat(transient & ~protected, area)

@@ -174,6 +174,11 @@ class Epoch:
         return np.unique(np.concatenate(found))
 
     @property
+    def gross(self) -> Runs:
+        """Where it differs by a good part of what is there."""
+        return Runs.joined([look.gross for look in self.looks])
+
+    @property
     def _flagged(self) -> Runs:
         return Runs.joined([look.flagged for look in self.looks])
 
@@ -228,7 +233,7 @@ def find_artifacts(
     tables = []
     for find in rounds:
         found = [find(epoch, sigma) for epoch in epochs]
-        judged = _judge_all(found, n_image(), regions, epochs[0].shape[1], params)
+        judged = _judge_all(epochs, found, n_image(), regions, params)
         for i, (candidates, (pixels, table)) in enumerate(zip(found, judged, strict=True)):
             clipped[i].append(pixels)
             if params.streaks:
@@ -244,10 +249,10 @@ def find_artifacts(
 
 
 def _judge_all(
+    epochs: Sequence[Epoch],
     found: Sequence[Candidates],
     n_image: Iterable[NDArray[np.uint16]],
     regions: Regions,
-    width: int,
     params: CoaddParams,
 ) -> Iterator[tuple[Indices, NDArray[np.void]]]:
     """Judge the candidates of all epochs together: pixels to clip, and rows of ARTIFACTS."""
@@ -255,6 +260,9 @@ def _judge_all(
     everywhere, n_different = np.unique(np.concatenate(pixels), return_counts=True)
     n_seen = values_at(n_image, everywhere, np.uint16)
     region = regions.at(everywhere)
-    for candidates in found:
+    for epoch, candidates in zip(epochs, found, strict=True):
         own = np.searchsorted(everywhere, candidates.pixels)
-        yield judge(candidates, n_seen[own], n_different[own], region[own], width, params)
+        gross = epoch.gross.contains(candidates.pixels)
+        yield judge(
+            candidates, n_seen[own], n_different[own], region[own], gross, epoch.shape[1], params
+        )

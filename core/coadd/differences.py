@@ -17,6 +17,8 @@ from coblend.core.mask import MaskPlanes
 from coblend.core.params.coadd import CoaddParams
 
 _LAG = 16  # pixels; further apart than noise is correlated
+_GROSS = 0.3
+"""Part of a source by which PSF-matched epochs of it do not differ, but by artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,16 @@ class Look:
     ----------
     positive, negative : array, int64
         Pixels above the threshold, ascending.
-    seen, flagged : Runs
-        Where the epoch has data, and is known to be faulty.
+    seen, flagged, gross : Runs
+        Where the epoch has data, is known to be faulty, and differs significantly and by more
+        than three tenths of what is there.
     """
 
     positive: Indices
     negative: Indices
     seen: Runs
     flagged: Runs
+    gross: Runs
 
 
 def look(
@@ -83,7 +87,9 @@ def look(
         Where the difference counts, and where the epoch is near the end of a sensor.
     """
     image, variance = scaled(part, planes, noise)
-    significance = difference(image, variance, template, part.weight, in_template)
+    with np.errstate(invalid="ignore"):
+        excess, total = residual(image, variance, template, part.weight, in_template)
+        significance = np.asarray(excess / np.sqrt(total), np.float32)
     mask = np.zeros(image.shape, np.int32) if part.mask is None else part.mask
     first = (part.box.y0 - frame.y0) * frame.nx
     left = part.box.x0 - frame.x0
@@ -101,11 +107,15 @@ def look(
         return np.asarray((mask & np.int32(planes.value(names))) != 0)
 
     with np.errstate(invalid="ignore"):
+        positive = significance >= params.artifact_threshold
+        negative = significance <= -params.artifact_threshold
+        gross = np.abs(excess) > _GROSS * np.abs(template.image)
         found = Look(
-            positive=flat(significance >= params.artifact_threshold),
-            negative=flat(significance <= -params.artifact_threshold),
+            positive=flat(positive),
+            negative=flat(negative),
             seen=runs(~np.isnan(image)),
             flagged=runs(has("NO_DATA", "BAD", "SUSPECT")),
+            gross=runs(gross & (positive | negative)),
         )
     return found, np.isfinite(significance) & ~has("NO_DATA", "BAD", "SAT"), has("EDGE")
 

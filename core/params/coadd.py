@@ -149,7 +149,10 @@ class CoaddParams(Checked):
         alias="spatialThreshold",
     )
     protect_threshold: float = option(
-        300.0, "Sources of this significance are never clipped.", unit="sigma", minimum=1
+        300.0,
+        "Sources of this significance are not clipped where epochs differ by less than 30 %.",
+        unit="sigma",
+        minimum=1,
     )
     streaks: bool = option(
         False,

@@ -40,7 +40,7 @@ class ReconstructParams(Checked):
         shown=True,
     )
     blend: tuple[int, ...] = option(
-        (), "Only the parents that hold these blends (ids).", shown=True
+        (), "Only these blends: ids of them, of their parents or of their objects.", shown=True
     )
     source: tuple[int, ...] = option(
         (), "Only the parents that hold these objects (ids).", shown=True

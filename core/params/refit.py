@@ -19,7 +19,8 @@ class RefitParams(DeblendParams):
                                    "fraction", minimum=0, shown=True, alias="relativeError")
     min_iter: int = option(10, "Fewest further iterations per blend", minimum=0, alias="minIter")
     patience: int = option(4, "Iterations in a row that must satisfy relative_error", minimum=1)
-    blend: tuple[int, ...] = option((), "Blends to fit again, by id", shown=True)
+    blend: tuple[int, ...] = option((), "Blends to fit again: ids of them, of "
+                                        "their parents or of their objects", shown=True)
     only: str = option("", "Fit all parents again that failed, did not converge or were skipped",
                        choices=("", "failed", "unconverged", "skipped"), shown=True)
     add_peaks: str = option("", "Sources to add: x,y pairs separated by spaces, or a table with "

@@ -302,7 +302,7 @@ def test_nothing_to_do_copies(cli: Cli, bands: list[str]) -> None:
     ("options", "code", "message"),
     [
         ((), 2, "no blend is chosen"),
-        (("--blend", "987654"), 2, "no blend has id 987654"),
+        (("--blend", "987654"), 2, "no parent, blend or object has id 987654"),
         (
             ("--add-peaks", "1,1"),
             2,

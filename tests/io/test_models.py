@@ -167,7 +167,8 @@ def test_access_by_object_and_position(models: ModelSet, write: Write) -> None:
             parent = file.parent_of_object(int(row["id"]))
             assert models.parents["id"][parent] == row["parent"]
             if row["blend"]:
-                assert file.parent_of_blend(int(row["blend"])) == parent
+                assert file.parent_of(int(row["blend"])) == parent
+                assert file.parent_of(int(row["id"])) == parent
 
 
 def test_chunks_join_to_the_whole(models: ModelSet, write: Write) -> None:

@@ -93,6 +93,7 @@ def test_what_a_part_of_an_epoch_shows(make_warp):
     mask[1, 1], mask[1, 3] = 1 << PLANES["BAD"], 1 << PLANES["EDGE"]
     part = make_warp(0, image, mask=mask, shape=(3, 6), origin=box)
     nothing, ones = np.zeros((3, 6), np.float32), np.ones((3, 6), np.float32)
+    nothing[1, 2] = 80  # differs significantly, but by a quarter only
     seen, usable, edge = look(
         part, 1.0, Template(nothing, ones, ones), ones == 0, frame, STANDARD, PARAMS
     )
@@ -102,6 +103,7 @@ def test_what_a_part_of_an_epoch_shows(make_warp):
     expected[2:5, 5:11] = np.isfinite(image)
     np.testing.assert_array_equal(seen.seen.plane(0, frame.shape), expected)
     assert list(np.flatnonzero(seen.flagged.plane(0, frame.shape))) == [3 * 12 + 6]
+    assert list(np.flatnonzero(seen.gross.plane(0, frame.shape))) == [4 * 12 + 10]
     assert edge.sum() == 1
     assert usable.sum() == 18 - 2
 
@@ -159,12 +161,15 @@ def test_judgement():
     n_different[10:] = 7
     regions = np.zeros(shape, np.int32)
     regions[5:8, 5:8] = 3
-    pixels = [[0, 1, 20], [300, 301], [105, 106, 126], [107, 108], [199, 219, 239]]
+    pixels = [[0, 1, 20], [300, 301], [105, 106, 126], [107, 108], [199, 219, 239], [145, 146]]
     candidates = Candidates(np.concatenate(pixels), np.cumsum([0, *map(len, pixels)]))
-    planes = (plane.ravel()[candidates.pixels] for plane in (n_image, n_different, regions))
+    gross = np.zeros(shape, bool)
+    gross[7, 5] = True
+    maps = n_image, n_different, regions, gross
+    planes = (plane.ravel()[candidates.pixels] for plane in maps)
     clipped, table = judge(candidates, *planes, 20, PARAMS)
-    decisions = ["CLIPPED", "PERSISTENT", "PROTECTED", "CLIPPED", "PERSISTENT"]
+    decisions = ["CLIPPED", "PERSISTENT", "PROTECTED", "CLIPPED", "PERSISTENT", "CLIPPED"]
     assert list(table["decision"]) == decisions
-    np.testing.assert_array_equal(clipped, sorted([0, 1, 20, 107, 108]))
+    np.testing.assert_array_equal(clipped, sorted([0, 1, 20, 107, 108, 145, 146]))
     assert tuple(table[0][["y0", "x0", "y1", "x1"]]) == (0, 0, 2, 2)
-    assert list(table["area"]) == [3, 2, 3, 2, 3]
+    assert list(table["area"]) == [3, 2, 3, 2, 3, 2]
