@@ -194,9 +194,7 @@ def _choose(models: ModelFile, params: ReconstructParams) -> _Chosen:
     if not params.blend and not params.source:
         rows = np.arange(len(parents))
     else:
-        found = [models.parent_of_blend(i) for i in params.blend]
-        found += [models.parent_of_object(i) for i in params.source]
-        rows = np.unique(np.array(found, np.int64))
+        rows = np.unique([models.parent_of(i) for i in (*params.blend, *params.source)])
     return _Chosen(parents, rows, models.object_rows(rows))
 
 

@@ -124,7 +124,7 @@ def _choose(
 
     from coblend.core.model import FLAGS
 
-    rows = {models.parent_of_blend(blend) for blend in params.blend}
+    rows = {models.parent_of(identifier) for identifier in params.blend}
     named = bool(rows)
     touched = set(homes.tolist()) | {models.parent_of_object(int(i)) for i in drop}
     if named and touched - rows:
@@ -298,7 +298,10 @@ def _write_suggestions(
     peaks = np.concatenate([empty_table(SUGGESTION_COLUMNS, 0), *tables])
     with run.create("peaks/1") as out:
         out.table("PEAKS", peaks, columns=SUGGESTION_COLUMNS)
-    rows = [{n: round(float(p[n]), 2) for n in ("parent", "x", "y", "snr")} for p in peaks]
+    rows = [
+        {"parent": int(p["parent"]), **{n: round(float(p[n]), 2) for n in ("x", "y", "snr")}}
+        for p in peaks
+    ]
     run.report({"n_peak": len(peaks)}, rows)
 
 

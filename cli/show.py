@@ -219,28 +219,12 @@ def _chosen(file: ModelFile, params: ShowParams, *, one: bool) -> ModelSet:
         return file.at(params.at[1], params.at[0])
     parents = file.table("PARENTS")
     if params.blend is not None:
-        row = _parent_row(file, parents["id"], params.blend)
+        row = file.parent_of(params.blend)
     elif one and len(parents):
         row = int(np.argmax(parents["n_child"]))
     else:
         return file.read()
     return file.parents(row, row + 1)
-
-
-def _parent_row(file: ModelFile, parents: NDArray[Any], identifier: int) -> int:
-    """Row of the parent that is, or holds, what has an id."""
-    import numpy as np
-
-    blends, objects = file.table("BLENDS"), file.table("OBJECTS")
-    for ids, owner in (
-        (parents, np.arange(len(parents))),
-        (blends["id"], blends["parent"]),
-        (objects["id"], np.searchsorted(parents, objects["parent"])),
-    ):
-        found = np.flatnonzero(ids == identifier)
-        if len(found):
-            return int(owner[found[0]])
-    raise ParameterError(f"no parent, blend or object has id {identifier}", file.path)
 
 
 def _catalogue(what: str, files: Sequence[str]) -> tuple[str, Sequence[str]]:

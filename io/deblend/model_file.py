@@ -126,9 +126,15 @@ class ModelFile:
         """Side of the PSF stamps (pixel)."""
         return self._file.info("PSF").shape[-1]
 
-    def parent_of_blend(self, identifier: int) -> int:
-        """Row in PARENTS of the parent of a blend, by id."""
-        return int(self._rows("BLENDS", self._find("BLENDS", identifier), 1)["parent"][0])
+    def parent_of(self, identifier: int) -> int:
+        """Row in PARENTS of the parent, or of that of the blend or object, with an id."""
+        if identifier in self._identifiers("PARENTS"):
+            return self._find("PARENTS", identifier)
+        if identifier in self._identifiers("BLENDS"):
+            return int(self._rows("BLENDS", self._find("BLENDS", identifier), 1)["parent"][0])
+        if identifier in self._identifiers("OBJECTS"):
+            return self.parent_of_object(identifier)
+        raise ParameterError(f"no parent, blend or object has id {identifier}", self.path)
 
     def parent_of_object(self, identifier: int) -> int:
         """Row in PARENTS of the parent of an object, by id."""
@@ -299,15 +305,18 @@ class ModelFile:
             return np.zeros(0, np.int16 if name == "RUNS" else np.int32)
         return self._file.image(name, (slice(first, first + count),))
 
-    def _find(self, name: str, identifier: int) -> int:
+    def _identifiers(self, name: str) -> NDArray[np.int64]:
         if name not in self._ids:
             self._ids[name] = self._file.table(name, columns=["id"])["id"]
-        row = np.flatnonzero(self._ids[name] == identifier)
+        return self._ids[name]
+
+    def _find(self, name: str, identifier: int) -> int:
+        ids = self._identifiers(name)
+        row = np.flatnonzero(ids == identifier)
         if not len(row):
             what = name[:-1].lower()
             raise ParameterError(
-                f"no {what} has id {identifier}; there are {len(self._ids[name])} {what}s",
-                self.path,
+                f"no {what} has id {identifier}; there are {len(ids)} {what}s", self.path
             )
         return int(row[0])
 

@@ -397,9 +397,9 @@ def test_templates_and_outputs(folder: Path, cli: Cli) -> None:
 
 
 def test_unknown_blend(folder: Path, cli: Cli) -> None:
-    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--blend", 1)
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--blend", 999)
     assert done.code == 2
-    assert "no parent, blend or object has id 1" in done.err
+    assert "no parent, blend or object has id 999" in done.err
 
 
 def test_damaged_models(folder: Path, cli: Cli, models: ModelSet) -> None:

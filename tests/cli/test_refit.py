@@ -290,6 +290,17 @@ def test_jobs_do_not_matter(cli: Cli, bands: list[str]) -> None:
     assert Path("one.fits").read_bytes() == Path("two.fits").read_bytes()
 
 
+def test_any_identifier_names_a_blend(cli: Cli, bands: list[str]) -> None:
+    """That of the blend, of its parent, or of one of its objects; printed in full."""
+    models = read_models("deblended.fits")
+    own = models.objects[models.objects["parent"] == 3]
+    for identifier in (models.blends["id"][1], 3, own["id"][0]):
+        done = cli("refit", "deblended.fits", *bands, "-o", "peaks.fits", "--overwrite", "--blend",
+                   str(identifier), "--suggest-peaks", "--json")  # fmt: skip
+        assert done.code == 0, done.err
+        assert '"parent": 3,' in done.out
+
+
 def test_nothing_to_do_copies(cli: Cli, bands: list[str]) -> None:
     done = cli("refit", "deblended.fits", *bands, "-o", "new.fits", "--only", "failed")
     assert done.code == 0, done.err
