@@ -224,7 +224,7 @@ def growth(seed: int) -> None:
     for least, most in ((1, 1), (2, 2), (3, 4), (5, 9), (10, 99)):
         rows = np.flatnonzero((counts >= least) & (counts <= most))
         if len(rows):
-            _row(f"blends of {least} to {most}", *_cut(field, rows))
+            _row(f"blends of {least} to {most}", *_cut(field, rows), beside=Blend is not None)
 
 
 def _cut(field: Field, rows: np.ndarray | None = None, bands: int = 5) -> tuple[Cube, Detections]:
@@ -241,8 +241,13 @@ def _cut(field: Field, rows: np.ndarray | None = None, bands: int = 5) -> tuple[
     return cube, replace(detections, parents=parents, peaks=peaks, footprints=spans)
 
 
-def _row(name: str, cube: Cube, detections: Detections) -> None:
-    report(name, run_coblend(cube, detections), None, len(detections.peaks), len(cube.bands))
+def _row(name: str, cube: Cube, detections: Detections, *, beside: bool = False) -> None:
+    own = run_coblend(cube, detections)
+    report(name, own, None, len(detections.peaks), len(cube.bands))
+    for pipelines in (False, True) if beside else ():
+        peer = run_peer(cube, detections, 1e-3, pipelines=pipelines)
+        print(f"{'as the pipelines' if pipelines else 'scarlet lite':>34s} takes "
+              f"{peer.seconds / own.seconds:.1f} times as long")  # fmt: skip
 
 
 def main() -> None:

@@ -144,8 +144,8 @@ def blend_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
 def object_columns(bands: Sequence[str], unit: str = "") -> tuple[Column, ...]:
     """Columns of OBJECTS, one row per input peak."""
     flux = (
-        Column("model_flux", "f4", "Flux of the model; isolated: PSF flux (deblend_scarletFlux)",
-               "flux", "phot.flux"),
+        Column("model_flux", "f4", "Flux of the model; isolated: PSF flux, low for galaxies "
+               "(deblend_scarletFlux)", "flux", "phot.flux"),
         Column("model_flux_err", "f4", "Error of model_flux, shape fixed, noise uncorrelated",
                "flux", "stat.error;phot.flux"),
         Column("max_overlap", "f4", "Largest neighbour flux in a pixel (deblend_maxOverlap)",

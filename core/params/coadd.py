@@ -76,7 +76,7 @@ class CoaddParams(Checked):
     )
     variance: str = option(
         "input",
-        "Variance from the inputs' planes, from the scatter of the samples, or for fully "
+        "Variance from the inputs' planes, from the scatter of samples of like noise, or for fully "
         "correlated inputs.",
         choices=("input", "scatter", "mosaic"),
     )
