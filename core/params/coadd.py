@@ -76,8 +76,8 @@ class CoaddParams(Checked):
     )
     variance: str = option(
         "input",
-        "Variance from the inputs' planes, from the scatter of samples of like noise, or for fully "
-        "correlated inputs.",
+        "Variance from the inputs' planes, from the scatter of samples of like noise, or for "
+        "fully correlated inputs.",
         choices=("input", "scatter", "mosaic"),
     )
     weight: str = option(
