@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from coblend.core.params.reconstruct import ReconstructParams
     from coblend.core.reconstruct.band import BandLight
     from coblend.io.deblend.models import ModelFile
+
+log = logging.getLogger("coblend")
 
 
 @dataclass
@@ -112,10 +115,20 @@ class Products:
         heavy = None
         if self.params.heavy:
             folder = os.path.dirname(os.path.abspath(_named(self.params.heavy, band)))
-            noise = np.nan if exposure is None else median_noise(exposure)
-            step = rounding_step(self.params.flux_error, noise)
-            heavy = HeavySpool(step, folder, spans=self.params.spans)
+            heavy = HeavySpool(self._step(band, exposure), folder, spans=self.params.spans)
         return BandPixels(band, unit, box, exposure, model, heavy)
+
+    def _step(self, band: str, exposure: Exposure | None) -> float:
+        """Choose the rounding step of heavy footprints; 0, exact, where pixels are too large."""
+        if exposure is None:
+            return 0.0
+        noise, error = median_noise(exposure), self.params.flux_error
+        largest = max(float(exposure.image.max()), -float(exposure.image.min()))
+        step = rounding_step(error, noise, largest)
+        if not step and rounding_step(error, noise):
+            log.warning("band %s: a pixel of %.0e is too large to be rounded to %g of the noise: "
+                        "heavy footprints are exact", band, largest, error)  # fmt: skip
+        return step
 
     def add(self, pixels: BandPixels, light: BandLight, objects: NDArray[Any]) -> None:
         """Take what a chunk of parents gave; ``objects`` are its rows of the catalogue."""
@@ -177,7 +190,7 @@ class Products:
         header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,
                   "FLUXERR": self.params.flux_error if heavy.step else 0.0}  # fmt: skip
         path = _named(self.params.heavy, pixels.band)
-        with heavy, self.run.create(HEAVY_SCHEMA, path=path) as out:
+        with self.run.create(HEAVY_SCHEMA, path=path) as out:
             heavy.write(out, pixels.band, pixels.unit, header=header)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -259,16 +260,17 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
     pixels = products.start(band, exposure, job.models)
     psf = _psf(job, band, exposure)
     n_parent = n_object = 0
-    with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:
-        for light in job.run.map(_share, _tasks(job, pixels, chunks, psf)):
-            parents, objects = len(light.parents), len(light.objects)
-            fill(job.parents[n_parent : n_parent + parents], light.parents, band)
-            rows = job.objects[n_object : n_object + objects]
-            fill(rows, light.objects, band)
-            n_parent, n_object = n_parent + parents, n_object + objects
-            products.add(pixels, light, rows)
-            advance(parents)
-    products.write(pixels)
+    with pixels.heavy or nullcontext():
+        with job.run.progress(f"{band}: sharing light", len(chosen.rows)) as advance:
+            for light in job.run.map(_share, _tasks(job, pixels, chunks, psf)):
+                parents, objects = len(light.parents), len(light.objects)
+                fill(job.parents[n_parent : n_parent + parents], light.parents, band)
+                rows = job.objects[n_object : n_object + objects]
+                fill(rows, light.objects, band)
+                n_parent, n_object = n_parent + parents, n_object + objects
+                products.add(pixels, light, rows)
+                advance(parents)
+        products.write(pixels)
 
 
 def _psf(job: _Job, band: str, exposure: Exposure | None) -> Psf | None:

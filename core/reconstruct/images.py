@@ -17,6 +17,7 @@ _BLOCK = 1 << 14
 """Spans that are looked at together."""
 _SAMPLE = 1 << 19
 """Pixels that a median is taken of, at most about twice as many."""
+_MOST_STEPS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def residual_statistics(residual: Exposure, footprints: FootprintSet) -> Residua
     total = count = 0.0
     for part in np.array_split(spans, 1 + len(spans) // _BLOCK):
         ratio = _ratios(residual, part)
-        total += float(np.sum(np.square(ratio), dtype=np.float64))
+        total += float(np.einsum("i,i->", ratio, ratio, dtype=np.float64))
         count += len(ratio)
     if not count:
         return ResidualStatistics(np.nan, np.nan, np.nan)
@@ -162,10 +163,11 @@ def median_noise(exposure: Exposure) -> float:
     return float(np.sqrt(np.median(variance))) if len(variance) else float("nan")
 
 
-def rounding_step(flux_error: float, noise: float) -> float:
+def rounding_step(flux_error: float, noise: float, largest: float = 0.0) -> float:
     """Step of stored pixels: ``flux_error`` of the noise, to three digits; 0: do not round.
 
-    Three digits, so that the number survives as text in a header.
+    Three digits, so that the number survives as text in a header; and 0 where the largest pixel
+    would be more steps than 32 bits count.
     """
     step = flux_error * noise
-    return float(f"{step:.3g}") if np.isfinite(step) and step > 0 else 0.0
+    return float(f"{step:.3g}") if step > 0 and largest < _MOST_STEPS * step < np.inf else 0.0

@@ -100,6 +100,21 @@ def test_catalogue_and_side_products(
     assert np.all(parents["n_stray_g"] >= 0)
 
 
+def test_a_pixel_of_absurd_size(folder: Path, cli: Cli, exposures: dict[str, Exposure]) -> None:
+    """What cannot be rounded to the noise is stored as it is, and all the rest with it."""
+    image = exposures["g"].image.copy()
+    image[50:53, 60] = 1e30, -1e30, 3e38
+    save(replace(exposures["g"], image=image), "g.fits")
+    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "r.fits", "-o", "out.fits",
+               "--heavy", "{band}.heavy.fits", "--residual", "{band}.res.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "band g: a pixel of 3e+38 is too large to be rounded to 0.02 of the noise" in done.err
+    assert "band r" not in done.err
+    for band in BANDS:
+        with open_fits(f"{band}.heavy.fits") as file:
+            assert (file.header("FOOTPRINTS")["FLUXERR"] > 0) == (band == "r")
+
+
 def test_workers_and_order_change_nothing(folder: Path, cli: Cli) -> None:
     def run(name: str, *more: str) -> bytes:
         done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", name,
@@ -397,7 +412,9 @@ def test_templates_and_outputs(folder: Path, cli: Cli) -> None:
 
 
 def test_unknown_blend(folder: Path, cli: Cli) -> None:
-    done = cli("reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--blend", 999)
+    done = cli(
+        "reconstruct-footprints", "deblended.fits", "g.fits", "-o", "a.fits", "--blend", 999
+    )
     assert done.code == 2
     assert "no parent, blend or object has id 999" in done.err
 

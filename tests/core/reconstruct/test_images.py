@@ -108,3 +108,5 @@ def test_rounding_steps_are_short_decimals() -> None:
     assert rounding_step(0.02, 1.23456) == 0.0247
     assert rounding_step(0.0, 1.0) == 0.0
     assert rounding_step(0.02, float("nan")) == 0.0
+    assert rounding_step(0.02, 1.0, 1e7) == 0.02
+    assert rounding_step(0.02, 1.0, 1e8) == rounding_step(0.02, 1.0, float("inf")) == 0.0
