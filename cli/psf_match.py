@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coblend.core.box import Box
     from coblend.core.exposure import Exposure, HeaderValue
-    from coblend.core.psf import Psf
+    from coblend.core.psf import AnalyticPsf, Psf
     from coblend.core.psf.fields import Kernel
     from coblend.core.psfmatch.apply import Applied
     from coblend.core.psfmatch.match import Match
@@ -43,6 +44,15 @@ class Prepared:
     cards: Mapping[str, HeaderValue]
     summary: Mapping[str, Any]
     nodes: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Model:
+    """PSF of an exposure, and the pixels where it is used."""
+
+    path: str
+    psf: Psf
+    box: Box
 
 
 @command(
@@ -73,23 +83,24 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
     if len(specs) > 1:
         _require_templates(run, params)
-    reference = _reference(run, params, specs)
     noise = _noise(params)
     science: Exposure | None = None
-    jobs: list[tuple[Prepared, dict[str, str]]] = []
+    models: list[_Model] = []
+    outputs: list[dict[str, str]] = []
     bands: list[str] = []
     for band, spec in specs:  # all kernels first: nothing is written when one is refused
         run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         science = _read(spec, band, params)
         run.add_input("image", spec.path)
-        names = _names(run, params, science, spec, [n["output"] for _, n in jobs])
-        if reference is None:
-            prepared = _from_file(params.apply_kernel or "", science)
-        else:
-            prepared = _solved(science, reference, params, noise, spec)
-        jobs.append((prepared, names))
+        outputs.append(_names(run, params, science, spec, [n["output"] for n in outputs]))
+        models.append(_Model(spec.path, cast("Psf", science.psf), science.box))
         bands.append(science.band)
     require_bands(_given(params), bands)
+    if params.apply_kernel:
+        solved = [_from_file(params.apply_kernel, model.box) for model in models]
+    else:
+        solved = _solved(run, models, params, noise)
+    jobs = list(zip(solved, outputs, strict=True))
     rows = [{"output": names["output"], **prepared.summary} for prepared, names in jobs]
     one = len(rows) == 1
     run.report(rows[0] if one else {"n_exposure": len(rows)}, table=None if one else rows)
@@ -109,18 +120,37 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
 
 
 def _solved(
-    science: Exposure,
-    reference: Psf,
-    params: MatchParams,
-    noise: NDArray[np.float64] | None,
-    spec: FileSpec,
-) -> Prepared:
-    from coblend.core.psfmatch.match import match_models
+    run: Run, models: Sequence[_Model], params: MatchParams, noise: NDArray[np.float64] | None
+) -> list[Prepared]:
+    """Match all to the reference; for auto to the narrowest that all reach, if there is one."""
+    from coblend.core.psfmatch.common_reference import text_form
+    from coblend.core.psfmatch.match import PARTIAL, match_models
 
-    with concerning(spec.path):
-        match = match_models(cast("Psf", science.psf), reference, science.box, params, noise)
+    tried = []
+    for reference in _references(run, models, params):
+        matches = []
+        for model in models:
+            with concerning(model.path):
+                found = match_models(model.psf, reference, model.box, params, noise)
+            matches.append(found)
+        tried.append((reference, matches))
+        if all(match.status != PARTIAL for match in matches):
+            break
+    else:
+        reference, matches = tried[0]
+    if params.reference == "auto":
+        text = text_form(cast("AnalyticPsf", reference))
+        log.info("reference auto is %s", text)
+        run.report({"reference": text})
+    return [
+        _prepared(match, reference, params, model.path)
+        for match, model in zip(matches, models, strict=True)
+    ]
+
+
+def _prepared(match: Match, reference: Psf, params: MatchParams, path: str) -> Prepared:
     for warning in match.warnings:
-        log.warning("%s: %s", spec.path, warning, extra={"once": True})
+        log.warning("%s: %s", path, warning, extra={"once": True})
     cards: dict[str, HeaderValue] = {
         "PSFMATCH": match.status,
         "PSFMMETH": params.method,
@@ -133,14 +163,14 @@ def _solved(
     return Prepared(match.kernel, reference, match.achieved, cards, _summary(match), match.nodes)
 
 
-def _from_file(path: str, science: Exposure) -> Prepared:
+def _from_file(path: str, box: Box) -> Prepared:
     """Kernel that an earlier run saved, with the PSFs it leads to."""
     from coblend.io.fits.reader import open_fits
     from coblend.io.psf.kernels import read_kernel
     from coblend.io.psf.psfs import read_psf
 
     with open_fits(path) as file:
-        kernel = read_kernel(file, science.box)
+        kernel = read_kernel(file, box)
         psf, achieved = read_psf(file, None), read_psf(file, None, "PSF_ACHIEVED")
         if psf is None or achieved is None:
             raise FormatError("has no PSF and PSF_ACHIEVED", path)
@@ -249,28 +279,21 @@ def _given(params: MatchParams) -> GivenPsfs:
     return band_psfs([params.psf] if params.psf else [])
 
 
-def _reference(
-    run: Run, params: MatchParams, specs: Sequence[tuple[str | None, FileSpec]]
-) -> Psf | None:
-    """Read the reference asked for, or find the narrowest that all exposures reach."""
+def _references(run: Run, models: Sequence[_Model], params: MatchParams) -> Iterator[Psf]:
+    """Read the reference asked for, or find those to try, the narrowest first."""
+    from coblend.core.psfmatch.common_reference import common_references
     from coblend.io.fits.specs import parse_spec
     from coblend.io.psf.psfs import parse_psf_spec
 
-    if not params.reference:
-        return None
-    if params.reference != "auto":
-        psf = parse_psf_spec(params.reference)
-        path = parse_spec(params.reference).path
-        if os.path.exists(path):
-            run.add_input("reference", path)
-        return psf
-    from coblend.core.psfmatch.common_reference import common_reference, text_form
-
-    exposures = (_read(spec, band, params) for band, spec in specs)
-    common = common_reference([(cast("Psf", e.psf), e.box) for e in exposures], params.tolerance)
-    log.info("reference auto is %s", text_form(common))
-    run.report({"reference": text_form(common)})
-    return common
+    text = params.reference or ""
+    if text == "auto":
+        yield from common_references([(m.psf, m.box) for m in models], params.tolerance)
+        return
+    psf = parse_psf_spec(text)
+    path = parse_spec(text).path
+    if os.path.exists(path):
+        run.add_input("reference", path)
+    yield psf
 
 
 def _noise(params: MatchParams) -> NDArray[np.float64] | None:

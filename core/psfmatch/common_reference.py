@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import optimize
@@ -18,6 +19,18 @@ from coblend.core.psfmatch.spatial import cell_centres, chebyshev_nodes, domain_
 BETA_RANGE = (2.0, 5.0)
 FWHM_STEP = 0.01
 N_NODE = 4
+WIDER, N_WIDER = 1.05, 4
+
+
+def common_references(psfs: Sequence[tuple[Psf, Box]], tolerance: float) -> Iterator[AnalyticPsf]:
+    """Yield references to try: `common_reference`, then wider ones in steps of 5 %.
+
+    Kernels of limited support may miss what those of unlimited support reach, most of all where
+    the PSF is undersampled. Arguments as of `common_reference`.
+    """
+    first = common_reference(psfs, tolerance)
+    for i in range(N_WIDER + 1):
+        yield replace(first, fwhm=round(first.fwhm * WIDER**i, 2))
 
 
 def common_reference(psfs: Sequence[tuple[Psf, Box]], tolerance: float) -> AnalyticPsf:

@@ -49,7 +49,8 @@ class Match:
     achieved : Psf
         What the PSF of the convolved exposure is.
     status : str
-        FULL, PARTIAL (tolerance or noise limits did not allow more) or IDENTITY.
+        FULL: ``worst`` is at most the tolerance, or twice it where kernels are interpolated
+        between nodes; PARTIAL: more is left; IDENTITY: nothing had to be done.
     worst : float
         Largest residual over the peak of the reference, at and between the nodes.
     strength : float

@@ -9,11 +9,13 @@ import fitsio
 import numpy as np
 import pytest
 from numpy.polynomial import chebyshev
+from scipy.special import j1
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
 from coblend.core.psf import AnalyticPsf, CellPsf, GridPsf, PsfexPsf, StampPsf
 from coblend.core.psf.moments import adaptive_moments
+from coblend.core.psfmatch.common_reference import common_reference, text_form
 from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 from coblend.io.psf.psfs import parse_psf_spec, read_psf
@@ -169,6 +171,34 @@ def test_several_exposures_get_a_common_reference(in_folder, science, write_file
     assert g.psf == r.psf
     assert parse_psf_spec(report["reference"]) == g.psf
     assert 3.9 <= g.psf.fwhm < 4.8
+
+
+def airy(fwhm: float, side: int = 43) -> StampPsf:
+    """Diffraction of a round aperture, undersampled: a kernel of finite side has it hard."""
+    y, x = (np.mgrid[: side * 5, : side * 5] - (side * 5 - 1) / 2) / 5
+    u = np.hypot(y, x) * np.pi * 1.029 / fwhm + 1e-9
+    fine = (2 * j1(u) / u) ** 2
+    return StampPsf(fine.reshape(side, 5, side, 5).sum(axis=(1, 3)))
+
+
+def test_a_common_reference_is_widened_until_all_reach_it(in_folder, science, write_file, cli):
+    """Where the estimate is too narrow; where no width helps the narrowest stays, with a word."""
+    psfs = {"g": airy(2.4), "r": airy(1.6)}
+    for band, psf in psfs.items():
+        write_file(replace(science, band=band, psf=psf), f"c_{band}.fits")
+    estimate = common_reference([(psf, science.box) for psf in psfs.values()], 1e-3)
+    run = ("psf-match", "c_g.fits", "c_r.fits", "-o", "m_{band}.fits", "-n", "--json",
+           "--reference")  # fmt: skip
+    done = cli(*run, text_form(estimate))
+    assert [row["status"] for row in json.loads(done.out)["table"]] == ["partial", "full"]
+    done = cli(*run, "auto")
+    report = json.loads(done.out)
+    assert "warning" not in done.err
+    assert [row["status"] for row in report["table"]] == ["full", "full"]
+    assert max(row["max_residual"] for row in report["table"]) <= 1e-3
+    done = cli(*run, "auto", "--kernel-size", "5")
+    assert json.loads(done.out)["reference"] == text_form(estimate)
+    assert "raise kernel_size above 5" in done.err
 
 
 @pytest.mark.parametrize(("reference", "n_input"), [("auto", 2), (REFERENCE, 1)])
