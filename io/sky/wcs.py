@@ -28,6 +28,7 @@ _KNOWN_VALUES = {
     "CUNIT": ("", "DEG", "DEGREE", "DEGREES", "ARCMIN", "ARCSEC", "MAS", "RAD"),
 }
 """What astropy places on the sky."""
+_MATRIX = ("1_1", "1_2", "2_1", "2_2")
 
 
 def is_wcs_key(key: str) -> bool:
@@ -41,7 +42,8 @@ def wcs_cards(cards: Sequence[str], path: str | None = None) -> tuple[str, ...]:
     Raises
     ------
     FormatError
-        A value is of the wrong type, or a frame or unit unknown; names ``path`` and keyword.
+        A value is of the wrong type, a frame or unit unknown, or the matrix singular; names
+        ``path`` and keyword.
     """
     found = tuple(c for c in cards if _WCS_KEY.match(c[:8]))
     types = [c for c in found if c.startswith("CTYPE") and "'" in c]
@@ -49,6 +51,7 @@ def wcs_cards(cards: Sequence[str], path: str | None = None) -> tuple[str, ...]:
         return ()
     for card in found:
         _check_card(card, path)
+    _check_matrix(found, path)
     return found
 
 
@@ -66,6 +69,22 @@ def _check_card(card: str, path: str | None) -> None:
     else:
         wanted = "a number"
     raise FormatError(f"keyword {key} of its WCS is {value!r}, expected {wanted}", path)
+
+
+def _check_matrix(cards: Sequence[str], path: str | None) -> None:
+    """Refuse a linear transformation that makes a line or a point of the image."""
+    values = {}
+    for key, card in ((c[:8].strip(), c) for c in cards):
+        if re.match(r"CD|PC", key):
+            short = re.sub(r"^PC0*([12])(?:_|00)0*([12])$", r"PC\1_\2", key)
+            values[short] = float(re.sub("[Dd]", "E", card[10:].split("/")[0]))
+    kind = "CD" if any(re.match(r"CD\d_", key) for key in values) else "PC"
+    one = 0.0 if kind == "CD" else 1.0
+    a, b, c, d = (values.get(f"{kind}{ij}", one * (ij[0] == ij[2])) for ij in _MATRIX)
+    step = 1.0 if kind == "CD" else values.get("CDELT1", 1.0) * values.get("CDELT2", 1.0)
+    if not step or abs(a * d - b * c) <= 1e-12 * max(abs(a * d), abs(b * c)):
+        names = "CDi_j" if kind == "CD" else "PCi_j and CDELTi"
+        raise FormatError(f"invalid WCS: the matrix of {names} is singular", path)
 
 
 def shift_cards(cards: Sequence[str], dy: int, dx: int) -> tuple[str, ...]:
@@ -103,7 +122,8 @@ def _wcs_of(cards: tuple[str, ...]) -> Any:
             warnings.simplefilter("ignore", FITSFixedWarning)
             return WCS(Header.fromstring("".join(cards)), naxis=2)
     except (ValueError, KeyError, TypeError, MemoryError) as error:
-        raise FormatError(f"invalid WCS: {str(error).splitlines()[0]}") from error
+        reason = str(error).strip().splitlines()[-1]  # before it, where in the C code
+        raise FormatError(f"invalid WCS: {reason}") from error
 
 
 def pixel_to_sky(

@@ -143,5 +143,25 @@ def test_far_grids_and_broken_cards() -> None:
         c.replace("RA---TAN", "RA---XYZ").replace("DEC--TAN", "DEC--XYZ")
         for c in lines(CASES["TAN"])
     )
-    with pytest.raises(FormatError, match="invalid WCS"):
+    with pytest.raises(FormatError, match="invalid WCS: Unrecognized projection code"):
         pixel_to_sky(broken, BOX, [1.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"CD1_1": 0.0, "CD1_2": 0.0, "CD2_1": 1e-5, "CD2_2": 1e-5}, "CDi_j"),
+        ({"CD1_1": 1e-5, "CD1_2": 2e-5, "CD2_1": 2e-5, "CD2_2": 4e-5}, "CDi_j"),
+        ({"PC1_1": 0.0, "CDELT1": 1e-5, "CDELT2": 1e-5}, "PCi_j and CDELTi"),
+        ({"CDELT1": 0.0, "CDELT2": 1e-5}, "PCi_j and CDELTi"),
+    ],
+)
+def test_a_singular_matrix_is_refused_with_its_file(changes: dict[str, float], names: str) -> None:
+    """Found in the cards, where the file is known; a turned one of the same keys is none."""
+    cards = [c for c in lines(CASES["TAN"]) if not c.startswith(("CD", "PC"))]
+    bad = [*cards, *(f"{key:<8}= {value:>20.10E}".ljust(80) for key, value in changes.items())]
+    with pytest.raises(FormatError, match=f"a.fits: invalid WCS: the matrix of {names} is sing"):
+        wcs_cards(bad, "a.fits")
+    turned = {"PC1_1": 0.0, "PC1_2": 1.0, "PC2_1": -1.0, "PC2_2": 0.0, "CDELT1": 1e-5}
+    good = [*cards, *(f"{key:<8}= {value:>20.10E}".ljust(80) for key, value in turned.items())]
+    assert len(wcs_cards(good, "a.fits")) == len(good)
