@@ -57,11 +57,14 @@ def fill_isolated(
         weight = weight * ~plan.no_psf[cell][:, :, None, None]
         flux, error, chi2 = psf_fluxes(stamps, data, weight, own)
         objects["chi2"][part] = chi2
-        missing = ~np.isfinite(flux).all(1)
-        set_flag(objects, part[missing], "no_data")
-        for b, band in enumerate(cube.bands):
-            objects[f"model_flux_{column_suffix(band)}"][part] = flux[:, b] * plan.sigma[b]
-            objects[f"model_flux_err_{column_suffix(band)}"][part] = error[:, b] * plan.sigma[b]
+        flux, error = flux * plan.sigma, error * plan.sigma
+        known = np.isfinite(flux.astype(np.float32))  # as far as a column can hold it
+        set_flag(objects, part[~known.all(1)], "no_data")
+        for name, values in (("model_flux", flux), ("model_flux_err", error)):
+            for b, band in enumerate(cube.bands):
+                objects[f"{name}_{column_suffix(band)}"][part] = np.where(
+                    known[:, b], values[:, b], np.nan
+                )
 
 
 def psf_fluxes(

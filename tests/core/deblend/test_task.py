@@ -332,11 +332,13 @@ def test_a_pixel_of_absurd_size_harms_its_parent_only(field, value: float) -> No
 def test_fluxes_beyond_single_precision_are_failures(field) -> None:
     cube, detections = field
     images = cube.images.copy()
-    images[1, 76:85, 31:40] = 3e38
+    images[1, 76:85, 31:40] = images[1, 26:35, 86:95] = 3e38
     for options in ({"crowded": "psf", "max_number_of_peaks": 1}, {"algorithm": "sdss"}):
         models = run(replace(cube, images=images), detections, replace(FAST, **options))
         assert models.parents["error"].tolist() == ["", "", "NonFinite"]
         assert models.objects["flag_failed"].tolist() == [False] * 3 + [True] * 3
+        assert np.isnan(models.objects["model_flux_r"][2])
+        assert models.objects["flag_no_data"][2]
 
 
 def test_evaluate_psfs_pads_and_shares() -> None:
