@@ -210,7 +210,7 @@ def _as_told(file: FitsFile, planes: Planes, told: dict[str, str]) -> Planes:
     if "flags" in told:
         if planes.mask is None:
             raise ParameterError(f"flags={told['flags']}: {file.path} has no mask")
-        planes = replace(planes, code=MaskCode(flags=parse_flags(told["flags"])))
+        planes = replace(planes, code=MaskCode(flags=parse_flags(told["flags"]), told=True))
     return planes
 
 

@@ -318,7 +318,7 @@ def _mask(
         )  # fmt: skip
     unnamed = code.unnamed(words)
     if unnamed:
-        bits = ", ".join(map(str, unnamed))
+        bits = ", ".join(f"{bit} (value {1 << bit})" for bit in unnamed)
         log.warning(
             "%s: mask bits %s have no name; dropped", file.path, bits, extra={"once": True}
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -86,11 +88,15 @@ class MaskCode:
         Plane and the bits that mean it; empty: the bits are those of ``planes``.
     numbers : bool
         Whether ``flags`` are the words themselves instead of bits in them.
+    told : bool
+        Whether ``flags`` are the user's, who may have forgotten some; those of surveys leave out
+        what does not matter.
     """
 
     planes: MaskPlanes = STANDARD
     flags: Flags = ()
     numbers: bool = False
+    told: bool = False
 
     @classmethod
     def of(
@@ -115,9 +121,10 @@ class MaskCode:
 
     def unnamed(self, words: NDArray[Any]) -> list[int]:
         """Bits that are set but have no name."""
-        if self.flags:
+        if self.flags and not self.told:
             return []
-        found = int(np.bitwise_or.reduce(words, axis=None)) & ~self.planes.value(self.planes.bits)
+        known = [value for _, value in self.flags] or [self.planes.value(self.planes.bits)]
+        found = int(np.bitwise_or.reduce(words, axis=None)) & ~reduce(or_, known)
         return [bit for bit in range(31) if found >> bit & 1]
 
     def decode(self, words: NDArray[Any], target: MaskPlanes = STANDARD) -> NDArray[np.int32]:

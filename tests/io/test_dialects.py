@@ -377,8 +377,10 @@ def test_relative_weights_and_images_alone(rng: np.random.Generator, tmp_path: P
     np.testing.assert_allclose(lit.variance, dark.variance + np.maximum(flat, 0) / 2.5, rtol=1e-6)
 
 
-def test_what_is_said_in_brackets_wins(truth: Truth, tmp_path: Path) -> None:
-    """Noise and mask in files of any name, and bits of any meaning."""
+def test_what_is_said_in_brackets_wins(
+    truth: Truth, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Noise and mask in files of any name, and bits of any meaning; a forgotten one is named."""
     for name, data in (("sky", truth.image), ("sigma", truth.error),
                        ("flags", truth.mask("int16", SAT=4, CR=24, BAD=1))):  # fmt: skip
         fits.PrimaryHDU(data).writeto(tmp_path / f"{name}.fits")
@@ -387,6 +389,10 @@ def test_what_is_said_in_brackets_wins(truth: Truth, tmp_path: Path) -> None:
     assert back.mask[PLACES["SAT"]] == 1 << STANDARD.bits["SAT"]
     assert back.mask[PLACES["CR"]] == 1 << STANDARD.bits["CR"]
     assert back.mask[PLACES["BAD"]] == 0
+    assert "mask bits 0 (value 1) have no name; dropped" in caplog.text
+    caplog.clear()
+    read_exposure(f"{tmp_path}/sky.fits[{told},flags=SAT:4/CR:24/BAD:1]", band="g")
+    assert "mask bits" not in caplog.text
     plain = read_exposure(f"{tmp_path}/sky.fits[{told}]", band="g")
     assert plain.mask[PLACES["CR"]] == plain.mask[PLACES["BAD"]] == 1
     good = truth.error > 0

@@ -222,7 +222,7 @@ def test_unnamed_mask_bits_are_dropped_with_a_warning(
     with caplog.at_level(logging.WARNING, "coblend"):
         back = read_exposure(str(lsst_like(tmp_path / "a.fits", changed)))
     assert [back.mask[0, i] for i in range(3)] == [2, 1, 0]
-    assert "mask bits 5 have no name" in caplog.text
+    assert "mask bits 5 (value 32) have no name" in caplog.text
 
 
 def test_cubes_match_planes_by_name(exposure: Exposure, write_file: Writer) -> None:
