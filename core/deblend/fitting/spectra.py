@@ -155,8 +155,16 @@ def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[
 
     Large blends band by band, to save memory.
     """
-    largest = max((frames.data[0].size for frames in observation.frames), default=0)
-    if largest > _LARGE and observation.n_band > 1:
+    large = np.zeros(len(observation), bool)
+    for frames in observation.frames:
+        large[frames.blends] = frames.data[0].size > _LARGE and observation.n_band > 1
+    if large.any() and not large.all():
+        systems: dict[int, NormalEquations] = {}
+        for some in (large, ~large):
+            part = normal_equations(observation.select(some), _stacks_of(stacks, some))
+            systems.update(zip(np.flatnonzero(some).tolist(), part, strict=True))
+        return [systems[i] for i in range(len(large))]
+    if large.any():
         bands = [normal_equations(observation.band(b), stacks) for b in range(observation.n_band)]
         return [
             NormalEquations(own[0].rows, *(
@@ -171,6 +179,17 @@ def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[
             render(observation, stacks), observation.weight, observation.data, strict=True
         )
     ]
+
+
+def _stacks_of(stacks: Sequence[Stack], keep: NDArray[np.bool_]) -> list[Stack]:
+    """Stamps of some blends, which are numbered anew; components keep their rows."""
+    number, parts = np.cumsum(keep) - 1, []
+    for stack in stacks:
+        blend = np.array([place[0] for place in stack.places], np.int64)
+        index = np.flatnonzero(keep[blend])
+        if len(index):
+            parts.append(stack.take(index, stack.rows[index], number[blend[index]]))
+    return parts
 
 
 def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) -> NormalEquations:

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import optimize
+from scipy.signal import fftconvolve
 
-from coblend.core.deblend.fitting.spectra import NormalEquations, covariance, nnls, solve
+from coblend.core.deblend.fitting.components import Centres, stack_stamps
+from coblend.core.deblend.fitting.observation import Frames, Observation
+from coblend.core.deblend.fitting.spectra import (
+    NormalEquations,
+    covariance,
+    nnls,
+    normal_equations,
+    solve,
+)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 12])
@@ -61,6 +70,40 @@ def test_covariance_is_the_inverse_of_the_normal_matrix(rng: np.random.Generator
 
 
 # bad input
+
+
+def test_normal_equations_of_small_and_large_blends(rng: np.random.Generator) -> None:
+    """Large ones go band by band; stamps smaller than the frame, and stamps beyond its edge."""
+    sides, n_band = (30, 160, 41), 3
+    frames, centres = [], []
+    for blend, side in enumerate(sides):
+        shape = (1, n_band, side, side)
+        data = rng.normal(size=shape).astype(np.float32)
+        kernels = rng.uniform(0, 1, (1, n_band, 9, 9)).astype(np.float32)
+        weight = rng.uniform(0.5, 1, shape).astype(np.float32)
+        frames.append(Frames.of(np.array([blend]), data, weight, kernels))
+        centres += [(blend, side // 3, side // 2, side), (blend, side // 2, 2, side)]
+    blend, y, x, side = np.array(centres).T
+    where = Centres(blend, np.arange(6), y, x, side, side)
+    stacks = stack_stamps(np.array([7, 10, 7, 15, 7, 10]), where, [])
+    planes = np.zeros((6, 160, 160))
+    for stack in stacks:
+        stack.planes[0] = rng.uniform(0, 1, stack.morph.shape)
+        if stack.outside is not None:
+            stack.planes[0][stack.outside] = 0
+        for row, morph, (_, window, part) in zip(
+            stack.rows, stack.morph, stack.places, strict=True
+        ):
+            planes[row][window] = morph[part]
+    for i, system in enumerate(normal_equations(Observation(tuple(frames)), stacks)):
+        (data,), (weight,), (kernels,) = frames[i].data, frames[i].weight, frames[i].kernels
+        own = planes[2 * i : 2 * i + 2, : sides[i], : sides[i]]
+        images = np.array([[fftconvolve(m, k, "same") for m in own] for k in kernels])
+        assert system.rows.tolist() == [2 * i, 2 * i + 1]
+        gram = np.einsum("bkyx,blyx,byx->bkl", images, images, weight)
+        np.testing.assert_allclose(system.gram, gram, rtol=1e-4)
+        rhs = np.einsum("bkyx,byx,byx->bk", images, data, weight)
+        np.testing.assert_allclose(system.rhs, rhs, atol=1e-5 * gram.max() ** 0.5 * sides[i])
 
 
 def test_no_systems_and_no_light() -> None:
