@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.catalog import empty_table
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
 from coblend.core.footprint import FootprintSet, box_offsets, expand_runs
 from coblend.core.model import (
@@ -35,6 +35,7 @@ from coblend.io.deblend.model_tables import (
     cell_checksums,
     parent_checksums,
     require_columns,
+    require_models,
     row_range,
 )
 from coblend.io.deblend.morphologies import unpack
@@ -173,24 +174,8 @@ class ModelFile:
         return expand_runs(first, count)
 
     def require_models(self) -> None:
-        """Refuse a file whose blended objects have fluxes but no models.
-
-        Raises
-        ------
-        FormatError
-        """
-        objects = self.table("OBJECTS")
-        names = [f"model_flux_{column_suffix(band)}" for band in self.bands]
-        flux = np.stack([objects[name] for name in names], axis=1)
-        bare = (objects["blend"] != 0) & (objects["n_component"] == 0)
-        bare &= np.any(np.isfinite(flux) & (flux != 0), axis=1)
-        if np.any(bare):
-            raise FormatError(
-                f"{np.count_nonzero(bare)} blended objects have no model",
-                self.path, "OBJECTS",
-                hint="deblend --algorithm sdss stores fluxes (model_flux), with --set heavy=FILE "
-                "pixels, too; models come from --algorithm scarlet",
-            )  # fmt: skip
+        """Refuse a file whose blended objects have fluxes but no models."""
+        require_models(self.table("OBJECTS"), self.bands, self.path)
 
     def read(self) -> ModelSet:
         """Everything."""

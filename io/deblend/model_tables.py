@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import Column, table_dtype
+from coblend.core.catalog import Column, column_suffix, table_dtype
 from coblend.core.errors import FormatError, MissingHduError
 from coblend.core.model import BOX_FIELDS
 from coblend.io.deblend.encoding import row_checksums
@@ -113,6 +114,24 @@ def as_columns(
     for name, _ in more:
         out[name] = table[name]
     return out
+
+
+def require_models(objects: NDArray[Any], bands: Sequence[str], path: str) -> None:
+    """Refuse objects of blends that have fluxes but no models.
+
+    Raises
+    ------
+    FormatError
+    """
+    flux = np.stack([objects[f"model_flux_{column_suffix(band)}"] for band in bands], axis=1)
+    bare = (objects["blend"] != 0) & (objects["n_component"] == 0)
+    bare &= np.any(np.isfinite(flux) & (flux != 0), axis=1)
+    if np.any(bare):
+        raise FormatError(
+            f"{np.count_nonzero(bare)} blended objects have no model", path, "OBJECTS",
+            hint="deblend --algorithm sdss stores fluxes (model_flux), with --set heavy=FILE "
+            "pixels, too; models come from --algorithm scarlet",
+        )  # fmt: skip
 
 
 def extended(
