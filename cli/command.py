@@ -170,12 +170,13 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
     if values.pop("dump_config", False):
         emit(dump({"common": common, name: options}))
         return
+    output = values.pop("output", None) or ""
     run = Run(
         name,
-        values.pop("output", None) or "",
+        output,
         common,
         options,
-        arguments=_remake(context.meta["coblend.args"]),
+        arguments=_remake(context.meta["coblend.args"], output),
         dry_run=values.pop("dry_run", False),
         quiet=verbosity < 0,
         json=values.pop("json"),
@@ -330,8 +331,11 @@ def _print_all_options(ctx: click.Context, _: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
-def _remake(args: Sequence[str]) -> tuple[str, ...]:
-    """Arguments without those that do not change the content, and without folders."""
+def _remake(args: Sequence[str], output: str) -> tuple[str, ...]:
+    """Arguments without those that do not change the content, and without folders.
+
+    A template of several outputs' names is kept: without it they cannot be made.
+    """
     out: list[str] = []
     skip = False
     for arg in args:
@@ -341,7 +345,7 @@ def _remake(args: Sequence[str]) -> tuple[str, ...]:
             skip = True
         elif not _only_how(arg):
             out.append(without_folder(arg))
-    return tuple(out)
+    return (*out, "-o", without_folder(output)) if "{" in output else tuple(out)
 
 
 def _only_how(arg: str) -> bool:

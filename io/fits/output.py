@@ -108,4 +108,4 @@ def disk_error(error: Exception, path: str, name: str) -> DiskError:
         full = full or shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < _FULL
     reason = "disk full" if full else str(error).strip().splitlines()[-1:] or ["unknown"]
     text = reason if isinstance(reason, str) else reason[0]
-    return DiskError(f"writing failed: {text}; nothing was left behind", path, name or None)
+    return DiskError(f"writing failed: {text}; no part of it was kept", path, name or None)

@@ -37,7 +37,7 @@ class FileSummary:
         line = str(self.made.get("CMDLINE", ""))
         if not line:
             raise FormatError("does not say what made it", self.path)
-        return f"{line} -o {quoted(os.path.basename(self.path))}"
+        return line if " -o " in line else f"{line} -o {quoted(os.path.basename(self.path))}"
 
     def origin(self) -> list[str]:
         """Say what kind of file it is, what made it, and from what: a line each, if known."""

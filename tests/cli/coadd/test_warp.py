@@ -138,6 +138,8 @@ def test_warps_coadd(cli, exposure, write_file, grid):
     for i in range(3):  # each warp names its own inputs
         rows = fitsio.read(f"w_e{i}.fits", ext="PROVENANCE")
         assert sorted(text_of(name) for name in rows["name"]) == [f"e{i}.fits", "grid.fits"]
+    made_by = "coblend warp e0.fits e1.fits e2.fits --like grid.fits -o w_{name}.fits"
+    assert cli("info", "w_e1.fits", "--command").out.strip() == made_by
     names = [f"w_e{i}.fits" for i in range(3)]
     done = cli("assemble-coadd", *names, "-o", "c.fits")
     assert done.code == 0, done.err
