@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fitsio
 import numpy as np
 import pytest
 
@@ -47,6 +48,16 @@ def test_every_kernel_survives_a_file_exactly(path, kernel, rng):
     y, x = rng.uniform(0, 199, 7), rng.uniform(0, 299, 7)
     assert type(twin) is type(kernel)
     np.testing.assert_allclose(twin.at_many(y, x), kernel.at_many(y, x), rtol=0, atol=1e-13)
+
+
+def test_kernels_of_cells_as_anyone_reads_them(path, rng):
+    """The lines of docs/psf-match.md."""
+    kernel = kernels()[-1]
+    save(path, kernel)
+    basis, cells = fitsio.read(path, "KERNEL_BASIS"), fitsio.read(path, "KERNEL_CELLS")
+    for y, x in rng.uniform(0, 200, (9, 2)):
+        nearest = np.hypot(cells["xc"] - x, cells["yc"] - y).argmin()
+        np.testing.assert_array_equal(basis[cells["cell"][nearest]], kernel.at_many(y, x)[0])
 
 
 @pytest.mark.parametrize(
