@@ -146,6 +146,8 @@ def prepare(
     level = max(EMPTY * params.threshold, 3.0)
     noise = measure_noise(searched, snr, level, sigma, half_widths)
     scale, notes = calibrate(noise, params)
+    if params.filter != "none" and "CHI2BAND" in exposure.meta:
+        notes = ["a chi2 coadd is filtered already: give --filter none"]
     ready = Prepared(
         exposure, params, flat, searched, background, widths, template, half_widths, noise, scale,
         threads, (*warnings, *notes),

@@ -96,6 +96,14 @@ def test_band_and_psf_from_the_command_line(cli, field, write_file, tmp_path):
     assert not (tmp_path / "no.fits").exists()
 
 
+def test_a_chi2_coadd_is_filtered_already(cli, field, write_file, tmp_path):
+    """What its scatter means is said in place of advice that does not help."""
+    path = write_file(replace(field, meta={"CHI2BAND": "g,r"}), "chi2.fits")
+    run = ("detect", path, "-o", tmp_path / "det.fits", "--overwrite")
+    assert "chi2.fits: a chi2 coadd is filtered already: give --filter none" in cli(*run).err
+    assert "filtered already" not in cli(*run, "--filter", "none").err
+
+
 def test_side_products(cli, coadd, tmp_path):
     out, image, labels, regions = (
         tmp_path / n for n in ("det.fits", "image.fits", "labels.fits", "ds9.reg")
