@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -116,7 +116,7 @@ def _warp_one(
     wcs = shift_cards(grid.wcs, box.y0 - grid.box.y0, box.x0 - grid.box.x0)
     brightness = is_surface_brightness(exposure.unit)
     if brightness:
-        scales = pixel_scale(grid.wcs) or 1.0, pixel_scale(exposure.wcs) or 1.0
+        scales = [cast("float", pixel_scale(c)) for c in (grid.wcs, exposure.wcs)]
         exposure = replace(exposure, meta=on_pixels(exposure.meta, *scales))
     warped = warp_exposure(exposure, pixel_map, wcs, params, conserve_flux=not brightness)
     with run.create("exposure/1", path=target, without=others) as out:
