@@ -39,10 +39,9 @@ from coblend.core.params.deblend import DeblendParams
 
 _SHARP = 16
 """Iterations with a sharpened gradient, which does not vanish where the loss is least."""
-_SHARPEN_EVERY = 4
-"""Iterations between adaptations of the gradient."""
-_SOLVE_EVERY = 8
-"""Iterations between solutions for the spectra."""
+_EVERY = 4
+"""Iterations between adaptations of the gradient, and between solutions for the spectra; later
+spectra change little and are solved for half as often."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _FINE = 1e-4
@@ -122,9 +121,9 @@ def fit(
             live.retreat(live.steps, _RUNAWAY * loss_init[live.blends])
         else:
             live.advance(params)
-            if it % _SHARPEN_EVERY == 0 and it <= _SHARP:
+            if it % _EVERY == 0 and it <= _SHARP:
                 live.sharpen(it)
-            elif (it + 1) % _SOLVE_EVERY == 0:
+            elif (it + 1) % (_EVERY if it < _SHARP else 2 * _EVERY) == 0:
                 live.solve_joint_spectra()
         if it == 0:
             loss_init = live.progress.loss
