@@ -291,7 +291,8 @@ signal.signal(signal.SIGTERM, _end)
 with create(sys.argv[1], "x/1", overwrite=True) as out:
     out.image("IMAGE", np.ones((100, 100), np.float32))
     print("half", flush=True)
-    time.sleep(60)
+    for _ in range(6000):  # a signal just before a long sleep would wait for its end
+        time.sleep(0.01)
 """
 
 
