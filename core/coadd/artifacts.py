@@ -201,9 +201,10 @@ def judge(
     n_different : array, shape (n,), int
         Epochs with a candidate there.
     region : array, shape (n,), int
-        Bright region there, 0: none; a candidate inside one region is not clipped, unless
+        Bright region there, 0: none; a candidate inside one region is not clipped, unless many
+        of its pixels are gross.
     gross : array, shape (n,), bool
-        it differs in many pixels by a good part of what is there.
+        Whether the difference is a good part of what is there.
     width : int
         Columns of the frame.
     params : CoaddParams
