@@ -36,15 +36,15 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     )  # fmt: skip
     wings = find_wings(observation, centres, params)
     lit = observation if wings is None else without(observation, wings)
-    psfs, psf, unit = batch.psfs[batch.cell], model_psf(params.model_psf_sigma), None
+    psfs, unit = batch.psfs[batch.cell], None
     if params.start == "reference":
-        unit = batch.sigma
+        unit, psf = batch.sigma, model_psf(params.model_psf_sigma)
         weights = observation.by_blend([cut.weight for cut in batch.cuts])
         start = reference_components(lit, weights, psfs, centres, unit, psf, params)
     else:
         start = initial_components(
             lit, psfs, centres, threshold=params.initial_background_thresh,
-            min_snr=params.min_snr, psf_morph=psf,
+            min_snr=params.min_snr, sigma=params.model_psf_sigma,
         )  # fmt: skip
     own, stacks, point = start
     result = fit(lit, own, stacks, params, unit)

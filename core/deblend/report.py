@@ -321,8 +321,10 @@ def _errors(
 
 def _border(footprint: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels of a footprint with a 4-neighbour outside it."""
-    padded = np.pad(footprint, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    inside = np.zeros_like(footprint)
+    inside[1:-1, 1:-1] = (
+        footprint[:-2, 1:-1] & footprint[2:, 1:-1] & footprint[1:-1, :-2] & footprint[1:-1, 2:]
+    )
     return footprint & ~inside
 
 

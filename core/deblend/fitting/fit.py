@@ -28,7 +28,7 @@ from coblend.core.deblend.fitting.components import (
     stack_stamps,
     support_radius,
 )
-from coblend.core.deblend.fitting.converge import FluxWatch, Progress
+from coblend.core.deblend.fitting.converge import USUAL_CROWD, FluxWatch, Progress
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
@@ -40,12 +40,16 @@ from coblend.core.params.deblend import DeblendParams
 _SHARP = 16
 """Iterations with a sharpened gradient, which does not vanish where the loss is least."""
 _EVERY = 4
-"""Iterations between adaptations of the gradient, and between solutions for the spectra; later
-spectra change little and are solved for half as often."""
+"""Iterations between adaptations of the gradient."""
+_SOLVE = 8
+"""Iterations between solutions for the spectra, which otherwise only follow the morphologies."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _FINE = 1e-4
 """Tolerance below which every factor of ten needs as much patience again."""
+_SET_BACK = 2.0
+"""What a higher loss takes off Nesterov's sequence, which grows by 1/2 per iteration: enough to
+stop an overshoot. To start anew would throw away what a few solved spectra have disturbed."""
 _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
@@ -123,7 +127,7 @@ def fit(
             live.advance(params)
             if it % _EVERY == 0 and it <= _SHARP:
                 live.sharpen(it)
-            elif (it + 1) % (_EVERY if it < _SHARP else 2 * _EVERY) == 0:
+            if (it + 1) % _SOLVE == 0:
                 live.solve_joint_spectra()
         if it == 0:
             loss_init = live.progress.loss
@@ -226,18 +230,20 @@ class _Live:
         points = [extrapolate(s, momentum[blend[s.rows]]) for s in self.stacks]
         here = evaluate(self.observation, self.members, points, self.spectra, self.correlated)
         rose = here.loss > self.progress.loss
-        self.nesterov = np.where(rose, 1.0, t)
+        self.nesterov = np.maximum(1.0, np.where(rose, t - _SET_BACK, t))
         # steps that overshoot are shortened for a while
         self.damping = np.clip(np.where(rose, _SHORTER, _LONGER) * self.damping, 1, _DIVERGED)
         self.progress.after(here.loss, params.relative_error)
         stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
+        crowd = np.maximum(self.progress.n_source, USUAL_CROWD)
+        price = params.asymmetry_price * np.sqrt(USUAL_CROWD / crowd)[blend]
         scale = np.ones(len(self.spectra), np.float32)
         for i, (stack, point) in enumerate(zip(self.stacks, points, strict=True)):
             rows = stack.rows
             self.stacks[i], scale[rows] = step(
                 stack, point.morph, here.pull[i], here.load[i], stiffness[rows], damping[rows],
-                params.asymmetry_price,
+                price[rows],
             )  # fmt: skip
         self.spectra = here.spectra * scale[:, None]
 

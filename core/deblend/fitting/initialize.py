@@ -2,7 +2,8 @@
 
 The better the start, the fewer iterations: the detection image is sharpened to the resolution of
 the model first, and symmetry does not touch the core, because a source reflected about the wrong
-point of its pixel leaves a dipole there that takes dozens of iterations to repair.
+point of its pixel leaves a dipole there that takes dozens of iterations to repair. No
+deconvolution makes a star; bright sources therefore get a component that starts as one.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from coblend.core.deblend.fitting.components import (
 )
 from coblend.core.deblend.fitting.monotonic import project
 from coblend.core.deblend.fitting.observation import Frames, Observation
+from coblend.core.deblend.point import model_stamps
 
 N_SHARPEN = 10
-DISK_FRACTION = 0.25
+_POINT_LEVEL = 1e-5
+"""Pixels of a point source (of maximum 1) below this are dark."""
+_FARTHEST = 0.7
+"""Largest distance of a source from its pixel along an axis."""
 _FIRST_RADIUS = 50
 _LARGEST_RATIO = np.float32(8)
 """Largest growth of a pixel in one step of the deconvolution, where the kernel hardly reaches."""
@@ -133,9 +138,23 @@ def initial_components(
     *,
     threshold: float,
     min_snr: float,
-    psf_morph: Floats,
+    sigma: float,
 ) -> tuple[Centres, list[Stack], NDArray[np.bool_]]:
     """Components of every peak, with morphologies of maximum 1.
+
+    Parameters
+    ----------
+    observation : Observation
+    psfs : array, shape (n, n_band, p, p)
+        Observed PSFs of each blend.
+    centres : Centres
+        The peaks.
+    threshold : float
+        Fainter pixels are dark (noise of a band).
+    min_snr : float
+        Signal-to-noise ratio per component: twice this gives two, the whole and a point source.
+    sigma : float
+        Width of the model PSF (pixel).
 
     Returns
     -------
@@ -151,6 +170,8 @@ def initial_components(
     radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
     stacks = stack_stamps(radii, centres, [])
     n_source = len(centres)
+    dy, dx = subpixel_offsets([data.sum(0) for data in observation.data], centres).T
+    stars = point_sources(dy, dx, sigma)
     point = np.zeros(n_source, bool)
     for stack in stacks:
         cuts = stack.cut(images)
@@ -164,7 +185,7 @@ def initial_components(
             top = morph.max((1, 2))
             empty = top <= 0
             morph /= np.where(empty, 1, top)[:, None, None]
-            morph[empty] = embed(psf_morph, morph.shape[-1])
+            morph[empty] = embed(stars[rows[empty]], morph.shape[-1])
             point[rows[empty]] = True
             stack.planes[0, part] = morph
     needed = np.zeros(n_source, np.int64)
@@ -175,41 +196,64 @@ def initial_components(
     double = ratio >= 2 * min_snr
     double &= ~point
     rows = np.repeat(np.arange(n_source), 1 + double)
-    is_bulge = np.concatenate([[False], rows[1:] == rows[:-1]])
+    is_star = np.concatenate([[False], rows[1:] == rows[:-1]])
     own = centres.select(rows)
-    parts = [_split(stack, own, rows, is_bulge, double) for stack in stacks]
+    parts = []
+    for stack in stacks:
+        members = np.flatnonzero(np.isin(rows, stack.rows))
+        sources, star = rows[members], is_star[members]
+        at = np.searchsorted(stack.rows, sources)
+        split = stack.take(at, members, own.blend[members])
+        split.morph[star] = embed(stars[sources[star]], split.morph.shape[-1])
+        parts.append(split)
     needed = np.zeros(len(rows), np.int64)
     for split in parts:
         needed[split.rows] = support_radius(split.morph) + PADDING
     return own, stack_stamps(allowed_radii(needed, own), own, parts), point[rows]
 
 
-def _split(
-    stack: Stack,
-    own: Centres,
-    rows: NDArray[np.int64],
-    is_bulge: NDArray[np.bool_],
-    double: NDArray[np.bool_],
-) -> Stack:
-    """Components of one stack of sources: the whole, or a disk and the bulge on top of it."""
-    position = np.full(len(double), -1)
-    position[stack.rows] = np.arange(len(stack.rows))
-    members = np.flatnonzero(position[rows] >= 0)
-    out = Stack.empty(stack.own[position[rows[members]]], members, own)
-    whole = stack.morph[position[rows[members]]]
-    bulge = is_bulge[members][:, None, None]
-    disk = (double[rows[members]] & ~is_bulge[members])[:, None, None]
-    level = np.float32(DISK_FRACTION)
-    morph = np.where(disk, np.minimum(whole, level) / level, whole)
-    out.planes[0] = np.where(bulge, np.maximum(whole - level, 0) / (1 - level), morph)
+def subpixel_offsets(images: Sequence[Floats], centres: Centres) -> NDArray[np.float64]:
+    """How far sources are from the middle of their pixel, along y and x, shape (k, 2).
+
+    From the vertex of the parabola through the logarithms of three pixels: exact for a Gaussian.
+    0 where that has none: beside an edge or a pixel without light, and on the flank of a
+    neighbour.
+
+    Parameters
+    ----------
+    images : sequence of array, shape (ny, nx)
+        Of each blend.
+    centres : Centres
+    """
+    light = np.zeros((len(centres), 2, 3))
+    for own, blend, y, x in zip(
+        light, centres.blend.tolist(), centres.y.tolist(), centres.x.tolist(), strict=True
+    ):
+        image = images[blend]
+        if 0 < y < image.shape[0] - 1:
+            own[0] = image[y - 1 : y + 2, x]
+        if 0 < x < image.shape[1] - 1:
+            own[1] = image[y, x - 1 : x + 2]
+    before, here, after = np.moveaxis(np.log(np.maximum(light, 1e-30)), 2, 0)
+    bend = 2 * here - before - after
+    peaked = (light > 0).all(2) & (bend > 0)
+    offset = np.divide(after - before, 2 * bend, out=np.zeros_like(bend), where=peaked)
+    return np.asarray(np.clip(offset, -_FARTHEST, _FARTHEST), np.float64)
+
+
+def point_sources(dy: Floats, dx: Floats, sigma: float) -> Floats:
+    """Morphologies of point sources off their pixels, of maximum 1, shape (k, side, side)."""
+    stamps = model_stamps(dy, dx, sigma)
+    stamps /= stamps.max((1, 2), keepdims=True)
+    stamps[stamps < _POINT_LEVEL] = 0
+    return stamps.astype(np.float32)
+
+
+def embed(stamps: Floats, side: int) -> Floats:
+    """Cut or pad square stamps about their centres, shape (k, side, side)."""
+    out = np.zeros((len(stamps), side, side), stamps.dtype)
+    own = stamps.shape[-1] // 2
+    r = min(side // 2, own)
+    here, there = slice(side // 2 - r, side // 2 + r + 1), slice(own - r, own + r + 1)
+    out[:, here, here] = stamps[:, there, there]
     return out
-
-
-def embed(stamp: Floats, side: int) -> Floats:
-    """Cut or pad a square stamp about its centre, scaled to maximum 1, shape (side, side)."""
-    out = np.zeros((side, side), np.float32)
-    r, own = min(side, stamp.shape[-1]) // 2, stamp.shape[-1] // 2
-    out[side // 2 - r : side // 2 + r + 1, side // 2 - r : side // 2 + r + 1] = stamp[
-        own - r : own + r + 1, own - r : own + r + 1
-    ]
-    return np.asarray(out / out.max(), np.float32)

@@ -3,7 +3,7 @@
 For non-negative kernels and morphologies the loss is majorised by a separable parabola with
 curvature ``s K'(w K M) / m``, M the model of all components: a step is then multiplicative, large
 where a component is bright and dominates, small where others do. A small constant added to m lets
-dark pixels come back. Nesterov's extrapolation, restarted where the loss rises, does the rest.
+dark pixels come back. Nesterov's extrapolation, set back where the loss rises, does the rest.
 
 Light without a mirror image has a price: where a source is fainter than what its noise and its
 undetected neighbours would add to it, the model stays symmetric.
@@ -50,7 +50,7 @@ def step(
     load: Floats,
     stiffness: Floats,
     damping: Floats,
-    price: float,
+    price: Floats,
 ) -> tuple[Stack, Floats]:
     """Move morphologies one step down the loss.
 
@@ -66,7 +66,7 @@ def step(
         Curvature of the loss for all pixels of a component together.
     damping : array, shape (m,)
         What to divide steps by.
-    price : float
+    price : array, shape (m,)
         What a unit of morphology (of maximum 1) without a mirror image adds to the loss.
 
     Returns
@@ -84,8 +84,8 @@ def step(
     move = pool_gradient(point, pull)
     move *= length
     target = np.subtract(point, move, out=move)
-    if price:
-        length *= np.float32(price)
+    if price.any():
+        length *= price.astype(np.float32)[:, None, None]
         paid = np.subtract(target, length, out=length)
         np.maximum(paid, mirror_image(stack.morph, stack.outside), out=paid)
         np.minimum(target, paid, out=target)

@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from coblend.core.box import Box
 from coblend.core.deblend.fitting.components import Centres, Floats, Stack, stack_stamps
 from coblend.core.deblend.fitting.evaluate import TINY
-from coblend.core.deblend.fitting.initialize import (
-    DISK_FRACTION,
-    brightest_near,
-    signal_to_noise,
-)
+from coblend.core.deblend.fitting.initialize import brightest_near, signal_to_noise
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.operators import monotonic_mask, reflect
 from coblend.core.deblend.fitting.spectra import render
 from coblend.core.params.deblend import DeblendParams
 
+_DISK = 0.25
+"""Level at which a bright source (of maximum 1) is cut into a disk and a bulge."""
 _PADDING = 4
 """Growth of the boxes of lit pixels: twice the default of 2 (pixel)."""
 
@@ -76,7 +74,7 @@ def reference_components(
         box, morph, is_point = _morphology(image, y, x, threshold, psf_morph)
         parts = [morph]
         if double[i] and not is_point:
-            parts = [np.minimum(morph, DISK_FRACTION), np.maximum(morph - DISK_FRACTION, 0)]
+            parts = [np.minimum(morph, _DISK), np.maximum(morph - _DISK, 0)]
             parts = [part / part.max() for part in parts]
         for part in parts:
             rows.append(i)

@@ -17,7 +17,6 @@ from coblend.core.deblend.fitting.spectra import render
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.deblend.warm import Warm, centres_of, join, stacks_of
 from coblend.core.errors import FitError
-from coblend.core.kernels import model_psf
 from coblend.core.params.deblend import DeblendParams
 from coblend.core.psf.moments import fwhm_of
 
@@ -61,7 +60,7 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         left = residual(observation, stacks, warm.spectra)
         new, more, starts = initial_components(
             left, batch.psfs[batch.cell], peaks, threshold=params.background_thresh,
-            min_snr=params.min_snr, psf_morph=model_psf(params.model_psf_sigma),
+            min_snr=params.min_snr, sigma=params.model_psf_sigma,
         )  # fmt: skip
         point = np.concatenate([point, starts])
         old, stacks, order = join(old, stacks, new, more)

@@ -89,16 +89,17 @@ def test_spectra_step_by_a_percent_but_not_less_than_the_least() -> None:
 
 @pytest.mark.parametrize("changes", [
     *({"optimizer": "adaprox", "scheme": scheme} for scheme in SCHEMES),
-    {"optimizer": "fista", "max_iter": 300},
+    {"optimizer": "fista"},
 ])  # fmt: skip
 def test_fits_agree_with_the_default(scenery: Callable[..., object], changes: dict) -> None:
     flux = np.array([[2500.0] * 3, [1500.0] * 3])
     scene = scenery([(25, 20), (26, 30)], flux, (0.0, 2.0))
     (expected,) = deblend_batch(scene.batch, DeblendParams())
-    (result,) = deblend_batch(scene.batch, replace(DeblendParams(max_iter=100), **changes))
+    (result,) = deblend_batch(scene.batch, replace(DeblendParams(max_iter=300), **changes))
     assert result.loss < 1.05 * expected.loss
     ratio = scene.redistributed(result).sum((2, 3)) / scene.redistributed(expected).sum((2, 3))
-    assert np.abs(ratio - 1).max() < 0.06
+    # adam's first steps have full length, which a good start suffers from
+    assert np.abs(ratio - 1).max() < 0.09
 
 
 @pytest.mark.parametrize("preset", ["reference", "lsst"])
@@ -111,7 +112,8 @@ def test_fits_of_the_reference_system_share_light_alike(
     (result,) = deblend_batch(scene.batch, DeblendParams(**DeblendParams.PRESETS[preset]))
     assert expected.loss < result.loss < 1.15 * expected.loss
     ratio = scene.redistributed(result).sum((2, 3)) / scene.redistributed(expected).sum((2, 3))
-    assert np.abs(ratio - 1).max() < 0.06
+    # adam's first steps have full length, which a good start suffers from
+    assert np.abs(ratio - 1).max() < 0.09
 
 
 @pytest.mark.parametrize("scheme", ["padam", "radam"])

@@ -70,7 +70,7 @@ def test_the_last_step_of_a_fit_moves_no_flux_far(
     assert not end.flags & FLAGS["not_converged"]
     (before,) = deblend_batch(batch, replace(params, max_iter=end.n_iter - 1))
     change = np.abs(end.objects["model_flux"] - before.objects["model_flux"])
-    assert (change < 0.75 * end.objects["model_flux_err"]).all()  # errors of the last morphology
+    assert (change < 0.9 * end.objects["model_flux_err"]).all()  # errors of the last morphology
     (early,) = deblend_batch(batch, replace(params, flux_tol=0.0))
     assert early.n_iter <= end.n_iter
 

@@ -65,9 +65,11 @@ def test_passes_bring_the_joint_fluxes(field) -> None:
     assert error["coupled"] <= error["independent"] + 0.005
 
 
-def test_overlap_counts_the_sources_of_all_parts(field) -> None:
+def test_overlap_counts_the_sources_of_all_parts(fields) -> None:
     """Equal to sums over the models of the whole parent, whichever part they belong to."""
-    cube, detections = field
+    cube, detections = fields.make_scene(
+        [[*UNEVEN[:3], (49.0, 73.5, 2500.0)]], (90, 110), radius=13
+    )
     models = run(cube, detections, PARTS)
     assert len(models.blends) > 1
     box = models.footprints.box(0)

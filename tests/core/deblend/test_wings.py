@@ -80,11 +80,11 @@ def bright(fields):
 
 
 def test_wings_need_no_large_stamps(bright) -> None:
-    """One wide component, fitted by rings: the fit is as good, in less memory, and truer."""
+    """One wide component, fitted by rings: nearly as good a fit, in less memory, and truer."""
     cube, detections = bright
     (free, much), (rings, little) = (traced(cube, detections, params) for params in (FREE, ROUND))
     assert much > 2 * little
-    assert rings.parents["log_likelihood"][0] > 1.03 * free.parents["log_likelihood"][0]
+    assert rings.parents["log_likelihood"][0] > 1.06 * free.parents["log_likelihood"][0]
     wide = rings.components["ny"] > 131
     assert rings.components["object"][wide].tolist() == [0]
     errors = [
