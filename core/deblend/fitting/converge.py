@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 
-USUAL_CROWD = 4
+_USUAL = 2
 """Sources of a blend that the tolerance is meant for."""
 _NEGLIGIBLE = 0.1
 """Changes of the log-likelihood that mean nothing, however small the blend."""
@@ -50,7 +50,7 @@ class Progress:
 
     def after(self, loss: NDArray[np.float64], relative_error: float) -> None:
         """Count the iterations since the loss has last got lower by enough for their number."""
-        enough = relative_error * np.abs(loss) * np.sqrt(USUAL_CROWD / self.n_source)
+        enough = relative_error * np.abs(loss) * np.sqrt(_USUAL / self.n_source)
         least = np.maximum(enough, _NEGLIGIBLE) * (self.calm + 1)
         progress = ~(self.lowest - loss < least)
         self.calm = np.where(progress, 0, self.calm + 1)

@@ -28,7 +28,7 @@ from coblend.core.deblend.fitting.components import (
     stack_stamps,
     support_radius,
 )
-from coblend.core.deblend.fitting.converge import USUAL_CROWD, FluxWatch, Progress
+from coblend.core.deblend.fitting.converge import FluxWatch, Progress
 from coblend.core.deblend.fitting.evaluate import TINY, correlated_data, evaluate
 from coblend.core.deblend.fitting.majorize import extrapolate, step
 from coblend.core.deblend.fitting.observation import Observation
@@ -42,7 +42,8 @@ _SHARP = 16
 _EVERY = 4
 """Iterations between adaptations of the gradient."""
 _SOLVE = 8
-"""Iterations between solutions for the spectra, which otherwise only follow the morphologies."""
+"""Iterations between solutions for the spectra, which otherwise only follow the morphologies; the
+first comes after half as many."""
 _IDLE = 2
 """Iterations without progress that count as one: momentum and spectra make the loss waver."""
 _FINE = 1e-4
@@ -50,6 +51,9 @@ _FINE = 1e-4
 _SET_BACK = 2.0
 """What a higher loss takes off Nesterov's sequence, which grows by 1/2 per iteration: enough to
 stop an overshoot. To start anew would throw away what a few solved spectra have disturbed."""
+_CROWD = 4
+"""Sources of a blend beyond which the price of asymmetry falls, with the root of their number: it
+would lift the loss of crowded blends above that of a coarser fit."""
 _SHORTER, _LONGER = 1.25, 0.97
 """Factors of the damping after iterations that raised or lowered the loss."""
 _DIVERGED = 8
@@ -127,7 +131,7 @@ def fit(
             live.advance(params)
             if it % _EVERY == 0 and it <= _SHARP:
                 live.sharpen(it)
-            if (it + 1) % _SOLVE == 0:
+            if it + 1 == _SOLVE // 2 or (it + 1) % _SOLVE == 0:
                 live.solve_joint_spectra()
         if it == 0:
             loss_init = live.progress.loss
@@ -236,8 +240,8 @@ class _Live:
         self.progress.after(here.loss, params.relative_error)
         stiffness = np.einsum("kb,kb,kb->k", here.spectra, here.spectra, self.top_weight[blend])
         damping = self.damping[blend]
-        crowd = np.maximum(self.progress.n_source, USUAL_CROWD)
-        price = params.asymmetry_price * np.sqrt(USUAL_CROWD / crowd)[blend]
+        crowd = np.maximum(self.progress.n_source / _CROWD, 1)
+        price = (params.asymmetry_price / np.sqrt(crowd))[blend]
         scale = np.ones(len(self.spectra), np.float32)
         for i, (stack, point) in enumerate(zip(self.stacks, points, strict=True)):
             rows = stack.rows
