@@ -131,7 +131,7 @@ class DeblendParams(Checked):
                               minimum=0)
     resize_every: int = option(3, "Iterations between adaptations of the model boxes; 0: never",
                                minimum=0, alias="resizeFrequency")
-    asymmetry_price: float = option(200.0, "Loss of log-likelihood per unit of light without a "
+    asymmetry_price: float = option(250.0, "Loss of log-likelihood per unit of light without a "
                                     "mirror image, in a model of maximum 1, with which the "
                                     "accelerated fit leaves undetected neighbours alone; 0: none",
                                     minimum=0)
