@@ -52,9 +52,9 @@ def deblend(
     """Split the parents of MERGED into their sources.
 
     Every source is a spectrum times a shape that falls off monotonically from its peak (or two
-    of them, bulge and disk, where it is bright enough), at the resolution of a narrow model PSF.
-    All sources of a parent are fitted together to all bands, with each band's own PSF. Writes
-    the catalogue (OBJECTS, one row per peak) and the models in one file.
+    of them where it is bright, one starting as a point source), at the resolution of a narrow
+    model PSF. All sources of a parent are fitted together to all bands, with each band's own
+    PSF. Writes the catalogue (OBJECTS, one row per peak) and the models in one file.
     """
     from coblend.core.deblend.collect import collect
     from coblend.core.deblend.task import BYTES_PER_PIXEL, batches, make_plan
