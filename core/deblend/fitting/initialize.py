@@ -166,13 +166,23 @@ def initial_components(
     """
     images = observation.by_blend([detection_images(frames) for frames in observation.frames])
     centres = recentre(centres, images)
-    noise = np.float32(threshold * np.sqrt(observation.n_band))
-    radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
-    stacks = stack_stamps(radii, centres, [])
-    n_source = len(centres)
     dy, dx = subpixel_offsets([data.sum(0) for data in observation.data], centres).T
     stars = point_sources(dy, dx, sigma)
-    point = np.zeros(n_source, bool)
+    noise = np.float32(threshold * np.sqrt(observation.n_band))
+    stacks, point = _wholes(images, centres, stars, noise)
+    ratio = signal_to_noise(observation.data, observation.weight, psfs, centres)
+    rows = np.repeat(np.arange(len(centres)), 1 + ((ratio >= 2 * min_snr) & ~point))
+    own = centres.select(rows)
+    return own, _with_stars(stacks, stars, rows, own), point[rows]
+
+
+def _wholes(
+    images: Sequence[Floats], centres: Centres, stars: Floats, noise: np.float32
+) -> tuple[list[Stack], NDArray[np.bool_]]:
+    """Morphologies of whole sources, and which of them have no light and start as stars."""
+    radii = allowed_radii(np.full(len(centres), _FIRST_RADIUS), centres)
+    stacks = stack_stamps(radii, centres, [])
+    point = np.zeros(len(centres), bool)
     for stack in stacks:
         cuts = stack.cut(images)
         most = max(1, _CHUNK // cuts[0].size)
@@ -188,28 +198,31 @@ def initial_components(
             morph[empty] = embed(stars[rows[empty]], morph.shape[-1])
             point[rows[empty]] = True
             stack.planes[0, part] = morph
-    needed = np.zeros(n_source, np.int64)
-    for stack in stacks:
-        needed[stack.rows] = support_radius(stack.morph) + PADDING
-    stacks = stack_stamps(allowed_radii(needed, centres), centres, stacks)
-    ratio = signal_to_noise(observation.data, observation.weight, psfs, centres)
-    double = ratio >= 2 * min_snr
-    double &= ~point
-    rows = np.repeat(np.arange(n_source), 1 + double)
+    return _with_room(stacks, centres), point
+
+
+def _with_stars(
+    stacks: Sequence[Stack], stars: Floats, rows: NDArray[np.int64], own: Centres
+) -> list[Stack]:
+    """Stamps of components ``own`` of sources ``rows``: of two in a row the second is a star."""
     is_star = np.concatenate([[False], rows[1:] == rows[:-1]])
-    own = centres.select(rows)
     parts = []
     for stack in stacks:
         members = np.flatnonzero(np.isin(rows, stack.rows))
         sources, star = rows[members], is_star[members]
         at = np.searchsorted(stack.rows, sources)
-        split = stack.take(at, members, own.blend[members])
-        split.morph[star] = embed(stars[sources[star]], split.morph.shape[-1])
-        parts.append(split)
-    needed = np.zeros(len(rows), np.int64)
-    for split in parts:
-        needed[split.rows] = support_radius(split.morph) + PADDING
-    return own, stack_stamps(allowed_radii(needed, own), own, parts), point[rows]
+        part = stack.take(at, members, own.blend[members])
+        part.morph[star] = embed(stars[sources[star]], part.morph.shape[-1])
+        parts.append(part)
+    return _with_room(parts, own)
+
+
+def _with_room(stacks: Sequence[Stack], centres: Centres) -> list[Stack]:
+    """Stamps with room about their lit pixels."""
+    needed = np.zeros(len(centres), np.int64)
+    for stack in stacks:
+        needed[stack.rows] = support_radius(stack.morph) + PADDING
+    return stack_stamps(allowed_radii(needed, centres), centres, stacks)
 
 
 def subpixel_offsets(images: Sequence[Floats], centres: Centres) -> NDArray[np.float64]:
