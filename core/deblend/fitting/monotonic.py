@@ -26,6 +26,7 @@ _OUTSIDE = 1e30
 
 T = TypeVar("T", bound=np.generic)
 Level = tuple[int, int, NDArray[np.int64], Floats]
+Ring = tuple[int, int, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ class LevelOrder:
         (m, last - first, 1), sum 1.
     neighbours, weights : array, shape (4, n * n) and (4, n * n, 1)
         The same for all pixels at once.
-    outer : tuple of (first, last, pixels, weights)
-        The transpose, inwards: the farther pixels that each pixel caps.
+    outer : tuple of (first, last, pixels)
+        The transpose, inwards: the farther pixels that each pixel caps, shape (m, last - first);
+        unused slots hold n * n.
+    share : array, shape (n * n, 1)
+        One over the number of nearer neighbours.
     """
 
     order: NDArray[np.int64]
@@ -53,7 +57,8 @@ class LevelOrder:
     levels: tuple[Level, ...]
     neighbours: NDArray[np.int64]
     weights: Floats
-    outer: tuple[Level, ...]
+    outer: tuple[Ring, ...]
+    share: Floats
 
 
 @lru_cache(maxsize=64)
@@ -71,14 +76,17 @@ def level_order(radius: int, dtype: str = "f4") -> LevelOrder:
     weight = weight.astype(dtype)
     edges = np.searchsorted(level, np.arange(-1, 3 * radius + 1))  # the centre has level -1
     bounds = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b > a]
-    capped, caps = _transpose(position, weight)
+    capped = _transpose(position, weight > 0)
     return LevelOrder(
         order,
         inverse,
         tuple(_level(a, b, position, weight) for a, b in bounds[1:]),
         position,
         weight[..., None],
-        tuple(_level(a, b, capped, caps) for a, b in bounds[::-1] if caps[0, a:b].any()),
+        tuple(
+            _ring(a, b, capped) for a, b in bounds[::-1] if (capped[0, a:b] < side * side).any()
+        ),
+        (1 / np.maximum((weight > 0).sum(0), 1)).astype(dtype)[:, None],
     )
 
 
@@ -93,19 +101,26 @@ def _level(first: int, last: int, pixels: NDArray[np.int64], weights: Floats) ->
     )
 
 
-def _transpose(position: NDArray[np.int64], weight: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Turn "pixel p is capped by n" into "pixel n caps p"; both shape (m, n_pixel)."""
-    slot, outer = np.nonzero(weight)
+def _ring(first: int, last: int, pixels: NDArray[np.int64]) -> Ring:
+    """List what the pixels of one level cap, without slots that none of them uses."""
+    used = int((pixels[:, first:last] < pixels.shape[1]).any(1).sum())
+    return first, last, np.ascontiguousarray(pixels[:used, first:last])
+
+
+def _transpose(position: NDArray[np.int64], used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Turn "pixel p is capped by n" into "pixel n caps p", shape (m, n_pixel).
+
+    Unused slots hold n_pixel.
+    """
+    slot, outer = np.nonzero(used)
     inner = position[slot, outer]
     order = np.argsort(inner, kind="stable")
-    slot, outer, inner = slot[order], outer[order], inner[order]
+    outer, inner = outer[order], inner[order]
     count = np.bincount(inner, minlength=position.shape[1])
     rank = np.arange(len(inner)) - np.repeat(np.cumsum(count) - count, count)
-    capped = np.tile(np.arange(position.shape[1]), (max(1, int(count.max(initial=0))), 1))
-    caps = np.zeros(capped.shape, weight.dtype)
+    capped = np.full((max(1, int(count.max(initial=0))), len(count)), len(count))
     capped[rank, inner] = outer
-    caps[rank, inner] = weight[slot, outer]
-    return capped, caps
+    return capped
 
 
 def nearer_neighbours(
@@ -160,7 +175,8 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     side = stamps.shape[-1]
     steps = level_order(side // 2, stamps.dtype.str)
     # what is dark beyond a level of non-negative stamps stays dark
-    levels = steps.levels[: _lit_levels(stamps, steps) if stamps.min() >= 0 else None]
+    n = _n_lit(stamps, steps) if stamps.min() >= 0 else side * side
+    levels = list(itertools.takewhile(lambda level: level[0] < n, steps.levels))
     if outside is not None:
         stamps = stamps.copy()
         np.putmask(stamps, outside, stamps.dtype.type(_OUTSIDE))
@@ -216,11 +232,10 @@ def _from_levels(values: Floats, steps: LevelOrder, side: int) -> Floats:
     return np.ascontiguousarray(ordered.T).reshape(-1, side, side)
 
 
-def _lit_levels(stamps: Floats, steps: LevelOrder) -> int:
-    """Count the levels up to the last one with light."""
+def _n_lit(stamps: Floats, steps: LevelOrder) -> int:
+    """Count the pixels up to the last one with light."""
     lit = np.flatnonzero(stamps.any(0).ravel()[steps.order])
-    last = int(lit[-1]) if len(lit) else 0
-    return sum(first <= last for first, *_ in steps.levels)
+    return int(lit[-1]) + 1 if len(lit) else 0
 
 
 def cap_outwards(
@@ -241,8 +256,8 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
     """Pass the pull on capped pixels to the pixels that cap them.
 
     A pixel that sits at its cap cannot rise before its inner neighbours do, so a gradient that
-    would raise it is added to theirs, level by level inwards. Without this a projected step
-    stops where the inner pixels are content, whatever the outer ones ask for.
+    would raise it is added to theirs in equal parts, level by level inwards. Without this a
+    projected step stops where the inner pixels are content, whatever the outer ones ask for.
 
     Parameters
     ----------
@@ -257,29 +272,24 @@ def pool_gradient(stamps: Floats, gradient: Floats) -> Floats:
     """
     side = stamps.shape[-1]
     steps = level_order(side // 2, stamps.dtype.str)
-    values, pull = _to_levels(stamps, steps), _to_levels(gradient, steps)
-    lit = np.flatnonzero(values.any(1))
-    values = values[: int(lit[-1]) + 1 if len(lit) else 0]  # dark pixels beyond are not capped
+    n = _n_lit(stamps, steps)  # dark pixels beyond are not capped
+    values, pull = _to_levels(stamps, steps)[:n], _to_levels(gradient, steps)
     cap = np.zeros_like(values)
     for neighbours, weights in zip(steps.neighbours, steps.weights, strict=True):
-        near = values.take(neighbours[: len(values)], axis=0)
-        near *= weights[: len(values)]
+        near = values.take(neighbours[:n], axis=0)
+        near *= weights[:n]
         cap += near
     cap *= values.dtype.type(_AT_CAP)
-    held = (values >= cap) & (cap > 0)
-    passed = np.minimum(pull, 0)
-    passed[: len(held)] *= held
-    passed[len(held) :] = 0
+    share = np.zeros_like(pull)  # that each pixel passes to every one of its neighbours
+    np.multiply((values >= cap) & (cap > 0), steps.share[:n], out=share[:n])
+    passed = np.zeros((len(pull) + 1, pull.shape[1]), pull.dtype)  # the last one stays 0
+    np.multiply(np.minimum(pull[:n], 0), share[:n], out=passed[:n])
     minimum, total, multiply = np.minimum, np.add.reduce, np.multiply
-    last_held = len(held) - 1
-    for first, last, pixels, weights in steps.outer:
-        if first > last_held:
+    for first, last, pixels in steps.outer:
+        if first >= n:
             continue
-        add = passed.take(pixels, axis=0)
-        multiply(add, weights, out=add)
-        own = pull[first:last]
-        own += total(add, 0)
-        push = passed[first : min(last, len(held))]
-        minimum(own[: len(push)], 0, out=push)
-        push *= held[first:last]
+        own, push = pull[first:last], passed[first:last]
+        own += total(passed.take(pixels, axis=0), 0)
+        minimum(own, 0, out=push)
+        multiply(push, share[first:last], out=push)
     return _from_levels(pull, steps, side)

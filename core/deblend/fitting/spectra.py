@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.deblend.fitting.components import Floats, Place, Stack, Window
-from coblend.core.deblend.fitting.observation import Frames, Observation, fft_period
+from coblend.core.deblend.fitting.observation import (
+    Frames,
+    Observation,
+    fft_period,
+    kernel_transform,
+)
 
 _LEAST_COVERAGE = 0.02
 """Bands that see less than this fraction of a component's light do not constrain it at all."""
@@ -22,14 +27,14 @@ _TINY = 1e-19
 """Spectra below this are 0."""
 _LARGE = 50_000
 """Values of a blend's frame beyond which its bands are handled one by one."""
-_SMALL = 1 << 16
-"""Values of rendered components up to which products are made for all bands at once."""
 _CHUNK = 1 << 18
-"""Most pixels rendered at once."""
+"""Most values of rendered components to work on at once."""
 
 
 Rendered = tuple[int, Window, Floats]
 """A component, its window in the frame, and its images there in all bands."""
+Item = tuple[int, Frames, int, Floats, Place]
+"""A component, its frames and its row there, its morphology and its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,79 +74,92 @@ def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rende
         (n_band, ...).
     """
     rendered: list[list[Rendered]] = [[] for _ in range(len(observation))]
-    group = np.zeros(len(observation), np.int64)
-    index = np.zeros(len(observation), np.int64)
+    home: list[tuple[int, int]] = [(0, 0)] * len(observation)
     for g, frames in enumerate(observation.frames):
-        group[frames.blends], index[frames.blends] = g, np.arange(len(frames))
-    work: dict[tuple[int, int], list[tuple[int, Floats, Place]]] = {}
+        for i, blend in enumerate(frames.blends.tolist()):
+            home[blend] = g, i
+    small: dict[int, list[Item]] = {}  # by radius
+    large: dict[int, list[Item]] = {}  # by group of frames
     for stack in stacks:
         for row, r, morph, place in zip(
             stack.rows.tolist(), stack.own.tolist(), stack.morph, stack.places, strict=True
         ):
-            g = int(group[place[0]])
+            g, i = home[place[0]]
+            frames = observation.frames[g]
             # a stamp with its wings may be smaller than the frame
-            local = 2 * (r + observation.frames[g].half) + 1 < min(observation.frames[g].shape)
-            if local:
-                edge = stack.radius - r
-                blend, frame, (y, x) = place
-                inner = (
-                    slice(y.start - edge, y.stop - edge),
-                    slice(x.start - edge, x.stop - edge),
-                )
-                stamp = morph[edge : edge + 2 * r + 1, edge : edge + 2 * r + 1]
-                work.setdefault((g, r), []).append((row, stamp, (blend, frame, inner)))
+            if 2 * (r + frames.half) + 1 < min(frames.shape):
+                small.setdefault(r, []).append((row, frames, i, *_trimmed(morph, place, r)))
             else:
-                work.setdefault((g, 0), []).append((row, morph, place))
-    for (g, radius), items in work.items():
-        frames = observation.frames[g]
-        shape = (2 * radius + 1,) * 2 if radius else frames.shape
-        wings = 2 * frames.half if radius else 0
-        ly, lx = fft_period((shape[0] + wings, shape[1] + wings), frames.half)
-        most = max(1, _CHUNK // (observation.n_band * ly * lx))
-        for first in range(0, len(items), most):
-            part = items[first : first + most]
-            rows = index[[place[0] for _, _, place in part]]
-            images = (_render_stamps if radius else _render_frames)(frames, rows, part, shape)
-            for (row, _, place), (window, image) in zip(part, images, strict=True):
-                rendered[place[0]].append((row, window, image))
+                large.setdefault(g, []).append((row, frames, i, morph, place))
+    common = _same_kernels(observation)
+    for items in small.values():
+        for part in _chunks(items, observation.n_band, len(items[0][3]) + 2 * items[0][1].half):
+            for (row, *_, place), found in zip(part, _render_stamps(part, common), strict=True):
+                rendered[place[0]].append((row, *found))
+    for items in large.values():
+        for part in _chunks(items, observation.n_band, max(items[0][1].period)):
+            for (row, *_, place), found in zip(part, _render_frames(part), strict=True):
+                rendered[place[0]].append((row, *found))
     return [sorted(own, key=lambda item: item[0]) for own in rendered]
 
 
-def _render_frames(
-    frames: Frames,
-    rows: NDArray[np.int64],
-    items: Sequence[tuple[int, Floats, Place]],
-    shape: tuple[int, int],
-) -> Iterator[tuple[Window, Floats]]:
-    """Render components over their whole frames."""
-    planes = np.zeros((len(items), *shape), frames.data.dtype)
-    for plane, (_, morph, (_, window, own)) in zip(planes, items, strict=True):
+def _trimmed(morph: Floats, place: Place, radius: int) -> tuple[Floats, Place]:
+    """Cut a stamp to a smaller radius."""
+    edge = len(morph) // 2 - radius
+    blend, window, (y, x) = place
+    inner = slice(y.start - edge, y.stop - edge), slice(x.start - edge, x.stop - edge)
+    side = slice(edge, edge + 2 * radius + 1)
+    return morph[side, side], (blend, window, inner)
+
+
+def _chunks(items: Sequence[Item], n_band: int, side: int) -> Iterator[Sequence[Item]]:
+    """Parts of the items to render at once, on planes of about ``side`` squared pixels."""
+    most = max(1, _CHUNK // (n_band * side * side))
+    return (items[first : first + most] for first in range(0, len(items), most))
+
+
+def _same_kernels(observation: Observation) -> bool:
+    """Whether all blends have the kernels of the first."""
+    kernels = [frames.kernels for frames in observation.frames]
+    return all(len(own) == 1 and np.array_equal(own, kernels[0]) for own in kernels)
+
+
+def _render_frames(items: Sequence[Item]) -> Iterator[tuple[Window, Floats]]:
+    """Render components over their whole frames, which are of one group."""
+    frames = items[0][1]
+    planes = np.zeros((len(items), *frames.shape), frames.data.dtype)
+    for plane, (*_, morph, (_, window, own)) in zip(planes, items, strict=True):
         plane[window] = morph[own]
-    kernel_ft = frames.kernel_ft if len(frames.kernel_ft) == 1 else frames.kernel_ft[rows]
-    whole = (slice(0, shape[0]), slice(0, shape[1]))
+    kernel_ft = frames.kernel_ft
+    if len(kernel_ft) > 1:
+        kernel_ft = kernel_ft[[i for _, _, i, *_ in items]]
+    whole = (slice(0, frames.shape[0]), slice(0, frames.shape[1]))
     for image in frames.invert(frames.transform(planes)[:, None] * kernel_ft):
         yield whole, image
 
 
-def _render_stamps(
-    frames: Frames,
-    rows: NDArray[np.int64],
-    items: Sequence[tuple[int, Floats, Place]],
-    shape: tuple[int, int],
-) -> Iterator[tuple[Window, Floats]]:
-    """Render components on their stamps plus the wings of the kernel."""
-    half, side = frames.half, shape[0]
-    full = (side + 2 * half,) * 2
-    kernels = frames.kernels if len(frames.kernels) == 1 else frames.kernels[rows]
-    blank = np.zeros((1, 1, *full), frames.data.dtype)
-    local = Frames.of(rows, blank, blank, kernels)
-    padded = np.zeros((len(items), *full), frames.data.dtype)
-    padded[:, half : half + side, half : half + side] = [morph for _, morph, _ in items]
-    images = local.invert(local.transform(padded)[:, None] * local.kernel_ft)
-    for image, (_, _, (_, window, own)) in zip(images, items, strict=True):
+def _render_stamps(items: Sequence[Item], common: bool) -> Iterator[tuple[Window, Floats]]:
+    """Render components on their stamps, which are of one size, plus the wings of the kernel."""
+    _, frames, _, stamp, _ = items[0]
+    half, side = frames.half, len(stamp)
+    full = side + 2 * half
+    if common:
+        kernels = frames.kernels
+    else:
+        kernels = np.stack([f.kernels[i if len(f.kernels) > 1 else 0] for _, f, i, *_ in items])
+    planes = np.zeros((len(items), full, full), frames.data.dtype)
+    planes[:, half : half + side, half : half + side] = [stamp for *_, stamp, _ in items]
+    period = fft_period((side + half, side + half), half)  # what wraps around is dark
+    blank = planes[:1, None]
+    local = Frames(
+        np.arange(len(items)), blank, blank, kernels,
+        kernel_transform(kernels, period, (full, full)), period,
+    )  # fmt: skip
+    images = local.invert(local.transform(planes)[:, None] * local.kernel_ft)
+    for image, (_, frames, _, _, (_, window, own)) in zip(images, items, strict=True):
         lows = [w.start - o.start - half for w, o in zip(window, own, strict=True)]
         cut = tuple(
-            slice(max(0, low), min(n, low + full[0]))
+            slice(max(0, low), min(n, low + full))
             for low, n in zip(lows, frames.shape, strict=True)
         )
         inside = tuple(
@@ -193,7 +211,7 @@ def _stacks_of(stacks: Sequence[Stack], keep: NDArray[np.bool_]) -> list[Stack]:
 
 
 def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) -> NormalEquations:
-    """Set up the normal equations of one blend.
+    """Set up the normal equations of one blend, tile by tile.
 
     Parameters
     ----------
@@ -202,69 +220,78 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
     weight, data : array, shape (n_band, ny, nx), float32
     """
     rows = np.array([row for row, _, _ in rendered], np.int64)
-    whole = bool(rendered) and all(image.shape == data.shape for _, _, image in rendered)
-    build = _dense_products if whole else _overlap_products
-    gram, rhs = build(rendered, weight, data)
-    coverage = np.zeros(rhs.shape)
-    usable = (weight > 0).astype(np.float32)
-    for i, (_, window, image) in enumerate(rendered):
-        light = np.maximum(image, 0)
-        covered = _dot(light, usable[(slice(None), *window)])
-        coverage[:, i] = covered / np.maximum(light.sum((1, 2)), 1e-30)
-    return NormalEquations(rows, gram, rhs, coverage)
+    n_band, k = len(data), len(rows)
+    gram = np.zeros((n_band, k, k))
+    rhs, covered, light = np.zeros((3, n_band, k))
+    bounds = np.array([(y.start, y.stop, x.start, x.stop) for _, (y, x), _ in rendered], np.int64)
+    bounds = bounds.reshape(k, 4)
+    for tile, inside in _tiles(bounds, data.shape[1:], _CHUNK // n_band):
+        images = _in_tile(rendered, bounds, inside, tile)
+        cut = (slice(None), *tile)
+        w = weight[cut].reshape(n_band, -1, 1)
+        weighted = images * w.transpose(0, 2, 1)
+        gram[:, inside[:, None], inside] += weighted @ images.transpose(0, 2, 1)
+        rhs[:, inside] += (weighted @ data[cut].reshape(n_band, -1, 1))[..., 0]
+        del weighted  # as large as the images
+        np.maximum(images, 0, out=images)
+        light[:, inside] += images.sum(-1)
+        covered[:, inside] += (images @ (w > 0).astype(w.dtype))[..., 0]
+    return NormalEquations(rows, gram, rhs, covered / np.maximum(light, 1e-30))
 
 
-def _dense_products(
-    rendered: Sequence[Rendered], weight: Floats, data: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gram matrices and right-hand sides of images that all cover the frame.
+def _tiles(
+    bounds: NDArray[np.int64], shape: tuple[int, ...], most: int
+) -> Iterator[tuple[Window, NDArray[np.int64]]]:
+    """Cut a frame until each tile has few pixels for its number of windows.
 
-    All bands at once where they are small, else one by one, to save memory.
+    Parameters
+    ----------
+    bounds : array, shape (k, 4), int64
+        First and end row, first and end column of the windows.
+    shape : (ny, nx)
+    most : int
+        Number of windows times pixels.
+
+    Yields
+    ------
+    tile : pair of slices
+    inside : array, int64
+        Windows with pixels in it; tiles without any are left out.
     """
-    n_band, k, n_pixel = len(data), len(rendered), data[0].size
-    gram, rhs = np.empty((n_band, k, k)), np.empty((n_band, k))
-    step = n_band if k * data.size < _SMALL else 1
-    for first in range(0, n_band, step):
-        part = slice(first, first + step)
-        images = np.stack([image[part] for _, _, image in rendered], 1).reshape(step, k, n_pixel)
-        weighted = images * weight[part].reshape(step, 1, n_pixel)
-        gram[part] = weighted @ images.transpose(0, 2, 1)
-        rhs[part] = (weighted @ data[part].reshape(step, n_pixel, 1))[..., 0]
-    return gram, rhs
+    tiles = [(0, shape[0], 0, shape[1], np.arange(len(bounds)))]
+    while tiles:
+        y, ye, x, xe, some = tiles.pop()
+        low_y, end_y, low_x, end_x = bounds[some].T
+        some = some[(low_y < ye) & (end_y > y) & (low_x < xe) & (end_x > x)]
+        if not len(some):
+            continue
+        height, width = ye - y, xe - x
+        if len(some) * height * width <= most or max(height, width) == 1:
+            yield (slice(y, ye), slice(x, xe)), some
+        elif height >= width:
+            middle = y + height // 2
+            tiles += [(middle, ye, x, xe, some), (y, middle, x, xe, some)]
+        else:
+            middle = x + width // 2
+            tiles += [(y, ye, middle, xe, some), (y, ye, x, middle, some)]
 
 
-def _overlap_products(
-    rendered: Sequence[Rendered], weight: Floats, data: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gram matrices and right-hand sides of images on windows of their own."""
-    n_band, k = len(data), len(rendered)
-    gram, rhs = np.zeros((n_band, k, k)), np.zeros((n_band, k))
-    weighted = []
-    for i, (_, window, image) in enumerate(rendered):
-        cut = (slice(None), *window)
-        weighted.append(weight[cut] * image)
-        rhs[:, i] = _dot(weighted[i], data[cut])
-    bounds = np.array([[(w.start, w.stop) for w in window] for _, window, _ in rendered])
-    bounds = bounds.reshape(k, 2, 2)
-    low, end = bounds[..., 0], bounds[..., 1]
-    first, last = np.maximum(low[:, None], low), np.minimum(end[:, None], end)
-    one, two = np.nonzero(np.tril((first < last).all(2)))
-    first, last = first[one, two], last[one, two]
-    cuts = np.concatenate(
-        [first - low[one], last - low[one], first - low[two], last - low[two]], 1
-    )
-    for i, j, (y, x, ye, xe, v, u, ve, ue) in zip(
-        one.tolist(), two.tolist(), cuts.tolist(), strict=True
-    ):
-        gram[:, i, j] = _dot(weighted[i][:, y:ye, x:xe], rendered[j][2][:, v:ve, u:ue])
-    gram[:, two, one] = gram[:, one, two]
-    return gram, rhs
-
-
-def _dot(a: Floats, b: Floats) -> Floats:
-    """Sum of products over pixels, per band."""
-    total: Floats = np.einsum("byx,byx->b", a, b)
-    return total
+def _in_tile(
+    rendered: Sequence[Rendered],
+    bounds: NDArray[np.int64],
+    inside: NDArray[np.int64],
+    tile: Window,
+) -> Floats:
+    """Images of some components in a tile, shape (n_band, k, n_pixel)."""
+    (y, ye), (x, xe) = ((cut.start, cut.stop) for cut in tile)
+    first = rendered[int(inside[0])][2]
+    out = np.zeros((len(first), len(inside), ye - y, xe - x), first.dtype)
+    for i, member in enumerate(inside.tolist()):
+        low_y, end_y, low_x, end_x = bounds[member].tolist()
+        top, left, bottom, right = max(low_y, y), max(low_x, x), min(end_y, ye), min(end_x, xe)
+        image = rendered[member][2][:, top - low_y : bottom - low_y, left - low_x : right - low_x]
+        out[:, i, top - y : bottom - y, left - x : right - x] = image
+    return out.reshape(len(first), len(inside), -1)
 
 
 def solve(systems: Sequence[NormalEquations], n_component: int) -> NDArray[np.float64]:
