@@ -22,7 +22,9 @@ _SIDES = (
 )  # fmt: skip
 """Common sides of frames (pixel)."""
 _MOST_BLENDS = 256
+"""Most blends of a batch."""
 _MOST_VALUES = 1 << 20
+"""Most values (pixels times bands) of a batch of more than one blend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,10 @@ def make_batches(
         Row in ``sky.psfs`` of each parent.
     surroundings : bool
         Whether to keep the pixels of the boxes that are outside the footprint or unusable.
+
+    Yields
+    ------
+    Batch
     """
     boxes = sky.footprints.boxes()[parents]
     sides = np.array([[_frame_side(int(n)) for n in box[2:]] for box in boxes]).reshape(-1, 2)

@@ -44,7 +44,7 @@ def deblend_batch(batch: Batch, params: DeblendParams) -> list[BlendResult]:
     else:
         start = initial_components(
             lit, psfs, centres, threshold=params.initial_background_thresh,
-            min_snr=params.min_snr, sigma=params.model_psf_sigma,
+            min_snr=params.min_snr, psf_sigma=params.model_psf_sigma,
         )  # fmt: skip
     own, stacks, point = start
     result = fit(lit, own, stacks, params, unit)

@@ -12,13 +12,12 @@ from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.fitting.components import Floats, Stack
 from coblend.core.deblend.fitting.fit import Fit
 from coblend.core.deblend.fitting.observation import Observation
+from coblend.core.deblend.fitting.render import Rendered, render
 from coblend.core.deblend.fitting.spectra import (
     ENOUGH_COVERAGE,
     NormalEquations,
-    Rendered,
     blend_equations,
     covariance,
-    render,
     same_light,
     solve,
 )
@@ -206,7 +205,7 @@ def _result(
         n_iter=int(fitted.n_iter[i]),
         flags=int(blend_flags),
         chi2=reduced_chi2(chi2, blend.weight > 0, total),
-        loss=0.5 * float(chi2.sum()),
+        loss=0.5 * float(chi2.sum(dtype=np.float64)),
         loss_init=float(fitted.loss_init[i]),
         source=source,
         boxes=np.array([(y + box.y0, x + box.x0, *m.shape) for y, x, m in blend.morphs], np.int64),

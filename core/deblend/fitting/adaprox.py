@@ -30,7 +30,7 @@ _ALL = 2.0
 """Threshold that no pixel of a morphology reaches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GradientSteps:
     """Steps along gradients, and what they remember of every component.
 
@@ -121,7 +121,11 @@ class GradientSteps:
         """
         move = self._fista if self.params.optimizer == "fista" else self._adaprox
         new, scale = move(stacks, spectra, here, damping.astype(spectra.dtype), it)
-        return new * scale[:, None] if self.params.rescale_spectra else new
+        if not self.params.rescale_spectra:
+            return new
+        if self.params.optimizer == "fista":
+            self.moments[0] *= scale[:, None]  # the next step starts in the same normalisation
+        return new * scale[:, None]
 
     def _adaprox(
         self, stacks: Sequence[Stack], spectra: Floats, here: Evaluation, damping: Floats, it: int

@@ -78,9 +78,9 @@ class Centres:
     @property
     def reach(self) -> NDArray[np.int64]:
         """Offset of the farthest pixel of the box, shape (k,)."""
-        return self.radii_of(self.whole_box())
+        return self.reach_within(self.whole_box())
 
-    def radii_of(self, limits: NDArray[np.int64]) -> NDArray[np.int64]:
+    def reach_within(self, limits: NDArray[np.int64]) -> NDArray[np.int64]:
         """Largest offset of a pixel within limits, shape (k,)."""
         y0, y1, x0, x1 = limits.T
         offsets = self.y - y0, y1 - 1 - self.y, self.x - x0, x1 - 1 - self.x
@@ -99,7 +99,7 @@ class Stack:
         Radius that each component may use, at most ``radius``.
     rows : array, shape (m,), int64
         The components, rows of `Centres`.
-    planes : array, shape (p, m, n, n), float32
+    planes : array, shape (p, m, n, n), float32 (float64 with ``start="reference"``)
         Morphologies in plane 0, whatever the optimiser keeps per pixel in the others.
     outside : array, shape (m, n, n), bool, or None
         Pixels beyond the own radius or the blend's box; None when there are none.
@@ -213,7 +213,7 @@ def stack_stamps(
 
 
 def allowed_radii(needed: NDArray[np.int64], centres: Centres) -> NDArray[np.int64]:
-    """Radii of the ladder that hold what is needed, but not more than the box."""
+    """Smallest radii of the ladder that hold what is needed, or the box if that is smaller."""
     wanted = np.minimum(needed, np.maximum(centres.reach, 1))
     ladder = {int(r): stamp_radius(int(r)) for r in np.unique(wanted)}
     return np.array([ladder[int(r)] for r in wanted], np.int64)

@@ -15,6 +15,8 @@ from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 
 _USUAL = 2
 """Sources of a blend that the tolerance is meant for."""
+_LATE = 12
+"""Iterations after which each has to win in proportion more: what long fits still win is noise."""
 _NEGLIGIBLE = 0.1
 """Changes of the log-likelihood that mean nothing, however small the blend."""
 
@@ -48,9 +50,13 @@ class Progress:
         """Keep what is known of ``blends``."""
         return Progress(*(getattr(self, name)[blends] for name in self.__slots__))
 
-    def after(self, loss: NDArray[np.float64], relative_error: float) -> None:
-        """Count the iterations since the loss has last got lower by enough for their number."""
+    def after(self, loss: NDArray[np.float64], relative_error: float, it: int) -> None:
+        """Count the iterations since the loss has last got lower by enough for their number.
+
+        ``it`` is the iteration, from 0.
+        """
         enough = relative_error * np.abs(loss) * np.sqrt(_USUAL / self.n_source)
+        enough *= max(1.0, it / _LATE)
         least = np.maximum(enough, _NEGLIGIBLE) * (self.calm + 1)
         progress = ~(self.lowest - loss < least)
         self.calm = np.where(progress, 0, self.calm + 1)
@@ -66,7 +72,7 @@ class Progress:
         self.calm, self.loss = np.where(still, self.calm + 1, 0), loss
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FluxWatch:
     """Fluxes of all components after the last iteration.
 
@@ -77,9 +83,8 @@ class FluxWatch:
     floor : float
         Fraction of the flux that is added to its error in quadrature.
     weight : array, shape (k, n_band)
-        One over the errors of the spectra.
+        One over the errors that the spectra had alone, at the first morphologies.
     flux : array, shape (k, n_band)
-        Updated in place.
     """
 
     tolerance: float
@@ -91,12 +96,13 @@ class FluxWatch:
         """Keep components ``rows``."""
         return FluxWatch(self.tolerance, self.floor, self.weight[rows], self.flux[rows])
 
-    def settled(
+    def after(
         self, stacks: Sequence[Stack], spectra: Floats, centres: Centres, n_blend: int
     ) -> NDArray[np.bool_]:
-        """Blends no flux of which has changed by more than the tolerance, shape (n_blend,).
+        """Find the blends no flux of which has changed by more than the tolerance.
 
-        Bands in which a source is fainter than its error do not count.
+        To be called once per iteration; shape (n_blend,), bool. Bands in which a source is
+        fainter than its error do not count.
         """
         light = np.zeros((len(spectra), 1))
         for stack in stacks:
@@ -107,7 +113,7 @@ class FluxWatch:
         change, total, noise = (np.zeros((len(first), spectra.shape[1])) for _ in range(3))
         for sums, values in ((change, flux - self.flux), (total, flux), (noise, variance)):
             np.add.at(sums, source, values)
-        self.flux[:] = flux
+        self.flux = flux
         noise = np.sqrt(noise + np.square(self.floor * total))
         moving = ((np.abs(change) > self.tolerance * noise) & (total > noise)).any(1)
         out = np.ones(n_blend, bool)

@@ -120,7 +120,7 @@ def _alone(
     image *= best[:, :, None, None]
     image -= frames.data
     np.multiply(frames.weight, image, out=weighted)
-    loss = 0.5 * np.einsum("nbyx,nbyx->n", weighted, image)
+    loss = _half_chi2(weighted, image)
     back = frames.transform(weighted)
     back *= np.conj(frames.kernel_ft)
     back = np.einsum("nb,nbyx->nyx", best, back)
@@ -132,7 +132,7 @@ def _alone(
         window = places[row][1]
         targets[row][0][...] = pull[i][window]
         targets[row][1][...] = load[i][window]
-    return np.asarray(loss, np.float64)
+    return loss
 
 
 def _together(
@@ -154,7 +154,7 @@ def _together(
     residual = frames.convolve(model)
     residual -= frames.data
     np.multiply(frames.weight, residual, out=model)
-    loss = 0.5 * np.einsum("nbyx,nbyx->n", model, residual)
+    loss = _half_chi2(model, residual)
     del residual
     gradient = frames.correlate(model)
     for image, known, own in zip(gradient, correlated, members, strict=True):
@@ -167,4 +167,10 @@ def _together(
             pull[...] = (spectra[row] @ window).reshape(pull.shape)
             window = known[cut].reshape(len(known), -1)
             np.add(pull, (spectra[row] @ window).reshape(pull.shape), out=load)
-    return np.asarray(loss, np.float64)
+    return loss
+
+
+def _half_chi2(weighted: Floats, residual: Floats) -> NDArray[np.float64]:
+    """Half the weighted sum of squared residuals, shape (n,)."""
+    rows = np.einsum("nbyx,nbyx->nby", weighted, residual)  # so few pixels float32 can add up
+    return np.asarray(0.5 * rows.sum((1, 2), dtype=np.float64))

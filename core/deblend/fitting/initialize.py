@@ -28,11 +28,16 @@ from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.point import model_stamps
 
 N_SHARPEN = 10
+"""Steps of the deconvolution: more of them sharpen the noise."""
+_LEAST_COVERAGE = 0.05
+"""Pixels that bands of less than this fraction of the light have seen are dark."""
+_DARK, _TINY = 1e-3, 1e-6
 _POINT_LEVEL = 1e-5
 """Pixels of a point source (of maximum 1) below this are dark."""
 _FARTHEST = 0.7
 """Largest distance of a source from its pixel along an axis."""
 _FIRST_RADIUS = 50
+"""Largest radius of a morphology at the start; it may grow later (pixel)."""
 _LARGEST_RATIO = np.float32(8)
 """Largest growth of a pixel in one step of the deconvolution, where the kernel hardly reaches."""
 _CHUNK = 1 << 17
@@ -42,24 +47,26 @@ _CHUNK = 1 << 17
 def detection_images(frames: Frames, n_iter: int = N_SHARPEN) -> Floats:
     """Sum of the bands deconvolved to the resolution of the model, shape (n, ny, nx), float32.
 
-    Multiplicative (Richardson-Lucy like) steps ``x <- x D'(w y) / D'(w D x)`` on the sum of the
-    bands in noise units, with D the mean kernel weighted by each band's flux.
+    Multiplicative steps ``x <- x D'(w y) / D'(w D(w x))`` towards the non-negative least-squares
+    solution: the image space reconstruction algorithm (Daube-Witherspoon & Muehllehner 1986, IEEE
+    Trans. Med. Imaging 5, 61). y is the sum of the bands in units of their noise over their
+    coverage, D the mean kernel weighted by each band's flux, w where any band has seen anything.
     """
     data, usable = frames.data, (frames.weight > 0).astype(np.float32)
-    flux = np.maximum(data.sum((-2, -1)), 1e-3 * np.abs(data).sum((-2, -1)) + 1e-6)
+    flux = np.maximum(data.sum((-2, -1)), _DARK * np.abs(data).sum((-2, -1)) + _TINY)
     share = (flux / flux.sum(1, keepdims=True)).astype(np.float32)
     coverage = np.einsum("nb,nbyx->nyx", share, usable)
-    image = np.maximum(data.sum(1), 0) / np.maximum(coverage, 0.05)
-    weight = (coverage > 0.05).astype(np.float32)
+    image = np.maximum(data.sum(1), 0) / np.maximum(coverage, _LEAST_COVERAGE)
+    weight = (coverage > _LEAST_COVERAGE).astype(np.float32)
     kernel_ft = np.einsum("nb,nbyx->nyx", share, np.broadcast_to(
         frames.kernel_ft, (len(data), *frames.kernel_ft.shape[1:])))  # fmt: skip
     adjoint = np.conj(kernel_ft)
     image *= weight
     target = np.maximum(frames.invert(frames.transform(image) * adjoint), 0)
-    x = image + np.float32(1e-3)
+    x = image + np.float32(_DARK)  # what is 0 would stay so
     for _ in range(n_iter):
         model = frames.invert(frames.transform(x * weight) * kernel_ft) * weight
-        ratio = target / np.maximum(frames.invert(frames.transform(model) * adjoint), 1e-6)
+        ratio = target / np.maximum(frames.invert(frames.transform(model) * adjoint), _TINY)
         x *= np.minimum(ratio, _LARGEST_RATIO)
     return np.asarray(x * weight, np.float32)
 
@@ -138,7 +145,7 @@ def initial_components(
     *,
     threshold: float,
     min_snr: float,
-    sigma: float,
+    psf_sigma: float,
 ) -> tuple[Centres, list[Stack], NDArray[np.bool_]]:
     """Components of every peak, with morphologies of maximum 1.
 
@@ -150,10 +157,10 @@ def initial_components(
     centres : Centres
         The peaks.
     threshold : float
-        Fainter pixels are dark (noise of a band).
+        Fainter pixels are dark (noise of the bands' sum before it is deconvolved).
     min_snr : float
         Signal-to-noise ratio per component: twice this gives two, the whole and a point source.
-    sigma : float
+    psf_sigma : float
         Width of the model PSF (pixel).
 
     Returns
@@ -167,7 +174,7 @@ def initial_components(
     images = observation.by_blend([detection_images(frames) for frames in observation.frames])
     centres = recentre(centres, images)
     dy, dx = subpixel_offsets([data.sum(0) for data in observation.data], centres).T
-    stars = point_sources(dy, dx, sigma)
+    stars = point_sources(dy, dx, psf_sigma)
     noise = np.float32(threshold * np.sqrt(observation.n_band))
     stacks, point = _wholes(images, centres, stars, noise)
     ratio = signal_to_noise(observation.data, observation.weight, psfs, centres)

@@ -5,6 +5,10 @@ curvature ``s K'(w K M) / m``, M the model of all components: a step is then mul
 where a component is bright and dominates, small where others do. A small constant added to m lets
 dark pixels come back. Nesterov's extrapolation, set back where the loss rises, does the rest.
 
+The majoriser is that of multiplicative updates (De Pierro 1995, IEEE Trans. Med. Imaging 14, 132;
+Lee & Seung 2001), only an approximate one where the gradient is sharpened or pooled; what a rising
+loss does follows O'Donoghue & Candes (2015, Found. Comput. Math. 15, 715).
+
 Light without a mirror image has a price: where a source is fainter than what its noise and its
 undetected neighbours would add to it, the model stays symmetric.
 """
@@ -14,13 +18,13 @@ from __future__ import annotations
 import numpy as np
 
 from coblend.core.deblend.fitting.components import Floats, Stack
-from coblend.core.deblend.fitting.mirror import mirror_image
+from coblend.core.deblend.fitting.mirror import shrink_asymmetry
 from coblend.core.deblend.fitting.monotonic import pool_gradient
 from coblend.core.deblend.fitting.operators import constrain
 
 _FLOOR = np.float32(0.02)
 """Added to morphologies (of maximum 1), so that pixels at 0 can rise again."""
-_CROWD = 4.0
+_OVERLAPPING = 4.0
 """Components whose floors overlap; exact only for equal ones, but the loss decides."""
 _RELAX = np.float32(1.5)
 """Over-relaxation of the step."""
@@ -63,7 +67,8 @@ def step(
     pull, load : array, shape (m, n, n), float32
         Gradient there and the model's part of it, see `evaluate.Evaluation`.
     stiffness : array, shape (m,)
-        Curvature of the loss for all pixels of a component together.
+        Bound on the load of a morphology that is 1 everywhere, ``sum_b s_b^2 max(w_b)`` for
+        kernels of sum 1: what the floor adds to the load.
     damping : array, shape (m,)
         What to divide steps by.
     price : array, shape (m,)
@@ -77,7 +82,7 @@ def step(
         Factor for the spectra.
     """
     length = np.maximum(load, 0)  # the curvature first, its inverse in the end
-    length += (_FLOOR * _CROWD * stiffness).astype(np.float32)[:, None, None]
+    length += (_FLOOR * _OVERLAPPING * stiffness).astype(np.float32)[:, None, None]
     np.maximum(length, np.float32(1e-30), out=length)
     np.divide(point + _FLOOR, length, out=length)
     length *= (_RELAX / damping).astype(np.float32)[:, None, None]
@@ -86,9 +91,7 @@ def step(
     target = np.subtract(point, move, out=move)
     if price.any():
         length *= price.astype(np.float32)[:, None, None]
-        paid = np.subtract(target, length, out=length)
-        np.maximum(paid, mirror_image(stack.morph, stack.outside), out=paid)
-        np.minimum(target, paid, out=target)
+        target = shrink_asymmetry(target, stack.morph, length, stack.outside)
     np.maximum(target, 0, out=target)
     morph, scale = constrain(target, stack.outside)
     before = stack.morph / scale[:, None, None]

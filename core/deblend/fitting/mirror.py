@@ -13,6 +13,32 @@ from numpy.typing import NDArray
 from coblend.core.deblend.fitting.components import Floats
 
 
+def shrink_asymmetry(
+    target: Floats, morph: Floats, price: Floats, outside: NDArray[np.bool_] | None
+) -> Floats:
+    """Pay the price of light without a mirror image: lower it, but not below that image.
+
+    Parameters
+    ----------
+    target : array, shape (k, n, n), float32 or float64
+        Where a step of the fit leads.
+    morph : array, shape (k, n, n), same dtype
+        Morphologies before it, whose mirror image counts.
+    price : array, shape (k, n, n), same dtype
+        By what each pixel falls at most; overwritten.
+    outside : array, shape (k, n, n), bool, optional
+        Pixels that nobody has seen.
+
+    Returns
+    -------
+    array, shape (k, n, n)
+        ``target``, changed in place.
+    """
+    paid = np.subtract(target, price, out=price)
+    np.maximum(paid, mirror_image(morph, outside), out=paid)
+    return np.minimum(target, paid, out=target)
+
+
 def mirror_image(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     """Turn stamps by 180 degrees, each pixel the brightest of its 3x3 neighbours.
 

@@ -21,7 +21,8 @@ from coblend.core.deblend.fitting.components import Floats
 
 _AT_CAP = 1 - 1e-5
 _OUTSIDE = 1e30
-"""Stands for pixels outside the frame while projecting: they cap nothing."""
+"""Stands for pixels outside the frame while projecting: they become as bright as their own caps
+allow, so that the profile goes on beyond the edge and darkens no pixel inside."""
 
 
 T = TypeVar("T", bound=np.generic)
@@ -166,7 +167,8 @@ def project(stamps: Floats, outside: NDArray[np.bool_] | None = None) -> Floats:
     stamps : array, shape (k, n, n), float32 or float64
         n odd.
     outside : array, shape (k, n, n), bool, optional
-        Pixels that are not part of the frame: they do not cap their neighbours and come out 0.
+        Pixels that are not part of the frame: the profile goes on there as bright as it may,
+        and they come out 0.
 
     Returns
     -------

@@ -33,13 +33,14 @@ class Frames:
     ----------
     blends : array, shape (n,), int64
         Their numbers in the observation.
-    data : array, shape (n, n_band, ny, nx), float32
-        In units of the band's noise; 0 where the weight is 0.
-    weight : array, shape (n, n_band, ny, nx), float32
+    data : array, shape (n, n_band, ny, nx), float32 (float64 with ``start="reference"``)
+        In units of the band's noise; 0 where the weight is 0, except that the start of the
+        reference system sees what surrounds the footprint, too.
+    weight : array, shape (n, n_band, ny, nx), dtype of ``data``
         Inverse variance in the same units; 0 outside the footprint and at unusable pixels.
-    kernels : array, shape (1 or n, n_band, k, k), float32
+    kernels : array, shape (1 or n, n_band, k, k), dtype of ``data``
         Difference kernels, of each blend or common to all.
-    kernel_ft : array, shape (1 or n, n_band, ly, lx // 2 + 1), complex64
+    kernel_ft : array, shape (1 or n, n_band, ly, lx // 2 + 1), complex
         Their transforms, centred at the origin.
     period : (ly, lx)
         Of the transforms, see `fft_period`.
@@ -80,15 +81,11 @@ class Frames:
 
     def transform(self, images: Floats) -> Complex:
         """Transform frames, shape (..., ny, nx)."""
-        # axis by axis, because most of what rfft2 pads is zero
-        ly, lx = self.period
-        return np.asarray(fft.fft(fft.rfft(images, lx), ly, axis=-2, overwrite_x=True))
+        return transform(images, self.period)
 
-    def invert(self, transform: Complex) -> Floats:
+    def invert(self, transformed: Complex) -> Floats:
         """Transform back and cut to the frame; the argument is overwritten."""
-        ny, nx = self.shape
-        rows = fft.ifft(transform, axis=-2, overwrite_x=True)[..., :ny, :]
-        return np.asarray(fft.irfft(rows, self.period[1])[..., :nx])
+        return invert(transformed, self.period, self.shape)
 
     def convolve(self, model: Floats) -> Floats:
         """Render models with the kernels: ``K * M``, shape (n, n_band, ny, nx)."""
@@ -109,11 +106,11 @@ class Frames:
             some = slice(first, first + step)
             for band in range(0, n_band, bands):
                 part = slice(band, band + bands)
-                transform = self.transform(images[some, part])
-                transform *= transfer[some if len(transfer) > 1 else slice(None), part]
+                product = self.transform(images[some, part])
+                product *= transfer[some if len(transfer) > 1 else slice(None), part]
                 if gain is not None:
-                    transform *= gain[some, None]
-                out[some, part] = self.invert(transform)
+                    product *= gain[some, None]
+                out[some, part] = self.invert(product)
         return out
 
     def select(self, rows: NDArray[np.int64], blends: NDArray[np.int64]) -> Frames:
@@ -203,6 +200,20 @@ def fft_period(frame: tuple[int, int], half: int) -> tuple[int, int]:
     """
     ly, lx = (int(fft.next_fast_len(n + min(half, n - 1), real=True)) for n in frame)
     return ly, lx
+
+
+def transform(images: Floats, period: tuple[int, int]) -> Complex:
+    """Transform images, shape (..., ny, nx), padded with zeros to a period."""
+    # axis by axis, because most of what rfft2 pads is zero
+    ly, lx = period
+    return np.asarray(fft.fft(fft.rfft(images, lx), ly, axis=-2, overwrite_x=True))
+
+
+def invert(transformed: Complex, period: tuple[int, int], shape: tuple[int, int]) -> Floats:
+    """Transform back and cut to a shape; ``transformed`` is overwritten."""
+    ny, nx = shape
+    rows = fft.ifft(transformed, axis=-2, overwrite_x=True)[..., :ny, :]
+    return np.asarray(fft.irfft(rows, period[1])[..., :nx])
 
 
 def kernel_transform(

@@ -18,7 +18,7 @@ from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.initialize import brightest_near, signal_to_noise
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.operators import monotonic_mask, reflect
-from coblend.core.deblend.fitting.spectra import render
+from coblend.core.deblend.fitting.render import render
 from coblend.core.params.deblend import DeblendParams
 
 _DISK = 0.25
@@ -83,7 +83,7 @@ def reference_components(
             point.append(is_point)
     own = centres.select(np.array(rows, np.int64))
     edges = np.array(limits, np.int64).reshape(-1, 4)
-    stacks = stack_stamps(own.radii_of(edges), own, [], 1, edges)
+    stacks = stack_stamps(own.reach_within(edges), own, [], 1, edges)
     dtype = observation.frames[0].data.dtype
     stacks = [stack.with_planes(stack.planes.astype(dtype)) for stack in stacks]
     for stack in stacks:

@@ -20,16 +20,20 @@ _MOST_EXCESS = 1.0
 """More of a gain leaves dark rings about bright cores that later iterations are slow to fill."""
 
 
-def sharpened(observation: Observation, loss: NDArray[np.float64]) -> Observation:
+def sharpened(observation: Observation, loss: NDArray[np.float64] | None) -> Observation:
     """Return the observation with gradients sharpened as its residuals allow.
 
     Parameters
     ----------
     observation : Observation
         n blends.
-    loss : array, shape (n,), float64
-        Half the weighted sum of squared residuals of each.
+    loss : array, shape (n,), float64, or None
+        Half the weighted sum of squared residuals of each; None: gradients as they are.
     """
+    if loss is None:
+        return Observation(
+            tuple(f if f.gain is None else replace(f, gain=None) for f in observation.frames)
+        )
     return Observation(tuple(_sharpened(f, loss[f.blends]) for f in observation.frames))
 
 

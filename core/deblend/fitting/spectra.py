@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.deblend.fitting.components import Floats, Place, Stack, Window
-from coblend.core.deblend.fitting.observation import (
-    Frames,
-    Observation,
-    fft_period,
-    kernel_transform,
-)
+from coblend.core.deblend.fitting.components import Floats, Stack, Window
+from coblend.core.deblend.fitting.observation import Observation
+from coblend.core.deblend.fitting.render import Rendered, render
 
 _LEAST_COVERAGE = 0.02
 """Bands that see less than this fraction of a component's light do not constrain it at all."""
@@ -23,18 +19,14 @@ ENOUGH_COVERAGE = 0.15
 _SAME = 1 - 1e-6
 """Cosine between two rendered morphologies above which they cannot be told apart."""
 _RIDGE = 1e-9
+_PATIENCE = 3
+"""Exchanges of all wrong unknowns at once that need not lower their number (Kim & Park 2011)."""
 _TINY = 1e-19
 """Spectra below this are 0."""
 _LARGE = 50_000
 """Values of a blend's frame beyond which its bands are handled one by one."""
 _CHUNK = 1 << 18
-"""Most values of rendered components to work on at once."""
-
-
-Rendered = tuple[int, Window, Floats]
-"""A component, its window in the frame, and its images there in all bands."""
-Item = tuple[int, Frames, int, Floats, Place]
-"""A component, its frames and its row there, its morphology and its place."""
+"""Most values of rendered components to multiply at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,110 +54,6 @@ class NormalEquations:
     def seen(self) -> NDArray[np.bool_]:
         """Whether the band constrains the component, shape (n_band, k)."""
         return self.coverage > _LEAST_COVERAGE
-
-
-def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
-    """Convolve every morphology with the kernels of all bands.
-
-    Returns
-    -------
-    list of list of (row, window, images)
-        Per blend and component: its row, where in the frame, and its images there, shape
-        (n_band, ...).
-    """
-    rendered: list[list[Rendered]] = [[] for _ in range(len(observation))]
-    home: list[tuple[int, int]] = [(0, 0)] * len(observation)
-    for g, frames in enumerate(observation.frames):
-        for i, blend in enumerate(frames.blends.tolist()):
-            home[blend] = g, i
-    small: dict[int, list[Item]] = {}  # by radius
-    large: dict[int, list[Item]] = {}  # by group of frames
-    for stack in stacks:
-        for row, r, morph, place in zip(
-            stack.rows.tolist(), stack.own.tolist(), stack.morph, stack.places, strict=True
-        ):
-            g, i = home[place[0]]
-            frames = observation.frames[g]
-            # a stamp with its wings may be smaller than the frame
-            if 2 * (r + frames.half) + 1 < min(frames.shape):
-                small.setdefault(r, []).append((row, frames, i, *_trimmed(morph, place, r)))
-            else:
-                large.setdefault(g, []).append((row, frames, i, morph, place))
-    common = _same_kernels(observation)
-    for items in small.values():
-        for part in _chunks(items, observation.n_band, len(items[0][3]) + 2 * items[0][1].half):
-            for (row, *_, place), found in zip(part, _render_stamps(part, common), strict=True):
-                rendered[place[0]].append((row, *found))
-    for items in large.values():
-        for part in _chunks(items, observation.n_band, max(items[0][1].period)):
-            for (row, *_, place), found in zip(part, _render_frames(part), strict=True):
-                rendered[place[0]].append((row, *found))
-    return [sorted(own, key=lambda item: item[0]) for own in rendered]
-
-
-def _trimmed(morph: Floats, place: Place, radius: int) -> tuple[Floats, Place]:
-    """Cut a stamp to a smaller radius."""
-    edge = len(morph) // 2 - radius
-    blend, window, (y, x) = place
-    inner = slice(y.start - edge, y.stop - edge), slice(x.start - edge, x.stop - edge)
-    side = slice(edge, edge + 2 * radius + 1)
-    return morph[side, side], (blend, window, inner)
-
-
-def _chunks(items: Sequence[Item], n_band: int, side: int) -> Iterator[Sequence[Item]]:
-    """Parts of the items to render at once, on planes of about ``side`` squared pixels."""
-    most = max(1, _CHUNK // (n_band * side * side))
-    return (items[first : first + most] for first in range(0, len(items), most))
-
-
-def _same_kernels(observation: Observation) -> bool:
-    """Whether all blends have the kernels of the first."""
-    kernels = [frames.kernels for frames in observation.frames]
-    return all(len(own) == 1 and np.array_equal(own, kernels[0]) for own in kernels)
-
-
-def _render_frames(items: Sequence[Item]) -> Iterator[tuple[Window, Floats]]:
-    """Render components over their whole frames, which are of one group."""
-    frames = items[0][1]
-    planes = np.zeros((len(items), *frames.shape), frames.data.dtype)
-    for plane, (*_, morph, (_, window, own)) in zip(planes, items, strict=True):
-        plane[window] = morph[own]
-    kernel_ft = frames.kernel_ft
-    if len(kernel_ft) > 1:
-        kernel_ft = kernel_ft[[i for _, _, i, *_ in items]]
-    whole = (slice(0, frames.shape[0]), slice(0, frames.shape[1]))
-    for image in frames.invert(frames.transform(planes)[:, None] * kernel_ft):
-        yield whole, image
-
-
-def _render_stamps(items: Sequence[Item], common: bool) -> Iterator[tuple[Window, Floats]]:
-    """Render components on their stamps, which are of one size, plus the wings of the kernel."""
-    _, frames, _, stamp, _ = items[0]
-    half, side = frames.half, len(stamp)
-    full = side + 2 * half
-    if common:
-        kernels = frames.kernels
-    else:
-        kernels = np.stack([f.kernels[i if len(f.kernels) > 1 else 0] for _, f, i, *_ in items])
-    planes = np.zeros((len(items), full, full), frames.data.dtype)
-    planes[:, half : half + side, half : half + side] = [stamp for *_, stamp, _ in items]
-    period = fft_period((side + half, side + half), half)  # what wraps around is dark
-    blank = planes[:1, None]
-    local = Frames(
-        np.arange(len(items)), blank, blank, kernels,
-        kernel_transform(kernels, period, (full, full)), period,
-    )  # fmt: skip
-    images = local.invert(local.transform(planes)[:, None] * local.kernel_ft)
-    for image, (_, frames, _, _, (_, window, own)) in zip(images, items, strict=True):
-        lows = [w.start - o.start - half for w, o in zip(window, own, strict=True)]
-        cut = tuple(
-            slice(max(0, low), min(n, low + full))
-            for low, n in zip(lows, frames.shape, strict=True)
-        )
-        inside = tuple(
-            slice(c.start - low, c.stop - low) for c, low in zip(cut, lows, strict=True)
-        )
-        yield (cut[0], cut[1]), image[(slice(None), *inside)]
 
 
 def normal_equations(observation: Observation, stacks: Sequence[Stack]) -> list[NormalEquations]:
@@ -370,9 +258,9 @@ def nnls(
     tolerance = 1e-9 * (np.abs(rhs).max(1, initial=0)[:, None] + 1e-300)
     active = free & (rhs > 0)
     fewest = np.full(len(rhs), k + 1)
-    spare = np.full(len(rhs), 3)
+    spare = np.full(len(rhs), _PATIENCE)
     x = np.zeros_like(rhs)
-    for _ in range(5 * k + 10):
+    for _ in range(5 * k + 10):  # far more than it ever takes; then the last x has to do
         x = _solve_active(gram, rhs, active)
         dual = rhs - np.einsum("sij,sj->si", gram, x)
         wrong = (active & (x < -tolerance)) | (free & ~active & (dual > tolerance))
@@ -381,7 +269,7 @@ def nnls(
             break
         better = count < fewest
         fewest = np.where(better, count, fewest)
-        spare = np.where(better, 3, spare - 1)
+        spare = np.where(better, _PATIENCE, spare - 1)
         # when exchanging all wrong unknowns stops helping, exchange the last one only
         last = k - 1 - np.argmax(wrong[:, ::-1], axis=1)
         single = wrong & (np.arange(k) == last[:, None])

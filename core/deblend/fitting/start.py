@@ -11,12 +11,8 @@ from coblend.core.deblend.fitting.components import Centres, Floats, Stack, sour
 from coblend.core.deblend.fitting.evaluate import TINY
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.reference import unweighted_spectra
-from coblend.core.deblend.fitting.spectra import (
-    NormalEquations,
-    normal_equations,
-    render,
-    solve,
-)
+from coblend.core.deblend.fitting.render import render
+from coblend.core.deblend.fitting.spectra import NormalEquations, normal_equations, solve
 from coblend.core.params.deblend import DeblendParams
 
 

@@ -13,7 +13,7 @@ from coblend.core.deblend.fitting.components import Centres, Floats, Stack
 from coblend.core.deblend.fitting.fit import fit
 from coblend.core.deblend.fitting.initialize import initial_components
 from coblend.core.deblend.fitting.observation import Observation
-from coblend.core.deblend.fitting.spectra import render
+from coblend.core.deblend.fitting.render import render
 from coblend.core.deblend.report import BlendResult, report
 from coblend.core.deblend.warm import Warm, centres_of, join, stacks_of
 from coblend.core.errors import FitError
@@ -59,13 +59,15 @@ def refit(batch: Batch, warm: Warm, params: DeblendParams) -> BlendResult:
         )  # fmt: skip
         left = residual(observation, stacks, warm.spectra)
         new, more, starts = initial_components(
-            left, batch.psfs[batch.cell], peaks, threshold=params.background_thresh,
-            min_snr=params.min_snr, sigma=params.model_psf_sigma,
+            left, batch.psfs[batch.cell], peaks, threshold=params.initial_background_thresh,
+            min_snr=params.min_snr, psf_sigma=params.model_psf_sigma,
         )  # fmt: skip
         point = np.concatenate([point, starts])
         old, stacks, order = join(old, stacks, new, more)
         point = point[order]
-    return report(batch, observation, fit(observation, old, stacks, params), point, params)[0]
+    unit = batch.sigma if params.start == "reference" else None
+    result = fit(observation, old, stacks, params, unit)
+    return report(batch, observation, result, point, params)[0]
 
 
 def _away_from_new(warm: Warm, batch: Batch) -> Warm:

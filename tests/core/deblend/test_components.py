@@ -80,7 +80,7 @@ def test_limits_are_boxes_within_stamps(rng: np.random.Generator) -> None:
     centres = centres_of([(10, 12), (2, 30)], (33, 35))
     limits = np.array([[4, 20, 9, 31], [0, 5, 28, 35]])
     images = rng.normal(size=(2, 33, 35)).astype(np.float32)
-    stacks = stack_stamps(centres.radii_of(limits), centres, [], 1, limits)
+    stacks = stack_stamps(centres.reach_within(limits), centres, [], 1, limits)
     assert np.array_equal(limits_of(stacks, 2), limits)
     for stack in stacks:
         for row, stamp, outside in zip(stack.rows, stack.cut(images), stack.outside, strict=True):

@@ -28,34 +28,34 @@ def watched() -> tuple[FluxWatch, list, Centres, np.ndarray]:
 
 def test_sources_settle_when_their_flux_does() -> None:
     watch, stacks, centres, spectra = watched()
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [False, False]  # nothing known
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [True, True]
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [False, False]  # nothing known
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [True, True]
     spectra[2, 1] += 0.6
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [False, True]
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [True, True]
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [False, True]
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [True, True]
     spectra[3] -= 0.4
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [True, True]
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [True, True]
     stacks[0].planes[0, 3, 6, 6] = 0.1  # the morphology moves light, too
-    assert watch.settled(stacks, spectra, centres, 2).tolist() == [True, False]
+    assert watch.after(stacks, spectra, centres, 2).tolist() == [True, False]
 
 
 def test_components_of_one_source_may_exchange_light() -> None:
     watch, stacks, centres, spectra = watched()
-    watch.settled(stacks, spectra, centres, 2)
+    watch.after(stacks, spectra, centres, 2)
     spectra[0] += 5
     spectra[1] -= 5
-    assert watch.settled(stacks, spectra, centres, 2).all()
+    assert watch.after(stacks, spectra, centres, 2).all()
 
 
 def test_the_watch_follows_the_components_that_are_left() -> None:
     watch, stacks, centres, spectra = watched()
-    watch.settled(stacks, spectra, centres, 2)
+    watch.after(stacks, spectra, centres, 2)
     rows = np.array([3])
     left = watch.select(rows)
     alone = [stacks[0].take(rows, np.zeros(1, int), np.zeros(1, int))]
     own = centres.select(rows).with_blend(np.zeros(1, int))
-    assert left.settled(alone, spectra[rows], own, 1).tolist() == [True]
-    assert left.settled(alone, spectra[rows] + 1, own, 1).tolist() == [False]
+    assert left.after(alone, spectra[rows], own, 1).tolist() == [True]
+    assert left.after(alone, spectra[rows] + 1, own, 1).tolist() == [False]
 
 
 @pytest.mark.parametrize("optimizer", ["accelerated", "adaprox"])
@@ -96,10 +96,10 @@ def test_a_finer_tolerance_gives_a_better_fit(scenery: Callable[..., object]) ->
 def test_dark_sources_and_bands_without_data_are_settled() -> None:
     watch, stacks, centres, spectra = watched()
     watch.weight[:, 1] = 0
-    watch.settled(stacks, spectra, centres, 2)
+    watch.after(stacks, spectra, centres, 2)
     spectra[:, 1] *= 100
-    assert watch.settled(stacks, spectra, centres, 2).all()
+    assert watch.after(stacks, spectra, centres, 2).all()
     spectra[2] = 1e-20
-    watch.settled(stacks, spectra, centres, 2)
+    watch.after(stacks, spectra, centres, 2)
     spectra[2] = 0.9
-    assert watch.settled(stacks, spectra, centres, 2).all()
+    assert watch.after(stacks, spectra, centres, 2).all()

@@ -36,7 +36,7 @@ def start(batch: Batch, params: DeblendParams = PARAMS):
                       np.full(n, box.ny), np.full(n, box.nx))  # fmt: skip
     own, stacks, _ = initial_components(
         observation, batch.psfs[batch.cell], centres, threshold=params.initial_background_thresh,
-        min_snr=params.min_snr, sigma=params.model_psf_sigma,
+        min_snr=params.min_snr, psf_sigma=params.model_psf_sigma,
     )  # fmt: skip
     return observation, own, stacks
 

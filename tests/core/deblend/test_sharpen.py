@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coblend.core.deblend.blend import deblend_batch, observe
-from coblend.core.deblend.fitting import fit
+from coblend.core.deblend.fitting import live
 from coblend.core.deblend.fitting.observation import Observation
 from coblend.core.deblend.fitting.sharpen import sharpened
 from coblend.core.params.deblend import DeblendParams
@@ -54,7 +54,7 @@ def test_bright_blends_converge_sooner(bright, monkeypatch: pytest.MonkeyPatch) 
     """The same iterations with and without."""
     short = replace(PARAMS, max_iter=8)
     fast = sum(result.loss for result in deblend_batch(bright, short))
-    monkeypatch.setattr(fit, "sharpened", lambda observation, loss: observation)
+    monkeypatch.setattr(live, "sharpened", lambda observation, loss: observation)
     plain = sum(result.loss for result in deblend_batch(bright, short))
     noise = 0.5 * bright.cuts[0].data.size
     assert fast - noise < 0.7 * (plain - noise)
@@ -67,7 +67,7 @@ def test_the_last_iterations_follow_the_loss(
     batch = scenery([(25.3, 20.2), (26, 31)], [[3e5] * 3, [20000.0] * 3], (0.0, 1.0)).batch
     params = replace(PARAMS, max_iter=100)
     (fast,) = deblend_batch(batch, params)
-    monkeypatch.setattr(fit, "sharpened", lambda observation, loss: observation)
+    monkeypatch.setattr(live, "sharpened", lambda observation, loss: observation)
     (plain,) = deblend_batch(batch, params)
     assert fast.loss < 1.05 * plain.loss
 
