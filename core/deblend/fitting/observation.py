@@ -283,9 +283,17 @@ def noise_rms(
             if statistic == "mean":
                 sigma[b] = np.sqrt(known, dtype=np.float64).mean()
             else:
-                sigma[b] = np.sqrt(np.median(known), dtype=np.float64)
+                sigma[b] = np.sqrt(_median(known))
             if use_weights:
                 np.divide(float(sigma[b]) ** 2, variance, out=weight[b], where=good)
             else:
                 weight[b] = good
     return sigma, weight
+
+
+def _median(values: Floats) -> float:
+    """Median of finite values: one partition, where numpy's takes several to look for NaN."""
+    middle = len(values) // 2
+    parted = np.partition(values, middle)
+    lower = parted[:middle].max() if len(values) % 2 == 0 else parted[middle]
+    return (float(lower) + float(parted[middle])) / 2
