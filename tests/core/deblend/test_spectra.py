@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize
 from scipy.signal import fftconvolve
 
+from coblend.core.deblend.fitting import render, spectra
 from coblend.core.deblend.fitting.components import Centres, stack_stamps
 from coblend.core.deblend.fitting.observation import Frames, Observation
 from coblend.core.deblend.fitting.spectra import (
@@ -72,15 +73,27 @@ def test_covariance_is_the_inverse_of_the_normal_matrix(rng: np.random.Generator
 # bad input
 
 
-def test_normal_equations_of_small_and_large_blends(rng: np.random.Generator) -> None:
-    """Large ones go band by band; stamps smaller than the frame, and stamps beyond its edge."""
+@pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize("chunk", [1 << 18, 1 << 9])
+def test_normal_equations_of_small_and_large_blends(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, common: bool, chunk: int
+) -> None:
+    """Large ones go band by band; stamps smaller than the frame, and stamps beyond its edge.
+
+    Rendered together where blends have their kernels in common; in one tile or in many.
+    """
+    monkeypatch.setattr(spectra, "_CHUNK", chunk)
+    monkeypatch.setattr(render, "_CHUNK", chunk)
     sides, n_band = (30, 160, 41), 3
+    shared = rng.uniform(0, 1, (1, n_band, 9, 9)).astype(np.float32)
     frames, centres = [], []
     for blend, side in enumerate(sides):
         shape = (1, n_band, side, side)
         data = rng.normal(size=shape).astype(np.float32)
-        kernels = rng.uniform(0, 1, (1, n_band, 9, 9)).astype(np.float32)
+        own = rng.uniform(0, 1, shared.shape).astype(np.float32)
+        kernels = shared.copy() if common else own
         weight = rng.uniform(0.5, 1, shape).astype(np.float32)
+        weight[:, :, ::3] = 0
         frames.append(Frames.of(np.array([blend]), data, weight, kernels))
         centres += [(blend, side // 3, side // 2, side), (blend, side // 2, 2, side)]
     blend, y, x, side = np.array(centres).T
@@ -104,6 +117,8 @@ def test_normal_equations_of_small_and_large_blends(rng: np.random.Generator) ->
         np.testing.assert_allclose(system.gram, gram, rtol=1e-4, atol=1e-6 * gram.max())
         rhs = np.einsum("bkyx,byx,byx->bk", images, data, weight)
         np.testing.assert_allclose(system.rhs, rhs, atol=1e-5 * gram.max() ** 0.5 * sides[i])
+        seen = np.einsum("bkyx,byx->bk", images, weight > 0) / images.sum((2, 3))
+        np.testing.assert_allclose(system.coverage, seen, atol=1e-5)
 
 
 def test_no_systems_and_no_light() -> None:
