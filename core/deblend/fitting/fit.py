@@ -82,6 +82,11 @@ def fit(
     params : DeblendParams
     unit : array, shape (n_band,), optional
         Noise of the bands in the unit in which adaprox moves spectra; by default 1.
+
+    Returns
+    -------
+    Fit
+        Fits that nothing can save are in it, too, flagged as diverged.
     """
     n = len(observation)
     systems = normal_equations(observation, stacks)

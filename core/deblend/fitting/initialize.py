@@ -31,7 +31,10 @@ N_SHARPEN = 10
 """Steps of the deconvolution: more of them sharpen the noise."""
 _LEAST_COVERAGE = 0.05
 """Pixels that bands of less than this fraction of the light have seen are dark."""
-_DARK, _TINY = 1e-3, 1e-6
+_DARK = 1e-3
+"""Light (units of the noise, or of all light of a band) that keeps what is dark from staying 0."""
+_TINY = 1e-6
+"""Smallest divisor."""
 _POINT_LEVEL = 1e-5
 """Pixels of a point source (of maximum 1) below this are dark."""
 _FARTHEST = 0.7

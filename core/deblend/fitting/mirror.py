@@ -25,7 +25,7 @@ def shrink_asymmetry(
     morph : array, shape (k, n, n), same dtype
         Morphologies before it, whose mirror image counts.
     price : array, shape (k, n, n), same dtype
-        By what each pixel falls at most; overwritten.
+        Overwritten. By what each pixel falls at most.
     outside : array, shape (k, n, n), bool, optional
         Pixels that nobody has seen.
 

@@ -37,6 +37,13 @@ class _Item(NamedTuple):
 def render(observation: Observation, stacks: Sequence[Stack]) -> list[list[Rendered]]:
     """Convolve every morphology with the kernels of all bands.
 
+    Parameters
+    ----------
+    observation : Observation
+        n blends.
+    stacks : sequence of Stack
+        Morphologies of their components.
+
     Returns
     -------
     list of list of (row, window, images)

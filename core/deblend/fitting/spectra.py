@@ -106,6 +106,10 @@ def blend_equations(rendered: Sequence[Rendered], weight: Floats, data: Floats) 
     rendered : sequence of (row, window, images)
         See `render`.
     weight, data : array, shape (n_band, ny, nx), float32
+
+    Notes
+    -----
+    Temporary arrays hold at most about twice `_CHUNK` values, whatever the size of the blend.
     """
     rows = np.array([row for row, _, _ in rendered], np.int64)
     n_band, k = len(data), len(rows)
