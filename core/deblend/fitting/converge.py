@@ -85,6 +85,7 @@ class FluxWatch:
     weight : array, shape (k, n_band)
         One over the errors that the spectra had alone, at the first morphologies.
     flux : array, shape (k, n_band)
+        At the last call of `after`.
     """
 
     tolerance: float

@@ -135,9 +135,10 @@ class Live:
         )  # fmt: skip
 
     def iterate(self, it: int, params: DeblendParams, highest: NDArray[np.float64]) -> None:
-        """One iteration, from 0; ``highest`` is the loss that calls for shorter steps, per blend.
+        """One iteration, number ``it`` from 0.
 
-        Shorter steps are for steps along gradients only.
+        Steps along gradients start anew, and shorter, where the loss exceeds ``highest``, shape
+        (n,).
         """
         if self.steps is not None:
             self.advance_along_gradient(self.steps, it)
