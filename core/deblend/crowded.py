@@ -265,50 +265,64 @@ def _result(
     params: DeblendParams,
 ) -> BlendResult:
     """Fluxes, metrics and components; morphologies are the model PSF at the stars' places."""
-    n, sigma, box = len(stars.y), batch.sigma, batch.boxes[0]
     dy, dx = stars.offset.T
     stamps = model_stamps(dy, dx, params.model_psf_sigma)
     top = stamps.max((1, 2))
-    flags = np.full(n, FLAGS["psf_only"])
-    seen = np.isfinite(error)
-    flags[~seen.all(1)] |= FLAGS["no_data"]
-    flags[~(flux > 0).any(1)] |= FLAGS["null"]
-    objects: dict[str, Floats] = _overlap(stars, stamps, flux)
-    objects |= {
-        "model_flux": flux,
-        "model_flux_err": np.hypot(error, params.flux_err_floor * flux),
-    }
-    for name, values in objects.items():
-        unit = 1.0 if name in ("flux_overlap_frac", "blendedness") else sigma
-        objects[name] = np.where(seen, values * unit, np.nan)
-    rows = np.flatnonzero((flux > 0).any(1))
-    own, corner = batch.psfs[batch.cell[0]], MODEL_PSF_SIDE // 2
-    lit = stars.matrix(stars.images(np.maximum(own, 0).mean(0)))
-    lit.data = (lit.data * np.repeat(flux.max(1), np.diff(lit.indptr)) > _FAINT).astype(float)
+    bright = (flux > 0).any(1)
+    flags = np.full(len(stars.y), FLAGS["psf_only"])
+    flags[~np.isfinite(error).all(1)] |= FLAGS["no_data"]
+    flags[~bright] |= FLAGS["null"]
+    objects = _in_image_units(_overlap(stars, stamps, flux), flux, error, batch.sigma, params)
     chi2 = np.einsum("byx,byx,byx->yx", weight, left, left, dtype=np.float64).ravel()
     count = (weight > 0).sum(0, dtype=np.float64).ravel()
+    lit = _lit(stars, batch.psfs[batch.cell[0]], flux)
     with np.errstate(invalid="ignore", divide="ignore"):
         objects["chi2"] = (lit @ chi2) / (lit @ count)
-    centre = np.stack([stars.y, stars.x], 1) + np.floor(stars.offset + 0.5).astype(np.int64)
-    origin = np.array([box.y0, box.x0])
-    first = np.stack([stars.y, stars.x], 1) - corner + origin
-    sides = np.full((len(rows), 2), MODEL_PSF_SIDE)
+    rows, peak = np.flatnonzero(bright), np.stack([stars.y, stars.x], 1)
+    origin = np.array([batch.boxes[0].y0, batch.boxes[0].x0])
+    first = peak - MODEL_PSF_SIDE // 2 + origin
+    centre = peak + np.floor(stars.offset + 0.5).astype(np.int64) + origin
+    missing = not (weight > 0).any((1, 2)).all()
     return BlendResult(
         parent=int(batch.parents[0]),
         n_iter=_ROUNDS,
-        flags=FLAGS["psf_only"]
-        | FLAGS["bands_missing"] * bool(not (weight > 0).any((1, 2)).all()),
+        flags=FLAGS["psf_only"] | FLAGS["bands_missing"] * bool(missing),
         chi2=float(chi2.sum() / count.sum()),
         loss=_loss(left, weight),
         loss_init=first_loss,
         source=rows,
-        boxes=np.concatenate([first[rows], sides], axis=1),
-        centres=(centre + origin)[rows],
-        spectra=(flux * top[:, None] * sigma)[rows].astype(np.float32),
+        boxes=np.concatenate([first, np.full_like(first, MODEL_PSF_SIDE)], axis=1)[rows],
+        centres=centre[rows],
+        spectra=(flux * top[:, None] * batch.sigma)[rows].astype(np.float32),
         morphs=tuple((stamps / top[:, None, None]).astype(np.float32)[rows]),
         objects=objects,
         object_flags=flags,
     )
+
+
+def _in_image_units(
+    overlap: dict[str, Floats],
+    flux: NDArray[np.float64],
+    error: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    params: DeblendParams,
+) -> dict[str, Floats]:
+    """Columns of the stars; NaN in bands that do not see them."""
+    errors = np.hypot(error, params.flux_err_floor * flux)
+    columns = overlap | {"model_flux": flux, "model_flux_err": errors}
+    plain = ("flux_overlap_frac", "blendedness")
+    return {
+        name: np.where(np.isfinite(error), values * (1.0 if name in plain else sigma), np.nan)
+        for name, values in columns.items()
+    }
+
+
+def _lit(stars: Stars, psfs: Floats, flux: NDArray[np.float64]) -> Matrix:
+    """Which pixels each star lights, shape (n, n_pixel), 0 or 1."""
+    lit = stars.matrix(stars.images(np.maximum(psfs, 0).mean(0)))
+    light = lit.data * np.repeat(flux.max(1), np.diff(lit.indptr))
+    lit.data = (light > _FAINT).astype(float)
+    return lit
 
 
 def _overlap(stars: Stars, stamps: Floats, flux: NDArray[np.float64]) -> dict[str, Floats]:
