@@ -219,7 +219,9 @@ def _keep(peaks: NDArray[Any], owner: NDArray[np.int64], params: MergeParams) ->
         return np.ones(len(peaks), bool)
     in_core = (peaks["core"] >= 0) & (params.cull_family == "core")
     n_parent = int(owner.max(initial=-1)) + 1
-    family = np.where(in_core, n_parent + peaks["core"], owner)
+    # a core may span parents that touch; none of them may lose all its peaks
+    core = np.where(in_core, peaks["core"].astype(np.int64) + 1, 0)
+    family = owner + n_parent * core
     return kept_peaks(
         family,
         _order(peaks, params),

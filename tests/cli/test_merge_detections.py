@@ -278,6 +278,24 @@ def test_bad_input(cli, bands, catalogues, write_file, tmp_path):
     refused(65, "page.html", f"g={tmp_path / 'page.html'}", "--like", coadd)
 
 
+def test_culling_leaves_every_label_a_peak(cli, bands, tmp_path):
+    """Labels that touch are parents of their own, though they make one core of 64 peaks."""
+    sources = np.zeros(64, [(name, "f8") for name in ("label", "x", "y", "flux", "flux_err")])
+    y, x = np.divmod(np.arange(64), 8)
+    sources["label"], sources["x"], sources["y"] = np.arange(1, 65), 5 * x + 52, 5 * y + 62
+    sources["flux"], sources["flux_err"] = 500 + 10 * np.arange(64), 10
+    fitsio.write(str(tmp_path / "t.fits"), sources)
+    labels = np.zeros((180, 220), np.int32)
+    labels[60:100, 50:90] = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((5, 5), np.int32))
+    fitsio.write(str(tmp_path / "seg.fits"), labels)
+    done = cli("merge-detections", f"g={tmp_path / 't.fits'}", "--like", bands["g"][1],
+               "--segmentation", f"g={tmp_path / 'seg.fits'}", "--set", "seg_parent=label",
+               "-o", tmp_path / "merged.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    merged = read_detections(str(tmp_path / "merged.fits"))
+    assert merged.parents["npeak"].tolist() == [1] * len(merged.parents)
+
+
 def test_bad_segmentation_images(cli, bands, tmp_path):
     """Each is refused with the reason, and leaves no output."""
     out, labels, table = (tmp_path / name for name in ("merged.fits", "seg.fits", "t.fits"))
