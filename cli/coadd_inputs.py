@@ -30,6 +30,7 @@ from coblend.io.coadd.grid import Grid, offset_to, read_grid
 from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.warps import WarpFile, open_warp, require_same_band
 from coblend.io.exposure.checks import require_same_wcs
+from coblend.io.fits.specs import parse_band_spec
 from coblend.io.sky.wcs import shift_cards
 
 if TYPE_CHECKING:
@@ -292,9 +293,10 @@ def open_warps(listed: Sequence[Listed]) -> list[WarpFile]:
     """
     if not listed:
         raise ParameterError("no warps given: the lists are empty")
-    seen: set[str] = set()
+    seen: set[tuple[Any, ...]] = set()
     for entry in listed:
-        key = os.path.realpath(entry.file)
+        _, spec = parse_band_spec(entry.file)
+        key = os.path.realpath(spec.path), spec.hdu, spec.version, spec.section
         if key in seen:
             raise ParameterError(f"input {entry.file} is given twice")
         seen.add(key)

@@ -467,6 +467,7 @@ def test_inputs_that_do_not_belong_together(
     ("arguments", "code", "message"),
     [
         (("a.fits", "a.fits"), 2, "a.fits is given twice"),
+        (("a.fits", "g=./a.fits"), 2, "a.fits is given twice"),
         (("a.fits", "gone.fits"), 66, "gone.fits"),
         (("a.fits", "--statistic", "mode"), 2, "statistic is 'mode'"),
         (("a.fits", "--sigma-clip", "0"), 2, "sigma_clip is 0"),
