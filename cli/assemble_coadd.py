@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coblend.cli.command import command
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import ParameterError
 from coblend.core.params.coadd import CoaddParams
 
@@ -32,6 +32,7 @@ log = logging.getLogger("coblend")
 @command(
     "assemble-coadd",
     CoaddParams,
+    fills=("band",),
     examples=(
         "coblend assemble-coadd warp_*_g.fits -o coadd_g.fits",
         "coblend assemble-coadd @warps.txt -o coadd_g.fits --statistic mean --unit nJy",
@@ -62,9 +63,9 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     listed = read_lists(warps)
     require_weights(listed, params)
     field = Field.of(open_warps(listed), params, run)
+    run.fill_output(band=field.warps[0].file.info.band)
+    _plan_products(run, params, field)
     interpolate = _interpolates(run, params, field)
-    if params.artifact_masks:
-        _mask_files(params, field)
     _warn_of_few(field)
     with ExitStack() as resources:
         store = resources.enter_context(room_for(run, _dtypes(params, field), field.box.shape))
@@ -232,12 +233,20 @@ def _write_on_request(run: Run, params: CoaddParams, field: Field, comparison: C
                 write_mask(out, warp.artifacts(field), field.box, planes, field.wcs)
 
 
+def _plan_products(run: Run, params: CoaddParams, field: Field) -> None:
+    """Refuse at once further products that could not be written at the end."""
+    if params.template:
+        run.check_output(params.template)
+    for path in _mask_files(params, field) if params.artifact_masks else ():
+        run.check_output(path)
+
+
 def _mask_files(params: CoaddParams, field: Field) -> list[str]:
     """Names of the artifact masks."""
     from coblend.io.fits.specs import stem
 
     template, paths = params.artifact_masks, [warp.file.info.path for warp in field.warps]
-    names = [template.replace("{name}", stem(path)) for path in paths]
+    names = [filled_name(template, name=stem(path)) for path in paths]
     if len(set(names)) < len(names):
         raise ParameterError(
             f"artifact masks of {len(names)} warps would be written to {len(set(names))} files",

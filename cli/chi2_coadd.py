@@ -16,6 +16,7 @@ from coblend.io.fits.specs import expand_lists, parse_band_spec
 
 def chi2_coadd(run: Run, params: CoaddParams, arguments: Iterable[str]) -> None:
     """Sum the bands, one in memory at a time."""
+    run.fill_output(band="chi2")
     bands: list[str] = []
     coadd = chi2.chi2_coadd(_read(run, arguments, bands))
     summary = {"n_band": len(bands), "size": f"{coadd.box.nx}x{coadd.box.ny}"}

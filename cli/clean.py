@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coblend.cli.command import command
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import FormatError, ParameterError, ShapeMismatchError
 from coblend.core.params.clean import CleanParams
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @command(
     "clean",
     CleanParams,
+    fills=("band",),
     examples=(
         "coblend clean deblended.fits coadd_*.fits -o stamps.fits",
         "coblend clean deblended.fits r=coadd_r.fits -o stamps.fits --mode noise --side 41",
@@ -43,7 +44,7 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     specs = [parse_band_spec(argument) for argument in expand_lists(exposures)]
-    _check(params, run.output, len(specs))
+    _check(params, run, specs)
     run.add_input("models", deblended)
     with ModelFile(deblended) as file:
         file.require_models()
@@ -66,15 +67,23 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
             )  # fmt: skip
 
 
-def _check(params: CleanParams, output: str, n_band: int) -> None:
+def _check(params: CleanParams, run: Run, specs: list[tuple[str | None, FileSpec]]) -> None:
+    """Refuse at once what makes no sense or could not be written at the end."""
+    from coblend.io.exposure.exposures import read_outline
+
     if params.whole and not params.source and params.mode == "subtract":
         raise ParameterError(
             "all objects are to be kept, so nothing is to be subtracted",
             hint="name those to keep with --source; the residual of all is a product of "
             "coblend reconstruct-footprints",
         )
-    if params.whole and n_band > 1 and "{band}" not in output:
-        raise ParameterError(f"the output is {output!r}; with several bands it needs {{band}}")
+    bands = [read_outline(spec, band).band for band, spec in specs]
+    if len(bands) == 1:
+        run.fill_output(band=bands[0])
+    elif params.whole:
+        run.plan(run.output, bands)
+    elif "{band}" in run.output:
+        raise ParameterError(f"output {run.output!r}: stamps of all bands go into one file")
 
 
 def _rows(models: ModelSet, params: CleanParams, path: str) -> NDArray[np.int64]:
@@ -116,7 +125,7 @@ def _write_whole(
     from coblend.io.exposure.exposures import write_exposure
 
     done = clean_image(models, exposure, rows, params, run.seed)
-    path = run.output.replace("{band}", exposure.band)
+    path = filled_name(run.output, band=exposure.band)
     with run.create("exposure/1", header={"MODE": params.mode}, path=path) as out:
         write_exposure(out, done, compress=params.compress)
 

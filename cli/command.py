@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import Field
 from typing import Any, get_type_hints
@@ -22,6 +22,7 @@ from coblend.cli.config import (
 )
 from coblend.cli.report import emit, setup_logging
 from coblend.cli.run import Run, parse_size
+from coblend.core.errors import ParameterError
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import options_of, span
 
@@ -31,6 +32,8 @@ _HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quie
 
 _EXPOSURES = frozenset({"exposure", "exposures", "coadds"})
 """Arguments that name exposures on disk."""
+_PLACE = re.compile(r"\{(band|name|tract|patch)\}")
+"""What output names may leave open."""
 _LONGEST_CHOICES = 30
 """Longer lists of choices stand in the help text, where they can be wrapped."""
 
@@ -106,6 +109,7 @@ def command(
     writes: bool = True,
     looks: bool = False,
     partial: bool = False,
+    fills: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a click command of ``callback(run, params, **arguments)``.
 
@@ -124,6 +128,8 @@ def command(
         Whether it only looks at files: it then has no options of runs that make something.
     partial : bool
         Whether it may finish although blends failed, with exit code 3.
+    fills : collection of str
+        What it puts in place of its name in braces in the output's name: ``band``, ``name``.
     """
 
     def decorate(callback: Callable[..., None]) -> Command:
@@ -134,7 +140,7 @@ def command(
             own.append(_section_option())
 
         def invoke(**values: Any) -> None:
-            _execute(name, params_class, callback, values)
+            _execute(name, params_class, callback, frozenset(fills), values)
 
         return Command(
             name,
@@ -151,7 +157,13 @@ def command(
     return decorate
 
 
-def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[str, Any]) -> None:
+def _execute(
+    name: str,
+    cls: type,
+    callback: Callable[..., None],
+    fills: frozenset[str],
+    values: dict[str, Any],
+) -> None:
     context = click.get_current_context()
     verbosity = values.pop("verbose") - values.pop("quiet")
     verbosity += context.meta.get("coblend.verbosity", 0)
@@ -182,7 +194,7 @@ def _execute(name: str, cls: type, callback: Callable[..., None], values: dict[s
         json=values.pop("json"),
     )
     _cut_exposures(values)
-    with _reserved(run):
+    with _reserved(run, fills):
         callback(run, options.params, **values)
     run.finish()
 
@@ -216,15 +228,19 @@ def _cut_exposures(values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _reserved(run: Run) -> Iterator[None]:
+def _reserved(run: Run, fills: frozenset[str]) -> Iterator[None]:
     """Refuse at once what could not be written at the end, and keep other writers away."""
-    if not run.output or "{" in run.output:
+    unknown = set(_PLACE.findall(run.output)) - fills
+    if unknown:
+        raise ParameterError(
+            f"output {run.output!r}: this command has no {min(unknown)} to put there"
+        )
+    if not run.output or _PLACE.search(run.output):
         yield
         return
     from coblend.io.fits.lock import exclusive
-    from coblend.io.fits.output import check_output
 
-    check_output(run.output, overwrite=run.overwrite or run.dry_run)
+    run.check_output(run.output)
     with exclusive(run.output) if not run.dry_run else nullcontext():
         yield
 

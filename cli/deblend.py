@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coblend.cli.command import command, psf_option
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import ParameterError
 from coblend.core.params.deblend import DeblendParams
 
@@ -73,8 +73,8 @@ def deblend(
         run.add_input("exposure", spec.path)
         n_pixel += count_pixels(spec)
     run.require_memory(BYTES_PER_PIXEL * n_pixel, parse_spec(merged).path)
-    _check_heavy(params, len(exposures))
     detections = read_detections(merged)
+    _plan_products(run, params, detections.bands)
     cube = read_cube(exposures, psfs=band_psfs(psfs))
     plan = make_plan(detections, cube, params)
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
@@ -108,14 +108,16 @@ def deblend(
     run.check_failures(n_failed, len(plan.fitted) + len(plan.refused))
 
 
-def _check_heavy(params: DeblendParams, n_band: int) -> None:
-    """Refuse heavy footprints that there are not, or that would overwrite each other."""
-    if params.heavy and "{band}" not in params.heavy and n_band > 1:
-        raise ParameterError(f"heavy is {params.heavy!r}; with several bands it needs {{band}}")
+def _plan_products(run: Run, params: DeblendParams, bands: Sequence[str]) -> None:
+    """Refuse at once products that there are not or that could not be written at the end."""
     if params.heavy and params.algorithm != "sdss":
         raise ParameterError(
             "heavy is for --algorithm sdss", hint="see coblend reconstruct-footprints --heavy"
         )
+    if params.heavy:
+        run.plan(params.heavy, bands)
+    if params.not_deblended:
+        run.check_output(params.not_deblended)
 
 
 def _sharp_enough(bands: Sequence[str], plan: Plan, params: DeblendParams) -> DeblendParams:
@@ -232,7 +234,7 @@ def _write_heavy(run: Run, template: str, models: ModelSet, results: list[BlendR
         table["peak_y"], table["peak_x"] = objects["iy"], objects["ix"]
         table["flux"] = objects[f"model_flux_{column_suffix(band)}"]
         heavy = HeavyFootprints(table, footprints, light, band, models.unit)
-        with run.create(HEAVY_SCHEMA, path=template.replace("{band}", band)) as out:
+        with run.create(HEAVY_SCHEMA, path=filled_name(template, band=band)) as out:
             write_heavy(out, heavy, 0.0)
 
 

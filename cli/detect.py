@@ -23,6 +23,7 @@ log = logging.getLogger("coblend")
 @command(
     "detect",
     DetectParams,
+    fills=("band", "name"),
     examples=(
         "coblend detect coadd_g.fits -o det_g.fits",
         "coblend detect i=coadd.fits --bg-mesh 128 --peak-scales 1,0.6 -o det_i.fits",
@@ -61,11 +62,12 @@ def detect(
     from coblend.core.detect.search import BYTES_PER_PIXEL
     from coblend.core.detect.search import detect as search
     from coblend.io.exposure.checks import require_band
-    from coblend.io.exposure.exposures import count_pixels, read_exposure
-    from coblend.io.fits.specs import parse_band_spec
+    from coblend.io.exposure.exposures import count_pixels, read_exposure, read_outline
+    from coblend.io.fits.specs import parse_band_spec, stem
     from coblend.io.psf.given import band_psfs, require_bands
 
     band, spec = parse_band_spec(exposure)
+    run.fill_output(band=read_outline(spec, band).band, name=stem(spec.path))
     check_products(run, out_image, out_snr, out_segmentation, regions)
     run.add_input("exposure", spec.path)
     run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)

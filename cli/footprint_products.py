@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.catalog import column_suffix, table_dtype
 from coblend.core.errors import ParameterError
 from coblend.core.exposure import Exposure, HeaderValue
@@ -93,19 +93,11 @@ class Products:
                 f"a cut-out shows one parent, {n_parent} are selected",
                 hint="name one with --blend or --source",
             )
-        names = [run.output, params.cutout] if params.cutout else [run.output]
+        if params.cutout:
+            run.check_output(params.cutout)
         for template in (params.heavy, params.residual, params.model_image):
-            if template and len(bands) > 1 and "{band}" not in template:
-                raise ParameterError(
-                    f"{template!r} names one file for {len(bands)} bands",
-                    hint="write {band} where the band's name belongs",
-                )
-            names += [_named(template, band) for band in bands if template]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ParameterError(f"{twice[0]} would be written twice")
-        for name in names:
-            run.check_output(name)
+            if template:
+                run.plan(template, bands)
 
     def start(self, band: str, exposure: Exposure | None, models: ModelFile) -> BandPixels:
         """Begin a band; without an exposure the models say where it is and what its unit is."""
@@ -114,7 +106,7 @@ class Products:
         model = np.zeros(box.shape, np.float32) if self.wants_models else None
         heavy = None
         if self.params.heavy:
-            folder = os.path.dirname(os.path.abspath(_named(self.params.heavy, band)))
+            folder = os.path.dirname(os.path.abspath(filled_name(self.params.heavy, band=band)))
             heavy = HeavySpool(self._step(band, exposure), folder, spans=self.params.spans)
         return BandPixels(band, unit, box, exposure, model, heavy)
 
@@ -182,14 +174,14 @@ class Products:
     def _exposure(
         self, template: str, product: str, exposure: Exposure, header: dict[str, float]
     ) -> None:
-        path = _named(template, exposure.band)
+        path = filled_name(template, band=exposure.band)
         with self.run.create("exposure/1", path=path, header={"PRODUCT": product}) as out:
             write_exposure(out, exposure, header=header, compress=self.params.compress)
 
     def _write_heavy(self, pixels: BandPixels, heavy: HeavySpool) -> None:
         header: dict[str, HeaderValue] = {"KIND": self.params.kind, "STRAY": self.params.stray,
                   "FLUXERR": self.params.flux_error if heavy.step else 0.0}  # fmt: skip
-        path = _named(self.params.heavy, pixels.band)
+        path = filled_name(self.params.heavy, band=pixels.band)
         with self.run.create(HEAVY_SCHEMA, path=path) as out:
             heavy.write(out, pixels.band, pixels.unit, header=header)
 
@@ -205,7 +197,3 @@ def _heavy(objects: NDArray[Any], light: BandLight, band: str) -> HeavyFootprint
     for name in ("peak_flux", "flux"):
         table[name] = rows[f"{name}_{column_suffix(band)}"]
     return HeavyFootprints(table, light.footprints.select(filled), light.light)
-
-
-def _named(template: str, band: str) -> str:
-    return template.replace("{band}", band)

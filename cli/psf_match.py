@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from coblend.cli.command import command
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import FormatError, ParameterError, concerning
 from coblend.core.params.match import MatchParams
 
@@ -58,6 +58,7 @@ class _Model:
 @command(
     "psf-match",
     MatchParams,
+    fills=("band", "name"),
     examples=(
         "coblend psf-match coadd_i.fits -o matched_i.fits --reference 'coadd_g.fits[PSF]'",
         "coblend psf-match warp.fits -o matched.fits --reference moffat:fwhm=5.2,beta=3",
@@ -346,13 +347,13 @@ def _names(
         ("kernel", params.save_kernel or ""),
         ("nodes", params.save_nodes or ""),
     ):
-        names[what] = template.replace("{band}", science.band).replace("{name}", stem(spec.path))
+        names[what] = filled_name(template, band=science.band, name=stem(spec.path))
         if what == "output" and names[what] in taken:
             raise ParameterError(
                 f"two exposures would be written to {names[what]}",
                 hint="write {name} where the file's name belongs",
             )
-        if names[what]:
+        if names[what] and names[what] != run.output:
             run.check_output(names[what])
     return names
 

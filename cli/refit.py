@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coblend.cli.command import command, psf_option
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import FormatError, ParameterError
 from coblend.core.params.refit import RefitParams
 
@@ -58,12 +58,10 @@ def refit(
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
 
-    if params.residual and "{band}" not in params.residual and len(exposures) > 1:
-        raise ParameterError(
-            f"residual is {params.residual!r}; with several bands it needs {{band}}"
-        )
     run.add_input("models", deblended)
     with ModelFile(deblended) as models:
+        if params.residual:
+            run.plan(params.residual, models.bands)
         add, drop = _changes(params, models)
         homes = _homes(models, add)
         rows = _choose(params, models, homes, drop)
@@ -268,7 +266,7 @@ def _write_residuals(run: Run, params: RefitParams, cube: Cube, done: list[Model
     from coblend.io.exposure.exposures import write_exposure
 
     for exposure in map(cube.exposure, range(len(cube.bands))):
-        path = params.residual.replace("{band}", exposure.band)
+        path = filled_name(params.residual, band=exposure.band)
         with run.create("exposure/1", path=path, header={"PRODUCT": "residual"}) as out:
             write_exposure(out, residual(done, exposure), compress=params.compress)
 

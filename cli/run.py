@@ -114,24 +114,53 @@ class Run:
         OutputError
             It is also an output.
         """
-        for output in (self.output, *self._planned):
+        for output in self._planned:
             _keep_apart(output, path)
         self._inputs.append((role, path))
 
     def check_output(self, path: str) -> None:
-        """Refuse at once a further output that could not be written at the end.
+        """Refuse at once an output that could not be written at the end.
 
         Raises
         ------
         OutputExistsError, OutputError
             It exists, is an input, or its folder cannot be written to.
+        ParameterError
+            It is another output, too.
         """
         from coblend.io.fits.output import check_output
 
+        if os.path.realpath(path) in map(os.path.realpath, self._planned):
+            raise ParameterError(f"{path} would be written twice")
         check_output(path, overwrite=self.overwrite or self.dry_run)
         for _, name in self._inputs:
             _keep_apart(path, name)
         self._planned.append(path)
+
+    def plan(self, template: str, bands: Sequence[str]) -> list[str]:
+        """Names of further outputs, one per band, all of them checked.
+
+        Raises
+        ------
+        ParameterError, OutputExistsError, OutputError
+            One of them could not be written at the end (`check_output`).
+        """
+        if len(bands) > 1 and "{band}" not in template:
+            raise ParameterError(
+                f"{template!r} names one file for {len(bands)} bands",
+                hint="write {band} where the band's name belongs",
+            )
+        names = [filled_name(template, band=band) for band in bands]
+        for name in names:
+            self.check_output(name)
+        return names
+
+    def fill_output(self, **values: str) -> None:
+        """Put ``values`` in place of their names in braces in the output's name; check it."""
+        filled = filled_name(self.output, **values)
+        if filled != self.output:  # else it has been checked before the command began
+            self.check_output(filled)
+        self.output = filled
 
     @contextmanager
     def create(
@@ -306,6 +335,25 @@ def parse_size(text: str) -> int:
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower()) if prefix else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def filled_name(template: str, **values: str) -> str:
+    """Put ``values`` in place of their names in braces.
+
+    Raises
+    ------
+    ParameterError
+        One of them has no value.
+    """
+    for name, value in values.items():
+        place = f"{{{name}}}"
+        if place in template and not value:
+            raise ParameterError(
+                f"output {template!r}: the {name} is not known",
+                hint="pass it as BAND=FILE" if name == "band" else "",
+            )
+        template = template.replace(place, value)
+    return template
 
 
 def _keep_apart(output: str, path: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from coblend.cli.command import command, psf_option
-from coblend.cli.run import Run
+from coblend.cli.run import Run, filled_name
 from coblend.core.errors import ParameterError, WcsMismatchError
 from coblend.core.params.warp import WarpParams
 
@@ -30,6 +30,7 @@ log = logging.getLogger("coblend")
 @command(
     "warp",
     WarpParams,
+    fills=("band", "name"),
     examples=(
         "coblend warp visit_*.fits --like coadd_g.fits -o 'warp_{name}.fits'",
         "coblend warp visit.fits --like tract.fits --kernel bilinear -o warp.fits",
@@ -53,9 +54,10 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
+    bands = [read_outline(spec, band).band for band, spec in specs]
     targets = [
-        run.output.replace("{name}", stem(spec.path)).replace("{band}", band or "")
-        for band, spec in specs
+        filled_name(run.output, band=band, name=stem(spec.path))
+        for band, (_, spec) in zip(bands, specs, strict=True)
     ]
     if len(set(targets)) < len(targets):
         raise ParameterError(
@@ -66,10 +68,11 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
     run.add_input("grid", grid.path)
     for (_, spec), target in zip(specs, targets, strict=True):
         run.add_input("exposure", spec.path)
-        run.check_output(target)
+        if target != run.output:
+            run.check_output(target)
     given = band_psfs(psfs)
     if given:
-        require_bands(given, [read_outline(spec, band).band for band, spec in specs])
+        require_bands(given, bands)
     rows = []
     with run.progress("warp", len(specs)) as advance:
         for (band, spec), target in zip(specs, targets, strict=True):

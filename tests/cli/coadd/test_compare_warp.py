@@ -216,6 +216,18 @@ def test_jobs_change_no_byte(cli, epochs):
         (("--psf-matched", "@all.txt", "--max-memory", "2MB"), 2, "max_memory"),
         (("--psf-matched", "@all.txt", "--reject", "none"), 2, "are for --reject compare-warp"),
         (("--psf-matched", "@all.txt", "--set", "artifact_masks=a.fits"), 2, "put {name} into"),
+        (
+            ("--psf-matched", "@all.txt", "--set", "artifact_masks={name}.fits", "--overwrite"),
+            73,
+            "is also an input",
+        ),
+        (
+            ("--psf-matched", "@all.txt", "--set", "template=d0.fits", "--overwrite"),
+            73,
+            "is also an input",
+        ),
+        (("--psf-matched", "@all.txt", "--set", "template=m0.fits"), 73, "m0.fits: exists"),
+        (("--psf-matched", "@all.txt", "--set", "template=c.fits"), 2, "would be written twice"),
         (("--psf-matched", "@wrong.txt"), 65, "list the PSF-matched warps in the order"),
         (("--psf-matched", "@direct.txt"), 65, "w1.fits: its PSF and that of w0.fits differ"),
     ],

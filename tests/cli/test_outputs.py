@@ -1,0 +1,112 @@
+"""Outputs: none replaces an input or another output, and all are refused before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coblend.io.deblend.models import read_models
+from coblend.io.fits.reader import open_fits
+
+Cli = Callable[..., Any]
+PAIR = [(30.2, 30.4, 4000.0), (30.0, 38.3, 2500.0)]
+FAST = ("--max-iter", "2", "--min-iter", "0")
+COMMANDS = {
+    "clean": ("clean", "deblended.fits", "--whole", "--source", "ID"),
+    "heavy": ("deblend", "merged.fits", "-o", "new.fits", "--algorithm", "sdss"),
+    "mask": ("deblend", "merged.fits", "-o", "new.fits", *FAST),
+    "residual": ("refit", "deblended.fits", "-o", "new.fits", "--only", "failed"),
+    "light": ("reconstruct-footprints", "deblended.fits", "-o", "new.fits"),
+}
+PRODUCTS = {
+    "clean": ("-o", "{}"),
+    "heavy": ("--set", "heavy={}"),
+    "mask": ("--set", "not_deblended={}"),
+    "residual": ("--residual", "{}"),
+    "light": ("--model-image", "{}"),
+}
+
+
+@pytest.fixture
+def bands(cli: Cli, in_folder: Path, fields) -> list[str]:
+    """Exposures beside merged.fits and deblended.fits."""
+    cube, detections = fields.make_scene([PAIR], (60, 60), bands=("g", "r"))
+    names = fields.save(cube, detections, in_folder)
+    done = cli("deblend", "merged.fits", *names, "-o", "deblended.fits", *FAST)
+    assert done.code == 0, done.err
+    return names
+
+
+def contents() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+
+
+def command(kind: str, bands: list[str], product: str) -> list[str]:
+    """Arguments of a command that also writes ``product``."""
+    name, models, *rest = COMMANDS[kind]
+    source = str(read_models("deblended.fits").objects["id"][0])
+    rest = [source if word == "ID" else word for word in rest]
+    return [name, models, *bands, *rest, *(word.format(product) for word in PRODUCTS[kind])]
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_no_product_replaces_an_input(cli: Cli, bands, kind: str) -> None:
+    before = contents()
+    product = "g.fits" if kind == "mask" else "{band}.fits"
+    done = cli(*command(kind, bands, product), "--overwrite")
+    assert done.code == 73, done.err
+    assert "g.fits: is also an input" in done.err
+    assert contents() == before
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_product_that_exists_is_refused_before_the_work(cli: Cli, bands, kind: str) -> None:
+    """No other output is left behind."""
+    Path("old_r.fits").write_bytes(b"old")
+    before = contents()
+    product = "old_r.fits" if kind == "mask" else "old_{band}.fits"
+    done = cli(*command(kind, bands, product))
+    assert done.code == 73, done.err
+    assert "old_r.fits" in done.err
+    assert contents() == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind in COMMANDS if kind != "clean"])
+def test_two_outputs_of_one_name(cli: Cli, bands, kind: str) -> None:
+    before = contents()
+    product = "./new.fits"
+    one = bands if kind == "mask" else bands[:1]
+    done = cli(*command(kind, one, product), "--overwrite")
+    assert done.code == 2, done.err
+    assert contents() == before
+
+
+def test_one_file_for_several_bands(cli: Cli, bands) -> None:
+    for kind in ("clean", "heavy", "residual", "light"):
+        done = cli(*command(kind, bands, "all.fits"))
+        assert done.code == 2
+        assert "'all.fits' names one file for 2 bands" in done.err
+
+
+def test_the_band_in_names_of_outputs(cli: Cli, bands) -> None:
+    """It is that of the header; where there is none to put there, the name is refused."""
+    done = cli("detect", "g.fits", "-o", "det_{band}_{name}.fits")
+    assert done.code == 0, done.err
+    assert Path("det_g_g.fits").exists()
+    done = cli("deblend", "merged.fits", *bands, "-o", "d_{band}.fits")
+    assert done.code == 2
+    assert "this command has no band to put there" in done.err
+    done = cli("detect", "g.fits", "-o", "{tract}.fits")
+    assert done.code == 2
+    source = str(read_models("deblended.fits").objects["id"][0])
+    done = cli("clean", "deblended.fits", "r.fits", "--whole", "--source", source,
+               "-o", "c_{band}.fits")  # fmt: skip
+    assert done.code == 0, done.err
+    with open_fits("c_r.fits") as file:
+        assert file.has("IMAGE")
+    done = cli("clean", "deblended.fits", *bands, "-o", "c_{band}.fits")
+    assert done.code == 2
+    assert "stamps of all bands go into one file" in done.err
