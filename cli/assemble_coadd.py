@@ -62,6 +62,7 @@ def assemble_coadd(run: Run, params: CoaddParams, warps: tuple[str, ...]) -> Non
     keep_freed_pages()
     listed = read_lists(warps)
     require_weights(listed, params)
+    run.add_psfs([entry.psf for entry in listed if entry.psf])
     field = Field.of(open_warps(listed), params, run)
     run.fill_output(band=field.warps[0].file.info.band)
     _plan_products(run, params, field)

@@ -81,8 +81,9 @@ def chain(run: Run, params: RunParams, tract: str) -> None:
         silent = run.quiet and not codes  # so that cron writes only when something is wrong
         run.report({"n_patch": len(rows), "n_failed": len(codes)}, () if silent else rows)
     if codes:
-        run.finish()
-        raise click.exceptions.Exit(min(codes, key=lambda code: code == _PARTIAL))
+        code = min(codes, key=lambda code: code == _PARTIAL)
+        run.finish(code)
+        raise click.exceptions.Exit(code)
 
 
 def patches_of(params: RunParams) -> list[str]:

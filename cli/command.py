@@ -21,7 +21,7 @@ from coblend.cli.config import (
     without_folder,
 )
 from coblend.cli.report import emit, setup_logging
-from coblend.cli.run import Run, parse_size
+from coblend.cli.run import Run, keep_apart, parse_size
 from coblend.core.errors import ParameterError
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import options_of, span
@@ -193,6 +193,8 @@ def _execute(
         quiet=verbosity < 0,
         json=values.pop("json"),
     )
+    for path in files:
+        keep_apart(output, path)
     _cut_exposures(values)
     with _reserved(run, fills):
         callback(run, options.params, **values)

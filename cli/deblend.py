@@ -68,6 +68,7 @@ def deblend(
 
     exposures = tuple(expand_lists(exposures))
     run.add_input("merged", parse_spec(merged).path)
+    run.add_psfs(psfs)
     n_pixel = 0
     for _, spec in map(parse_band_spec, exposures):
         run.add_input("exposure", spec.path)

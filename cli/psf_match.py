@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -77,13 +76,18 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     """
     from coblend.core.psfmatch.apply import BYTES_PER_PIXEL
     from coblend.io.exposure.exposures import count_pixels
-    from coblend.io.fits.specs import expand_lists, parse_band_spec
+    from coblend.io.fits.specs import expand_lists, parse_band_spec, parse_spec
     from coblend.io.psf.given import require_bands
 
     params.require_reference("a reference is a PSF: file.fits[PSF], moffat:fwhm=5.2,beta=3, auto")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
     if len(specs) > 1:
         _require_templates(run, params)
+    run.add_psfs([params.psf] if params.psf else [])
+    if params.apply_kernel:
+        run.add_input("kernel", params.apply_kernel)
+    if params.noise_acf:
+        run.add_input("noise", parse_spec(params.noise_acf).path)
     noise = _noise(params)
     science: Exposure | None = None
     models: list[_Model] = []
@@ -283,17 +287,15 @@ def _given(params: MatchParams) -> GivenPsfs:
 def _references(run: Run, models: Sequence[_Model], params: MatchParams) -> Iterator[Psf]:
     """Read the reference asked for, or find those to try, the narrowest first."""
     from coblend.core.psfmatch.common_reference import common_references
-    from coblend.io.fits.specs import parse_spec
-    from coblend.io.psf.psfs import parse_psf_spec
+    from coblend.io.psf.psfs import parse_psf_spec, psf_file
 
     text = params.reference or ""
     if text == "auto":
         yield from common_references([(m.psf, m.box) for m in models], params.tolerance)
         return
     psf = parse_psf_spec(text)
-    path = parse_spec(text).path
-    if os.path.exists(path):
-        run.add_input("reference", path)
+    if psf_file(text):
+        run.add_input("reference", psf_file(text))
     yield psf
 
 

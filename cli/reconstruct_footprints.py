@@ -79,6 +79,7 @@ def reconstruct_footprints(
     from coblend.io.psf.given import band_psfs, require_bands
 
     run.add_input("models", deblended)
+    run.add_psfs(psfs)
     given = band_psfs(psfs)
     with open_models(deblended) as models:
         images = _images(run, params, models, coadds)

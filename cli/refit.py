@@ -57,8 +57,12 @@ def refit(
     """
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
+    from coblend.io.deblend.peaks import named_file
 
     run.add_input("models", deblended)
+    run.add_psfs(psfs)
+    for peaks in filter(None, map(named_file, (params.add_peaks, params.drop_peaks))):
+        run.add_input("peaks", peaks)
     with ModelFile(deblended) as models:
         if params.residual:
             run.plan(params.residual, models.bands)

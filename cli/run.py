@@ -115,8 +115,15 @@ class Run:
             It is also an output.
         """
         for output in self._planned:
-            _keep_apart(output, path)
+            keep_apart(output, path)
         self._inputs.append((role, path))
+
+    def add_psfs(self, texts: Sequence[str]) -> None:
+        """Record the files that ``[BAND=]SPEC`` name as inputs."""
+        from coblend.io.psf.given import psf_files
+
+        for path in psf_files(texts):
+            self.add_input("psf", path)
 
     def check_output(self, path: str) -> None:
         """Refuse at once an output that could not be written at the end.
@@ -134,7 +141,7 @@ class Run:
             raise ParameterError(f"{path} would be written twice")
         check_output(path, overwrite=self.overwrite or self.dry_run)
         for _, name in self._inputs:
-            _keep_apart(path, name)
+            keep_apart(path, name)
         self._planned.append(path)
 
     def plan(self, template: str, bands: Sequence[str]) -> list[str]:
@@ -270,22 +277,25 @@ class Run:
                 self.output or None,
             )
 
-    def finish(self) -> None:
+    def finish(self, code: int = 0) -> None:
         """Show the result: JSON or a table on stdout, one line on stderr.
+
+        ``code`` is what the command will exit with.
 
         What was made is there and whole: that nobody reads about it is then no error.
         """
         try:
-            self._show()
+            self._show(code)
         except OSError as error:
             if not self._outputs:
                 raise
             if not isinstance(error, BrokenPipeError):
                 log.warning("the summary could not be written: %s", error.strerror)
 
-    def _show(self) -> None:
+    def _show(self, code: int) -> None:
         if self.json:
-            print_json({"status": "ok", **self.summary()})
+            status = {"status": "error", "exit": code} if code else {"status": "ok"}
+            print_json(status | self.summary())
             return
         if not (self.quiet and self.output):  # what only shows something is never silent
             print_table(self._table)
@@ -356,7 +366,13 @@ def filled_name(template: str, **values: str) -> str:
     return template
 
 
-def _keep_apart(output: str, path: str) -> None:
+def keep_apart(output: str, path: str) -> None:
+    """Refuse an output that is an input, too.
+
+    Raises
+    ------
+    OutputError
+    """
     exist = output and os.path.exists(output) and os.path.exists(path)
     if exist and os.path.samefile(output, path):
         raise OutputError("is also an input; choose another output", output)

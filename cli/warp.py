@@ -66,6 +66,7 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
         )
     grid = read_grid(params.like)
     run.add_input("grid", grid.path)
+    run.add_psfs(psfs)
     for (_, spec), target in zip(specs, targets, strict=True):
         run.add_input("exposure", spec.path)
         if target != run.output:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.errors import ParameterError
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -50,11 +52,39 @@ def column_suffix(band: str) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "_" for c in band)
 
 
+def check_suffixes(bands: Sequence[str]) -> None:
+    """Refuse bands whose columns would have the same names; FITS does not tell i from I.
+
+    Raises
+    ------
+    ParameterError
+        Naming the bands.
+    """
+    owner = {"sky": ""}  # as in merge_peak_sky
+    for band in bands:
+        suffix = column_suffix(band).lower()
+        other = owner.get(suffix, owner.get(suffix.removeprefix("err_"), band))
+        if other != band:
+            raise ParameterError(
+                f"bands {other} and {band} would share columns" if other
+                else f"a band cannot be named {band}",
+                hint="rename one of them with BAND=FILE",
+            )  # fmt: skip
+        owner[suffix] = band
+
+
 def per_band(
     columns: Sequence[Column], bands: Iterable[str], unit: str | None = None
 ) -> tuple[Column, ...]:
-    """All ``columns`` for all ``bands``, bands fastest."""
+    """All ``columns`` for all ``bands``, bands fastest.
+
+    Raises
+    ------
+    ParameterError
+        Two bands would share columns.
+    """
     bands = tuple(bands)
+    check_suffixes(bands)
     return tuple(c.for_band(b, unit) for c in columns for b in bands)
 
 

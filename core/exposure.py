@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
+from coblend.core.catalog import check_suffixes
 from coblend.core.errors import ParameterError, ShapeMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf
@@ -195,12 +196,13 @@ class Cube:
         Raises
         ------
         ParameterError
-            When there is none.
+            When there is none, or two bands would share columns of a catalogue.
         ShapeMismatchError
             When the boxes differ.
         """
         if not exposures:
             raise ParameterError("no exposures given: the lists are empty")
+        check_suffixes([exposure.band for exposure in exposures])
         first = exposures[0]
         planes = MaskPlanes()
         for exposure in exposures:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix
+from coblend.core.catalog import check_suffixes, column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detection import Detections
@@ -152,6 +152,7 @@ def _bands(catalogues: Sequence[Detections]) -> tuple[str, ...]:
     for i, band in enumerate(bands):
         if band in bands[:i]:
             raise FormatError(f"two catalogues of band {band}", hint="name them with BAND=FILE")
+    check_suffixes(bands)
     identifiers.check_band_codes(bands)
     return bands
 

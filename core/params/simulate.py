@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coblend.core.catalog import check_suffixes
 from coblend.core.errors import ParameterError
 from coblend.core.params.common import BAND_NAME
 from coblend.core.params.field import Checked, option
@@ -66,6 +67,7 @@ class SimulateParams(Checked):
                 raise ParameterError(f"band {band} is given twice")
         if not self.bands:
             raise ParameterError("option bands is empty")
+        check_suffixes(self.bands)
         if self.dither >= self.size:
             raise ParameterError(
                 f"option dither is {self.dither} pixels, the patch has only {self.size}"

@@ -30,8 +30,16 @@ SUGGESTION_COLUMNS = (
 )
 
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
-_PAIRS = re.compile(rf"\s*(?:{_NUMBER},{_NUMBER}[\s;]*)+")
+_PAIR = rf"{_NUMBER},{_NUMBER}"
+_PAIRS = re.compile(rf"\s*{_PAIR}(?:[\s;]+{_PAIR})*[\s;]*")
 _IDS = re.compile(r"\s*\d+(?:[\s,;]+\d+)*\s*")
+
+
+def named_file(text: str) -> str:
+    """File that peaks or identifiers are read from; "" where ``text`` holds them itself."""
+    if not text or _PAIRS.fullmatch(text) or _IDS.fullmatch(text):
+        return ""
+    return parse_spec(text).path
 
 
 def read_peaks(text: str, box: Box, wcs: Sequence[str] = ()) -> NDArray[np.void]:

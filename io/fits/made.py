@@ -44,7 +44,7 @@ def read_made(path: str) -> Made | None:
 
 
 def was_input(path: str, made: str, role: str) -> bool | None:
-    """Whether a file was an input of another, by content; True where that does not say.
+    """Whether a file was an input of another, by its data; True where that does not say.
 
     Returns
     -------
@@ -56,7 +56,8 @@ def was_input(path: str, made: str, role: str) -> bool | None:
     if not inputs:
         return True
     found, kind = content_hash(path)
-    if found in {i.hash for i in inputs}:
+    data = found.split("-")[0]
+    if data in {i.hash.split("-")[0] for i in inputs if i.algorithm == kind}:
         return True
     return False if kind in {i.algorithm for i in inputs} else None
 

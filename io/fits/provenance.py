@@ -92,7 +92,11 @@ _INPUT_COLUMNS = (
     Column("size", "i8", "Size of the file", "byte", "meta.file;phys.size"),
     Column("hash", "U", "Hash of its content", "", "meta.checksum"),
     Column(
-        "algorithm", "U", "sha256: of the bytes, datasum: of the HDUs' DATASUM", "", "meta.code"
+        "algorithm",
+        "U",
+        "sha256: of the bytes, datasum-cards: of DATASUMs and of header cards",
+        "",
+        "meta.code",
     ),
 )
 _CONFIG_COLUMNS = (
@@ -102,8 +106,22 @@ _CONFIG_COLUMNS = (
 )
 
 
+_PASSING = frozenset(
+    {"DATE", "CHECKSUM", "DATASUM", "CREATOR", "CBLCMD", "CMDLINE", "CBLDIG", "COMMENT", "HISTORY",
+     "CONTINUE", ""}
+)  # fmt: skip
+"""Cards that say when and by what a file was made, not what it holds."""
+
+
+def _short_hash(values: Sequence[str | None]) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
+
+
 def content_hash(path: str) -> tuple[str, str]:
-    """Hash of a file's content and the algorithm, ``datasum`` or ``sha256``.
+    """Hash of a file's content and the algorithm, ``datasum-cards`` or ``sha256``.
+
+    The former, for FITS files with DATASUM in every HDU, needs no more than their headers. It is
+    two hashes joined by a dash: of the data, and of the cards that say what the data mean.
 
     Raises
     ------
@@ -112,9 +130,11 @@ def content_hash(path: str) -> tuple[str, str]:
     try:
         with open(path, "rb") as stream:
             if stream.read(9) == b"SIMPLE  =":
-                sums = [hdu.value("DATASUM") for hdu in scan(path)]
+                hdus = scan(path)
+                sums = [hdu.value("DATASUM") for hdu in hdus]
                 if all(sums):
-                    return hashlib.sha256(repr(sums).encode()).hexdigest()[:32], "datasum"
+                    cards = [c for h in hdus for c in h.cards if c[:8].strip() not in _PASSING]
+                    return f"{_short_hash(sums)}-{_short_hash(cards)}", "datasum-cards"
             stream.seek(0)
             return hashlib.file_digest(stream, "sha256").hexdigest()[:32], "sha256"
     except FileNotFoundError as error:

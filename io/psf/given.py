@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from coblend.core.errors import ParameterError
 from coblend.core.psf import Psf
 from coblend.io.fits.specs import split_band
-from coblend.io.psf.psfs import parse_psf_spec
+from coblend.io.psf.psfs import parse_psf_spec, psf_file
 
 GivenPsfs = Mapping[str, Psf]
 """By band; that of "" stands for all bands without one of their own."""
@@ -28,6 +28,12 @@ def band_psfs(texts: Sequence[str]) -> dict[str, Psf]:
             raise ParameterError(f"--psf: band {band or '(any)'} has two PSFs")
         found[band or ""] = parse_psf_spec(spec)
     return found
+
+
+def psf_files(texts: Sequence[str]) -> list[str]:
+    """Files that ``[BAND=]SPEC`` name."""
+    named = (psf_file(split_band(text)[1]) for text in texts)
+    return [path for path in named if path]
 
 
 def given_psf(psfs: GivenPsfs, band: str) -> Psf | None:

@@ -45,6 +45,7 @@ SPECS = (
 
 OFF_CENTRE_WARN, OFF_CENTRE_ERROR = 0.05, 0.5  # pixel
 _N_CHECKED = 16
+_FILE_KINDS = ("stamp", "psfex")
 _TEXT_KINDS = {"gaussian": "GAUSSIAN", "double-gaussian": "DGAUSS", "moffat": "MOFFAT"}
 _TEXT_KEYS = {
     "gaussian": ("fwhm", "sigma", "e1", "e2", "integrated", "size"),
@@ -88,7 +89,7 @@ def parse_psf_spec(text: str) -> Psf:
     kind, _, rest = text.partition(":")
     if kind in _TEXT_KINDS:
         return _analytic(kind, rest)
-    named = bool(rest) and kind in ("stamp", "psfex")
+    named = bool(rest) and kind in _FILE_KINDS
     spec = parse_spec(rest if named else text)
     if not (named or os.path.exists(spec.path)) and re.fullmatch(r"[\w-]+:\w*(=.*)?", text):
         raise ParameterError(f"no kind of PSF {kind!r}", hint=f"a PSF is one of: {SPECS}")
@@ -104,6 +105,14 @@ def parse_psf_spec(text: str) -> Psf:
         raise MissingHduError(
             f"no PSF; it has {file.describe()}", spec.path, hint=f"a PSF is one of: {SPECS}"
         )
+
+
+def psf_file(text: str) -> str:
+    """File that a specification of a PSF names; "" for a formula."""
+    kind, _, rest = text.partition(":")
+    if kind in _TEXT_KINDS:
+        return ""
+    return parse_spec(rest if rest and kind in _FILE_KINDS else text).path
 
 
 def read_psf(file: FitsFile, exposure_box: Box | None, name: str = "PSF") -> Psf | None:

@@ -310,3 +310,11 @@ def test_fitsverify_finds_nothing_in_any_file(folder: Path, cli: Callable[..., A
     assert len(files) > 30
     done = subprocess.run([program, "-q", *map(str, files)], capture_output=True, text=True)
     assert [line for line in done.stdout.splitlines() if "verification OK" not in line] == []
+
+
+def test_json_of_a_failure_says_so(folder: Path, cli: Callable[..., Any]) -> None:
+    """Status and code are those of the exit, though other patches are done."""
+    outcome = cli("run", "tract.toml", "--patches", "40,41", "--json")
+    summary = json.loads(outcome.out)
+    assert outcome.code == 66
+    assert (summary["status"], summary["exit"], summary["n_failed"]) == ("error", 66, 1)

@@ -110,3 +110,35 @@ def test_the_band_in_names_of_outputs(cli: Cli, bands) -> None:
     done = cli("clean", "deblended.fits", *bands, "-o", "c_{band}.fits")
     assert done.code == 2
     assert "stamps of all bands go into one file" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("detect", "g.fits", "--psf", "p.fits[PSF]"),
+        ("detect", "g.fits", "--psf", "stamp:p.fits"),
+        ("reconstruct-footprints", "deblended.fits", "g.fits", "--psf", "g=p.fits"),
+        ("psf-match", "r.fits", "--apply-kernel", "p.fits"),
+        ("psf-match", "r.fits", "--reference", "psfex:p.fits"),
+        ("refit", "deblended.fits", "g.fits", "r.fits", "--add-peaks", "p.fits"),
+        ("detect", "g.fits", "--config", "p.fits"),
+    ],
+    ids=["psf", "stamp", "band", "kernel", "reference", "peaks", "config"],
+)
+def test_files_that_options_name_are_inputs(cli: Cli, bands, words: tuple[str, ...]) -> None:
+    Path("p.fits").write_bytes(b"" if "--config" in words else Path("g.fits").read_bytes())
+    before = contents()
+    done = cli(*words, "-o", "p.fits", "--overwrite")
+    assert done.code == 73, done.err
+    assert "p.fits: is also an input" in done.err
+    assert contents() == before
+
+
+def test_a_psf_from_a_file_is_recorded(cli: Cli, bands) -> None:
+    done = cli("detect", "g.fits", "--psf", "r.fits[PSF]", "-o", "det.fits")
+    assert done.code == 0, done.err
+    with open_fits("det.fits") as file:
+        rows = file.table("PROVENANCE")
+    assert [(row["role"], row["name"]) for row in rows] == [
+        ("exposure", "g.fits"), ("psf", "r.fits"),
+    ]  # fmt: skip

@@ -163,3 +163,10 @@ def test_a_signal_that_is_to_be_ignored_is(folder: Path) -> None:
     """As nohup asks for."""
     line = "trap '' HUP; coblend detect r.fits --psf-sigma 1.5 -o det.fits & kill -HUP $!; wait $!"
     assert bash(line).returncode == 0
+
+
+@pytest.mark.parametrize("date", ["", "abc"])
+def test_a_date_that_is_no_number_is_no_date(folder: Path, date: str) -> None:
+    """numpy stumbles over it when it is imported."""
+    done = bash(f"SOURCE_DATE_EPOCH={date} coblend detect r.fits -o det.fits")
+    assert done.returncode == 0, done.stderr

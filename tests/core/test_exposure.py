@@ -116,3 +116,19 @@ def test_what_a_notebook_shows() -> None:
     assert text.startswith("Exposure(band=")
     assert "array" not in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("bands", "text"),
+    [
+        (("i", "I"), "bands i and I would share columns"),
+        (("r-1", "r+1"), "bands r-1 and r\\+1 would share columns"),
+        (("g", "err_g"), "bands g and err_g would share columns"),
+        (("g", "Sky"), "cannot be named Sky"),
+    ],
+)
+def test_bands_whose_columns_would_have_one_name(bands: tuple[str, ...], text: str) -> None:
+    """FITS columns i and I are one."""
+    with pytest.raises(ParameterError, match=text):
+        Cube.from_exposures([plain(band=band) for band in bands])
+    Cube.from_exposures([plain(band=band) for band in ("g", "r", "F606W", "sky_1")])

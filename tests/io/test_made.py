@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fitsio
 import numpy as np
 import pytest
 
@@ -102,3 +103,17 @@ def test_files_of_others(in_folder: Path) -> None:
     with create("made.fits", "y/1", overwrite=True):
         pass
     assert stale() == "was not made by detect"
+
+
+def test_cards_that_say_what_the_data_mean_count(made: Path) -> None:
+    """A new zero point makes a file stale, though the data are the same; a new date does not."""
+    for key, value, reason in (
+        ("DATE", "2030-01-01", None), ("MAGZERO", 26.0, "is older than a.fits"),
+    ):  # fmt: skip
+        with fitsio.FITS("a.fits", "rw") as file:
+            file[1].write_key(key, value)
+            file[1].write_checksum()
+        os.utime("a.fits", (2000, 2000))
+        os.utime("made.fits", (1500, 1500))
+        assert stale() == reason
+    assert was_input("a.fits", "made.fits", "exposure") is True, "its pixels are the same"

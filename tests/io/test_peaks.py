@@ -46,6 +46,12 @@ def test_identifiers(in_folder: Path) -> None:
     assert len(read_identifiers("")) == len(read_peaks("", BOX)) == 0
 
 
+@pytest.mark.parametrize("text", ["150,66,3", "150,66,3,4", "150"])
+def test_what_is_no_pair_is_no_list_of_pairs(in_folder: Path, text: str) -> None:
+    with pytest.raises(InputMissingError, match="neither x,y pairs nor a file"):
+        read_peaks(text, BOX)
+
+
 def test_bad_input(in_folder: Path) -> None:
     Table({"a": [1.0]}).write("none.fits")
     Table({"x": [1.0, np.nan], "y": [1.0, 2.0]}).write("nan.fits")

@@ -246,7 +246,7 @@ def test_provenance_tables_say_what_made_a_file(tmp_path: Path) -> None:
         assert file.header(0)["CMDLINE"] == "coblend detect a.fits --threshold 5"
         row = file.table("PROVENANCE")[0]
         assert (row["role"], row["name"], row["algorithm"]) == (
-            "image:g", "source.fits", "datasum",
+            "image:g", "source.fits", "datasum-cards",
         )  # fmt: skip
         assert [tuple(r) for r in file.table("CONFIG")] == [
             ("threshold", "5.0", "default"), ("bad_planes", "NO_DATA,SAT", "command line"),
