@@ -27,6 +27,7 @@ from coblend.io.deblend.encoding import (
     row_checksums,
     to_codes,
 )
+from coblend.io.fits.output import disk_error
 from coblend.io.fits.reader import FitsFile, open_fits
 from coblend.io.fits.writer import FitsWriter
 
@@ -132,6 +133,7 @@ class HeavySpool:
     def __init__(self, step: float, folder: str | None = None, *, spans: bool = False) -> None:
         self.step = step
         self._wants_spans = spans
+        self._folder = folder or tempfile.gettempdir()
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self._tables = [np.zeros(0, table_dtype(heavy_columns()))]
         self._runs = [np.zeros(0, np.int16)]
@@ -151,6 +153,8 @@ class HeavySpool:
         ------
         FormatError
             Light that is not finite.
+        DiskError
+            Naming the folder.
         """
         footprints, light = heavy.footprints, np.asarray(heavy.light)
         if not np.all(np.isfinite(light)):
@@ -172,7 +176,10 @@ class HeavySpool:
         table["n_run"], table["run0"] = n_run, self._n_run + np.cumsum(n_run) - n_run
         table["n_pix"], table["pix0"] = n_pix, self._n_pix + np.cumsum(n_pix) - n_pix
         table["crc32"] = _checksums(table, values, runs, self._n_pix, self._n_run)
-        self._file.write(values.tobytes())
+        try:
+            self._file.write(values.tobytes())
+        except OSError as error:
+            raise disk_error(error, self._folder, "") from error
         self._tables.append(table)
         self._runs.append(runs)
         if self._wants_spans:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import pytest
 from astropy.io import fits
 
 from coblend.core.catalog import table_dtype
-from coblend.core.errors import FormatError, ParameterError, SchemaError
+from coblend.core.errors import DiskError, FormatError, ParameterError, SchemaError
 from coblend.core.footprint import FootprintSet
 from coblend.io.deblend.footprints import (
     HEAVY_SCHEMA,
     HeavyFootprints,
+    HeavySpool,
     heavy_columns,
     read_heavy,
     write_heavy,
@@ -55,6 +58,19 @@ def test_rounding_keeps_every_flux(heavy: HeavyFootprints, tmp_path: Path) -> No
     for a, b in pairwise(ends):
         flux = heavy.light[a:b].sum(dtype=np.float64)
         assert back.light[a:b].sum(dtype=np.float64) == pytest.approx(flux, abs=0.0101)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_named(
+    heavy: HeavyFootprints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels wait in a nameless file: what is named is its folder."""
+    with open("/dev/full", "wb", 0) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        spool = HeavySpool(0.0, str(tmp_path))
+        with pytest.raises(DiskError, match="disk full") as caught:
+            spool.add(heavy)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_one_object_alone(heavy: HeavyFootprints, tmp_path: Path) -> None:
