@@ -257,7 +257,8 @@ def _by_region(
             hint="the table PSF_CELLS needs a column region with the numbers of the map",
         )
     with open_fits(spec.path) as file:
-        regions = file.image(1 if spec.hdu is None and len(file.hdus) > 1 else spec.hdu or 0)
+        index = 1 if spec.hdu is None and len(file.hdus) > 1 else spec.hdu or 0
+        regions = file.image(index, words=True)
     kernels = {
         int(region): ChebyshevField.of_constant(image)
         for region, image in zip(psf.regions, kernel.images, strict=True)

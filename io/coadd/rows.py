@@ -37,6 +37,8 @@ class RowReader:
         Offset of the first pixel (byte).
     whole : bool
         Whether any row costs as much as the whole file, which is gzipped.
+    words : bool
+        Whether it is a mask (`FitsFile.image`).
     """
 
     path: str
@@ -45,14 +47,15 @@ class RowReader:
     dtype: str
     start: int
     whole: bool
+    words: bool = False
 
     @classmethod
-    def of(cls, file: FitsFile, index: int) -> RowReader:
+    def of(cls, file: FitsFile, index: int, *, words: bool = False) -> RowReader:
         """Describe HDU ``index`` of an open file, which may be closed afterwards."""
         info = file.hdus[index]
         dtype = "" if file.packed else _plain_dtype(info)
         ny, nx = info.shape[-2:]
-        return cls(file.path, index, (ny, nx), dtype, info.data, file.packed)
+        return cls(file.path, index, (ny, nx), dtype, info.data, file.packed, words)
 
     @property
     def straight(self) -> bool:
@@ -75,9 +78,9 @@ class RowReader:
         """
         if not self.straight:
             if file is not None:
-                return file.image(self.index, (rows, columns))
+                return file.image(self.index, (rows, columns), words=self.words)
             with open_fits(self.path) as opened:
-                return opened.image(self.index, (rows, columns))
+                return opened.image(self.index, (rows, columns), words=self.words)
         width = self.shape[1]
         block = np.empty((rows.stop - rows.start, width), self.dtype)
         with open(self.path, "rb", buffering=0) as stream:
@@ -97,8 +100,7 @@ class RowReader:
 
 
 def _plain_dtype(info: HduInfo) -> str:
-    """Type of the pixels as stored; "" if they are compressed or scaled."""
-    scaled = float(info.value("BSCALE") or 1) != 1 or float(info.value("BZERO") or 0) != 0
-    if info.kind != "image" or scaled or info.value("BLANK") is not None:
+    """Type of the pixels as stored; "" if they are compressed, scaled or have a BLANK."""
+    if info.kind != "image" or info.scale != (1, 0) or info.blank is not None:
         return ""
     return _DTYPES.get(int(info.value("BITPIX") or 0), "")

@@ -271,7 +271,7 @@ def _rows(file: FitsFile, plane: Plane, name: str) -> RowReader:
     shape = file.hdus[plane.hdu].shape
     if len(shape) != 2:
         raise FormatError(f"{name} has {_size(shape)} pixels, expected two axes", file.path)
-    return RowReader.of(file, plane.hdu)
+    return RowReader.of(file, plane.hdu, words=name == "MASK")
 
 
 def _zero_point(header: Mapping[str, HeaderValue], unit: str) -> float | None:

@@ -309,7 +309,7 @@ def _mask(
 ) -> tuple[MaskPlanes, NDArray[np.int32]]:
     if planes.mask is None:
         return STANDARD, np.zeros(shape, np.int32)
-    words = planes.mask.read(file, "MASK", section)
+    words = planes.mask.read(file, "MASK", section, words=True)
     code = planes.code
     if code.flags is ANY and words.any():
         log.warning(

@@ -51,7 +51,13 @@ class Plane:
             return np.asarray(offset + 2 * softening * np.sinh(data.astype(float) / _POGSON))
 
     def read(
-        self, file: FitsFile, label: str, section: Box | None = None, step: int = 1
+        self,
+        file: FitsFile,
+        label: str,
+        section: Box | None = None,
+        *,
+        step: int = 1,
+        words: bool = False,
     ) -> NDArray[Any]:
         """Pixels on a linear scale, shape (ny, nx).
 
@@ -65,6 +71,8 @@ class Plane:
             Part to read, array coordinates.
         step : int
             Of the section, every n-th row.
+        words : bool
+            Whether it is a mask (`FitsFile.image`).
 
         Raises
         ------
@@ -73,7 +81,7 @@ class Plane:
         """
         if file.path != self.path:
             with open_fits(self.path) as other:
-                return self.read(other, label, section, step)
+                return self.read(other, label, section, step=step, words=words)
         info = file.info(self.hdu)
         where = info.name or str(self.hdu)
         shape = info.shape
@@ -93,7 +101,7 @@ class Plane:
                 )
             slices = (slice(part.y0, part.y1, step), slice(part.x0, part.x1))
             slices = (slice(0, 1), *slices) if len(shape) == 3 else slices
-        data = file.image(self.hdu, slices)
+        data = file.image(self.hdu, slices, words=words)
         return self.linear(data.reshape(data.shape[-2:]))
 
 

@@ -140,7 +140,13 @@ class FitsFile:
             if r["name"] and r["name"] not in ("COMMENT", "HISTORY") and r["value"] is not None
         }
 
-    def image(self, name: str | int, section: tuple[slice, ...] | None = None) -> NDArray[Any]:
+    def image(
+        self,
+        name: str | int,
+        section: tuple[slice, ...] | None = None,
+        *,
+        words: bool = False,
+    ) -> NDArray[Any]:
         """Pixels of one HDU in native byte order; BSCALE, BZERO and BLANK applied.
 
         Parameters
@@ -148,6 +154,9 @@ class FitsFile:
         name : str or int
         section : tuple of slice, optional
             Part of the array, numpy order; reads only what it needs.
+        words : bool
+            Whether integers are words of a mask, which stay what they are, even if BLANK;
+            else a plane with BLANK becomes one of floats with NaN.
         """
         info = self.info(name)
         if info.kind == "table" or not info.shape:
@@ -155,9 +164,11 @@ class FitsFile:
                 f"holds no image ({info.describe()})", self.path, str(info.name or name)
             )
         self._require_intact(info, section)
+        blanked = info.blank is not None and not words
         with self._reading(name) as hdu:
+            hdu.ignore_scaling = blanked  # BLANK is a number before the scaling
             data = hdu.read() if section is None else hdu[section]
-        return _native(data)
+        return _native(_scaled(data, info) if blanked else data)
 
     def table(
         self,
@@ -260,6 +271,13 @@ def open_fits(path: str) -> Iterator[FitsFile]:
 def text_of(cell: object) -> str:
     """Text of a table cell, which FITS pads with blanks."""
     return str(cell).strip()
+
+
+def _scaled(data: NDArray[Any], info: HduInfo) -> NDArray[Any]:
+    """Scale integers of a file; NaN where they are BLANK. Others are scaled by CFITSIO."""
+    scale, zero = info.scale
+    values = np.where(data == info.blank, np.nan, data * scale + zero)
+    return values.astype(np.float32) if data.dtype.itemsize <= 2 else values
 
 
 def _native(data: NDArray[Any]) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from coblend.core.errors import CorruptFileError, FormatError, InputMissingError
 BLOCK = 2880
 CARD = 80
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _FITS = (b"SIMPLE", b"\x1f\x8b")
 _REMEDY = "re-copy the file, or make it again"
 _MAX_HEADER = 4000 * BLOCK  # a header longer than this is not a header
@@ -63,6 +64,10 @@ class HduInfo:
         Byte offsets of the header, the data and the next HDU.
     cards : tuple of str
         The header's 80-character cards up to END.
+    scale : (float, float)
+        BSCALE and BZERO of an image.
+    blank : int or None
+        BLANK of an image of integers: the number in the file that means no value.
     """
 
     name: str
@@ -73,6 +78,8 @@ class HduInfo:
     data: int
     end: int
     cards: tuple[str, ...]
+    scale: tuple[float, float] = (1.0, 0.0)
+    blank: int | None = None
 
     def value(self, key: str) -> str | None:
         """Value of the first card named ``key`` as text, without quotes; None if absent."""
@@ -183,6 +190,7 @@ def _read_hdu(stream: BinaryIO, start: int, size: int, index: int, path: str) ->
         end = data + -(-_data_length(cards, naxis) // BLOCK) * BLOCK
         kind, shape = _kind(cards, naxis)
         version = _integer(cards, "EXTVER", 1)
+        scale, blank = _scaling(cards, kind)
     except ValueError as error:
         raise CorruptFileError(
             f"the header of HDU {index} is damaged: {error}", path, hint=_REMEDY
@@ -194,7 +202,7 @@ def _read_hdu(stream: BinaryIO, start: int, size: int, index: int, path: str) ->
             path,
             hint=_REMEDY,
         )
-    return HduInfo(name, version, kind, shape, start, data, end, cards)
+    return HduInfo(name, version, kind, shape, start, data, end, cards, scale, blank)
 
 
 def _data_length(cards: tuple[str, ...], naxis: list[int]) -> int:
@@ -232,6 +240,40 @@ def _kind(cards: tuple[str, ...], naxis: list[int]) -> tuple[str, tuple[int, ...
         n = _integer(cards, "ZNAXIS")
         return "compressed", tuple(_integer(cards, f"ZNAXIS{i}") for i in range(n, 0, -1))
     return "table", (naxis[1],) if len(naxis) > 1 else (0,)
+
+
+def _scaling(cards: tuple[str, ...], kind: str) -> tuple[tuple[float, float], int | None]:
+    """BSCALE and BZERO of an image, and BLANK of one of integers."""
+    if kind == "table":
+        return (1.0, 0.0), None
+    scale = _number(cards, "BSCALE", 1.0), _number(cards, "BZERO", 0.0)
+    prefix = "Z" if kind == "compressed" else ""
+    if _integer(cards, f"{prefix}BITPIX") < 0:
+        return scale, None
+    keys = [key for key in (f"{prefix}BLANK", "BLANK") if _value(cards, key)]
+    return scale, _integer(cards, keys[0]) if keys else None
+
+
+def card_number(text: str) -> float:
+    """Read the number in the value field of a card; its exponent may be written with D.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    value = text.split("/")[0].strip()
+    if not _NUMBER.fullmatch(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(re.sub("[Dd]", "E", value))
+
+
+def _number(cards: tuple[str, ...], key: str, default: float) -> float:
+    value = _value(cards, key)
+    try:
+        return card_number(value) if value else default
+    except ValueError as error:
+        raise ValueError(f"{key} is {value!r}") from error
 
 
 def _integer(cards: tuple[str, ...], key: str, default: int = 0) -> int:

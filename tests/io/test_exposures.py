@@ -13,6 +13,7 @@ from astropy.io import fits
 
 from coblend.core.box import Box
 from coblend.core.errors import (
+    CorruptFileError,
     FormatError,
     MissingHduError,
     ParameterError,
@@ -22,6 +23,7 @@ from coblend.core.errors import (
 from coblend.core.exposure import Exposure
 from coblend.core.mask import MaskPlanes
 from coblend.io.exposure.exposures import read_cube, read_exposure
+from coblend.io.fits.reader import open_fits
 from coblend.io.psf.psfs import parse_psf_spec
 from coblend.io.sky.wcs import celestial
 
@@ -210,6 +212,52 @@ def test_a_section_is_a_cut_of_the_whole(exposure: Exposure, write_file: Writer)
     assert np.array_equal(part.mask, whole.mask[cut])
     a, b = celestial(whole.wcs), celestial(part.wcs)
     assert np.allclose(a.all_pix2world(13, 9, 0), b.all_pix2world(3, 4, 0), atol=1e-12)
+
+
+def blanked(path: Path, *, packed: bool = False, **cards: float) -> Path:
+    """Write image, mask and variance of 16-bit integers, each with a BLANK of -99 at (2, 3)."""
+    values = np.arange(80, dtype=np.int16).reshape(8, 10) + 1
+    values[2, 3] = -99
+    kind = fits.CompImageHDU if packed else fits.ImageHDU
+    hdus = [fits.PrimaryHDU()]
+    for name in ("IMAGE", "MASK", "VARIANCE"):
+        hdu = kind(values, name=name)
+        hdu.header["BLANK"] = -99
+        hdu.header.update(cards if name != "MASK" else {})
+        hdus.append(hdu)
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "zero"), [(1.0, 0.0), (0.5, 0.0), (1.0, 10.0), (0.1, 7.5), (1.0, 32768.0)]
+)
+def test_blank_integers_are_no_data(
+    tmp_path: Path, packed: bool, scale: float, zero: float
+) -> None:
+    """BLANK is a number before BSCALE and BZERO; masks are words, which it leaves alone."""
+    path = blanked(tmp_path / "a.fits", packed=packed, BSCALE=scale, BZERO=zero)
+    exposure = read_exposure(str(path))
+    stored = np.arange(80.0).reshape(8, 10) + 1
+    expected = (stored * scale + zero).astype(np.float32)
+    no_data = exposure.planes.value(["NO_DATA"])
+    assert np.argwhere(exposure.mask & no_data).tolist() == [[2, 3]]
+    assert np.isinf(exposure.variance[2, 3])
+    expected[2, 3] = 0
+    assert np.array_equal(exposure.image, expected)
+    part = read_exposure(f"{path}[3:6,2:4]")
+    assert np.array_equal(part.image, expected[1:4, 2:6])
+    with open_fits(str(path)) as file:
+        assert file.image("MASK", words=True).dtype == np.int16
+
+
+def test_a_blank_that_is_no_integer_is_said(tmp_path: Path) -> None:
+    """The header is at fault, and is named."""
+    path = blanked(tmp_path / "a.fits")
+    path.write_bytes(path.read_bytes().replace(b"-99 ", b"'x' ", 1))
+    with pytest.raises(CorruptFileError, match="header of HDU 1 is damaged: BLANK is 'x'"):
+        read_exposure(str(path))
 
 
 def test_unnamed_mask_bits_are_dropped_with_a_warning(

@@ -81,6 +81,19 @@ def test_image_with_a_weight_map(tmp_path, rng):
     np.testing.assert_allclose(variance, 1 / weight, rtol=1e-6)
 
 
+def test_blank_integers_are_nan(tmp_path):
+    """BLANK of an integer image is no pixel of a warp; a mask with BLANK stays a mask."""
+    plane = np.array([[5, -99, 7], [8, 9, 10]], np.int16)
+    with fitsio.FITS(tmp_path / "a.fits", "rw") as out:
+        for name in ("IMAGE", "MASK", "VARIANCE"):
+            out.write(plane, extname=name, header={"BLANK": -99})
+    image, mask, variance = opened(tmp_path / "a.fits").read(Box(0, 0, 2, 3), STANDARD)
+    for read in (image, variance):
+        np.testing.assert_array_equal(read, np.where(plane == -99, np.nan, plane))
+    assert mask.dtype == np.int32
+    assert (mask == 1).all()
+
+
 def test_mask_without_names_means_bad(tmp_path):
     plane = np.ones((4, 4), np.float32)
     mask = np.diag([0, 1, 8, 0]).astype(np.int32)
