@@ -55,21 +55,28 @@ class Grid:
 def read_grid(argument: str) -> Grid:
     """Grid of the first image with a celestial WCS in ``FILE``, or of a section of it.
 
+    Of ``FILE[HDU]`` only that HDU counts.
+
     Raises
     ------
+    MissingHduError
+        There is no such HDU.
     WcsMismatchError
-        There is none.
+        There is no such image.
     """
     spec = parse_spec(argument)
     with open_fits(spec.path) as file:
-        for index, hdu in enumerate(file.hdus):
+        chosen = None if spec.hdu is None else file.index(spec.hdu, spec.version)
+        for index in range(len(file.hdus)) if chosen is None else [chosen]:
+            hdu = file.hdus[index]
             cards = wcs_cards(file.cards(index), spec.path) if hdu.kind != "table" else ()
             if cards and len(hdu.shape) == 2:
                 header = file.header(index)
                 box = Box(*frame_origin(header, spec.path), *hdu.shape)
                 grid = Grid(spec.path, box, cards, is_framed(header))
                 return grid if spec.section is None else grid.cut(spec.section)
-    raise WcsMismatchError("no image with a celestial WCS", spec.path)
+    where = None if spec.hdu is None else str(spec.hdu)
+    raise WcsMismatchError("no image with a celestial WCS", spec.path, where)
 
 
 def is_framed(header: object) -> bool:

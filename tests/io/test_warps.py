@@ -16,10 +16,10 @@ from coblend.core.errors import (
     WcsMismatchError,
 )
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.io.coadd.grid import offset_to
+from coblend.io.coadd.grid import offset_to, read_grid
 from coblend.io.coadd.inputs import Listed, read_lists
 from coblend.io.coadd.warps import open_warp, require_same_band
-from coblend.io.sky.wcs import shift_cards
+from coblend.io.sky.wcs import celestial, shift_cards
 
 
 def opened(path):
@@ -124,6 +124,22 @@ def test_offsets_from_reference_points(tmp_path, wcs_cards):
     with pytest.raises(WcsMismatchError, match=r"c.fits.*a.fits.*dx=-0.3000, dy=0.0000") as error:
         offset_to(third, first)
     assert "coblend warp" in error.value.hint
+
+
+def test_the_grid_of_a_file_is_that_of_its_hdu(tmp_path, wcs_cards):
+    """The HDU and version that are named give the grid; without a name, the first image."""
+    with fitsio.FITS(tmp_path / "a.fits", "rw") as out:
+        for version, moved in ((1, 0), (2, 7)):
+            header = fitsio.FITSHDR([*shift_cards(wcs_cards, moved, moved)])
+            out.write(np.zeros((10, 12 + moved)), extname="SCI", extver=version, header=header)
+        out.write(np.zeros((5, 5)), extname="FLAT")
+    for name, nx, x in (("", 12, 20.5), ("[SCI,2]", 19, 13.5), ("[1]", 19, 13.5)):
+        grid = read_grid(f"{tmp_path}/a.fits{name}")
+        assert (grid.box.nx, celestial(grid.wcs).wcs.crpix[0]) == (nx, x)
+    with pytest.raises(WcsMismatchError, match=r"a.fits\[FLAT\]: no image with a celestial WCS$"):
+        read_grid(f"{tmp_path}/a.fits[FLAT]")
+    with pytest.raises(MissingHduError, match=r"no HDU NOT; it has 0 SCI"):
+        read_grid(f"{tmp_path}/a.fits[NOT]")
 
 
 def test_framed_files_need_no_offset(exposure, write_file):
