@@ -10,6 +10,7 @@ from coblend.core.errors import ParameterError, WcsMismatchError
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.fits.reader import open_fits
 from coblend.io.fits.specs import parse_spec
+from coblend.io.fits.structure import card_number
 from coblend.io.sky.wcs import shift_cards, wcs_cards
 
 _FRACTION = 1e-3  # pixel; larger fractional shifts need resampling
@@ -116,5 +117,5 @@ def offset_to(grid: Grid, reference: Grid) -> tuple[int, int]:
 def _number(cards: Sequence[str], key: str) -> float:
     for card in cards:
         if card.startswith(key.ljust(8)):
-            return float(card[10:].split("/")[0])
+            return card_number(card[10:])
     return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coblend.core.box import Box
 from coblend.core.errors import FormatError
+from coblend.io.fits.structure import card_number
 
 _WCS_KEY = re.compile(
     r"^(WCSAXES|CRPIX[12]|CRVAL[12]|CTYPE[12]|CUNIT[12]|CDELT[12]|CROTA[12]|CD[12]_[12]|"
@@ -20,7 +22,6 @@ _WCS_KEY = re.compile(
     r"(?:A|B|AP|BP)_(?:ORDER|DMAX|\d+_\d+)|WAT[012]_\d+)\s*$"
 )
 _TEXT_KEY = re.compile(r"CTYPE|CUNIT|RADESYS|RADECSYS|WAT|PS\d")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _FRAMES = ("", "ICRS", "FK5", "FK4", "FK4-NO-E")
 _KNOWN_VALUES = {
     "RADESYS": _FRAMES,
@@ -39,6 +40,8 @@ def is_wcs_key(key: str) -> bool:
 def wcs_cards(cards: Sequence[str], path: str | None = None) -> tuple[str, ...]:
     """Cards of the celestial WCS among ``cards``; empty unless both axes are celestial.
 
+    Verbatim, but exponents written with D become E: WCSLIB drops those with D.
+
     Raises
     ------
     FormatError
@@ -52,7 +55,7 @@ def wcs_cards(cards: Sequence[str], path: str | None = None) -> tuple[str, ...]:
     for card in found:
         _check_card(card, path)
     _check_matrix(found, path)
-    return found
+    return tuple(_with_plain_exponent(card) for card in found)
 
 
 def _check_card(card: str, path: str | None) -> None:
@@ -64,11 +67,17 @@ def _check_card(card: str, path: str | None) -> None:
         if known is None or value.upper() in known:
             return
         wanted = f"one of {', '.join(filter(None, known))}"
-    elif not text.startswith("'") and _NUMBER.fullmatch(value):
-        return
     else:
+        with suppress(ValueError):
+            card_number(text)
+            return
         wanted = "a number"
     raise FormatError(f"keyword {key} of its WCS is {value!r}, expected {wanted}", path)
+
+
+def _with_plain_exponent(card: str) -> str:
+    value, slash, comment = card[10:].partition("/")
+    return card if "'" in value else card[:10] + re.sub("[Dd]", "E", value) + slash + comment
 
 
 def _check_matrix(cards: Sequence[str], path: str | None) -> None:
@@ -77,7 +86,7 @@ def _check_matrix(cards: Sequence[str], path: str | None) -> None:
     for key, card in ((c[:8].strip(), c) for c in cards):
         if re.match(r"CD|PC", key):
             short = re.sub(r"^PC0*([12])(?:_|00)0*([12])$", r"PC\1_\2", key)
-            values[short] = float(re.sub("[Dd]", "E", card[10:].split("/")[0]))
+            values[short] = card_number(card[10:])
     kind = "CD" if any(re.match(r"CD\d_", key) for key in values) else "PC"
     one = 0.0 if kind == "CD" else 1.0
     a, b, c, d = (values.get(f"{kind}{ij}", one * (ij[0] == ij[2])) for ij in _MATRIX)
@@ -93,7 +102,7 @@ def shift_cards(cards: Sequence[str], dy: int, dx: int) -> tuple[str, ...]:
     for card in cards:
         shift = {"CRPIX1": dx, "CRPIX2": dy}.get(card[:6], 0)
         if shift:
-            value = float(card[10:].split("/")[0]) - shift
+            value = card_number(card[10:]) - shift
             card = f"{card[:8]}= {value:>20.15G} / pixel of the reference point".ljust(80)
         out.append(card)
     return tuple(out)

@@ -119,6 +119,8 @@ def test_offsets_from_reference_points(tmp_path, wcs_cards):
     second = opened(unframed(tmp_path / "b.fits", image, moved)).info.grid
     assert offset_to(first, first) == (0, 0)
     assert offset_to(second, first) == (3, -2)
+    exponent = replace(first, wcs=tuple(c.replace("    20.5", "2.05D+01") for c in wcs_cards))
+    assert offset_to(second, exponent) == (3, -2)
     fraction = tuple(c.replace("20.5", "20.8") for c in wcs_cards)
     third = opened(unframed(tmp_path / "c.fits", image, fraction)).info.grid
     with pytest.raises(WcsMismatchError, match=r"c.fits.*a.fits.*dx=-0.3000, dy=0.0000") as error:

@@ -114,6 +114,25 @@ def test_a_cut_out_has_the_grid_of_the_whole(name: str) -> None:
     )
 
 
+def test_exponents_may_be_written_with_d() -> None:
+    """The standard allows 2.505D+02 for every number of a WCS, also where it is cut."""
+    plain = lines(CASES["TAN"])
+    values = {"CRPIX1": "2.505D+02", "CRPIX2": "2005.D-1", "CD1_1": "-5.5D-05", "CD2_2": "5.5D-5"}
+    written = tuple(
+        f"{card[:8]}= {values[card[:8].strip()]:>20} / D".ljust(80)
+        if card[:8].strip() in values
+        else card
+        for card in plain
+    )
+    assert written != plain
+    cards = wcs_cards(written)
+    for y, x in ((0, 0), (30, 47)):
+        found, expected = (
+            pixel_to_sky(shift_cards(c, y, x), BOX, [2010.0], [1020.0]) for c in (cards, plain)
+        )
+        assert np.allclose(found, expected, rtol=0, atol=1e-12)
+
+
 def test_without_a_wcs() -> None:
     ra, dec = pixel_to_sky((), BOX, [1.0, 2.0], [3.0, 4.0])
     assert np.isnan(ra).all()
