@@ -287,12 +287,25 @@ def _codec(data: NDArray[Any]) -> str:
 
 
 def _ascii(rows: NDArray[Any]) -> NDArray[Any]:
-    """Text columns as bytes, which is what FITS stores."""
+    """Text columns as ASCII bytes, which is what FITS stores; other letters are escaped."""
     names = rows.dtype.names or ()
-    kinds = [(n, f"S{max(rows.dtype[n].itemsize // 4, 1)}") if rows.dtype[n].kind == "U"
-             else (n, rows.dtype[n]) for n in names]  # fmt: skip
-    dtype = np.dtype(kinds)
-    return rows if dtype == rows.dtype else rows.astype(dtype)
+    texts = {name: _encoded(rows[name]) for name in names if rows.dtype[name].kind == "U"}
+    if not texts:
+        return rows
+    kinds = [(name, texts[name].dtype if name in texts else rows.dtype[name]) for name in names]
+    out = np.empty(rows.shape, kinds)
+    for name in names:
+        out[name] = texts.get(name, rows[name])
+    return out
+
+
+def _encoded(texts: NDArray[np.str_]) -> NDArray[np.bytes_]:
+    width = max(texts.dtype.itemsize // 4, 1)
+    try:
+        return texts.astype(f"S{width}")
+    except UnicodeEncodeError:
+        escaped = np.strings.encode(texts, "ascii", "backslashreplace")
+        return escaped.astype(f"S{max(width, escaped.dtype.itemsize)}")
 
 
 def _plain(value: HeaderValue) -> HeaderValue:

@@ -191,6 +191,19 @@ def test_tables_round_trip_with_units_and_descriptions(tmp_path: Path) -> None:
     assert (header["TCOMM1"], header["TUCD1"]) == ("Identifier", "meta.id;meta.main")
 
 
+def test_text_that_is_not_ascii_is_escaped(tmp_path: Path) -> None:
+    """As in PROVENANCE; the column is wide enough for the escapes."""
+    rows = np.array(
+        [("déjà.fits", 1), ("x.fits", 2), ("\udcff中", 3)], [("name", "U9"), ("n", "i4")]
+    )
+    with create(str(tmp_path / "t.fits"), "det/1") as out:
+        out.table("INPUTS", rows)
+    with open_fits(str(tmp_path / "t.fits")) as file:
+        back = file.table("INPUTS")
+    assert list(back["name"]) == [r"d\xe9j\xe0.fits", "x.fits", r"\udcff\u4e2d"]
+    assert list(back["n"]) == [1, 2, 3]
+
+
 def test_gzipped_outputs(tmp_path: Path, rng: np.random.Generator) -> None:
     """The plain file in gzip, without a name or a clock; read, verified, and damage noticed."""
     image = image_with_everything(rng)
