@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from io import RawIOBase
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class RowReader:
         block = np.empty((rows.stop - rows.start, width), self.dtype)
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self.start + rows.start * width * block.itemsize)
-            n_read = stream.readinto(block.data.cast("B"))
+            n_read = _fill(stream, block.data.cast("B"))
         if n_read != block.nbytes:
             raise CorruptFileError(
                 f"truncated: {n_read} of {block.nbytes} bytes of rows "
@@ -97,6 +98,14 @@ class RowReader:
             block = block.byteswap(inplace=True)
         native: NDArray[Any] = block.view(block.dtype.newbyteorder("="))
         return native[:, columns]
+
+
+def _fill(stream: RawIOBase, buffer: memoryview) -> int:
+    """Read until the buffer is full or the file ends; one call reads no more than 2 GiB."""
+    n_read = 0
+    while n := stream.readinto(buffer[n_read:]):
+        n_read += n
+    return n_read
 
 
 def _plain_dtype(info: HduInfo) -> str:

@@ -1,5 +1,6 @@
 """Reading warps by sections and placing them."""
 
+import io
 from dataclasses import replace
 
 import fitsio
@@ -9,6 +10,7 @@ from astropy.table import MaskedColumn, Table
 
 from coblend.core.box import Box
 from coblend.core.errors import (
+    CorruptFileError,
     FormatError,
     MissingHduError,
     ParameterError,
@@ -16,6 +18,7 @@ from coblend.core.errors import (
     WcsMismatchError,
 )
 from coblend.core.mask import STANDARD, MaskPlanes
+from coblend.io.coadd import rows
 from coblend.io.coadd.grid import offset_to, read_grid
 from coblend.io.coadd.inputs import Listed, read_lists
 from coblend.io.coadd.warps import open_warp, require_same_band
@@ -38,6 +41,25 @@ def test_sections_equal_the_whole(exposure, write_file, compress):
     np.testing.assert_array_equal(mask, exposure.mask[cut])
     assert np.isnan(image[~good]).all()
     assert (image.dtype, mask.dtype, variance.dtype) == (np.float32, np.int32, np.float32)
+
+
+class ShortReads(io.FileIO):
+    """A file that gives less than is asked for, as Linux does beyond 2 GiB."""
+
+    def readinto(self, buffer):
+        return super().readinto(memoryview(buffer)[:1000])
+
+
+def test_a_block_may_take_several_reads(exposure, write_file, monkeypatch):
+    """A read that is short is no truncated file; one that ends early is."""
+    path = write_file(exposure, compress="none")
+    warp, expected = opened(path), opened(path).read(exposure.box, STANDARD)
+    monkeypatch.setattr(rows, "open", lambda path, *_, **__: ShortReads(path), raising=False)
+    for found, whole in zip(warp.read(exposure.box, STANDARD), expected, strict=True):
+        np.testing.assert_array_equal(found, whole)
+    path.write_bytes(path.read_bytes()[:8640])
+    with pytest.raises(CorruptFileError, match=r"truncated: \d+ of 4800 bytes of rows 1 to 30"):
+        warp.read(exposure.box, STANDARD)
 
 
 def test_what_the_headers_tell(exposure, write_file):
