@@ -21,6 +21,7 @@ from coblend.io.coadd.inputs import Listed
 from coblend.io.coadd.rows import RowReader
 from coblend.io.exposure.checks import require_scale
 from coblend.io.exposure.dialects import find_planes, image_header
+from coblend.io.exposure.exposures import band_of
 from coblend.io.exposure.frame import frame_origin
 from coblend.io.exposure.planes import Plane, Planes
 from coblend.io.fits.columns import numbers_of
@@ -240,7 +241,7 @@ def _describe(file: FitsFile, spec: FileSpec, planes: Planes, band: str | None) 
         grid=Grid(spec.path, box, wcs_cards(file.cards(index), spec.path), is_framed(own)),
         planes=planes.code.planes,
         unit=unit,
-        band=band or str(header.get("BAND", header.get("FILTER", ""))).strip(),
+        band=band or band_of(header, spec.path),
         zero_point=_zero_point(header, unit),
         psf=read_psf(file, box, planes.psf),
         header=header,

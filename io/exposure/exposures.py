@@ -104,7 +104,7 @@ def read_exposure(
                 hint="leave it out",
             )
         cards = _shifted_wcs(file, planes.image.hdu, section)
-        name = band or _band_of(header, file.path)
+        name = band or band_of(header, file.path)
         model = given_psf(psfs or {}, name)
         if model is None:
             model = read_psf(file, box, planes.psf)
@@ -166,7 +166,7 @@ def read_outline(spec: FileSpec, band: str | None = None) -> Outline:
         return Outline(
             _box(file, planes.image, shape, section),
             (0, 0) if section is None else (section.y0, section.x0),
-            band or _band_of(header, file.path),
+            band or band_of(header, file.path),
             str(header.get("BUNIT", "")).strip(),
             _shifted_wcs(file, index, section),
         )
@@ -360,7 +360,14 @@ def _shifted_wcs(file: FitsFile, index: int, section: Box | None) -> tuple[str, 
     return cards if section is None else shift_cards(cards, section.y0, section.x0)
 
 
-def _band_of(header: Mapping[str, HeaderValue], path: str) -> str:
+def band_of(header: Mapping[str, HeaderValue], path: str) -> str:
+    """Name of the band that a header gives, "" without.
+
+    Raises
+    ------
+    FormatError
+        It cannot be the name of a band.
+    """
     for key in ("BAND", "FILTER"):
         name = str(header.get(key, "")).strip()
         if name:

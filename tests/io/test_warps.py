@@ -263,6 +263,15 @@ def test_different_bands(exposure, write_file):
         require_same_band([first, second])
 
 
+def test_a_filter_that_no_band_can_be_called(exposure, write_file):
+    """What no command would take for a band does not become that of a coadd."""
+    name = "r DECam SDSS c0002 6415.0 1480.0"
+    path = write_file(replace(exposure, band="", meta={"FILTER": name}))
+    with pytest.raises(FormatError, match=f"FILTER is '{name}'; a band has 1 to 16 letters"):
+        opened(path)
+    assert opened(f"r={path}").info.band == "r"
+
+
 @pytest.mark.parametrize(("suffix", "factor"), [("weight", 1e40), ("rms", 1e-20)])
 def test_a_unit_too_small_for_32_bits(tmp_path, suffix, factor):
     fitsio.write(tmp_path / "a.fits", np.full((9, 9), 1e-20))
