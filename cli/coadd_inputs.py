@@ -161,7 +161,8 @@ class Field:
         """Make the INPUTS table with weights; warn of warps that cannot be used."""
         table = self.table()
         for i, warp in enumerate(self.warps):
-            self.weigh_one(table[i], warp, params, partial(warp.part, i, field=self))
+            with warp.file.opened():
+                self.weigh_one(table[i], warp, params, partial(warp.part, i, field=self))
         self.require_some(table)
         return table
 

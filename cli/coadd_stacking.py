@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,25 +41,30 @@ def keep_freed_pages() -> None:
 def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tuple[SlabPlan, bool]:
     """Slabs of the coadd, and whether every file is read once instead.
 
-    Files that are gzipped as a whole would be unpacked for each slab.
+    Files that are gzipped as a whole are unpacked for the weights and for each slab, unless they
+    are read once.
     """
-    plan = plan_slabs(
-        field.box, len(field.warps), run.max_memory - n_bytes,
+    slabs = partial(
+        plan_slabs, field.box, len(field.warps),
         threads=run.jobs, block=field.block, input_map=params.input_map,
     )  # fmt: skip
+    plan = slabs(run.max_memory - n_bytes)
     plan = replace(plan, n_bytes=plan.n_bytes + n_bytes)
-    if field.rules.statistic != "mean" or not field.gzipped:
+    if not field.gzipped:
         return plan, False
-    needed = PROGRAM_BYTES + n_bytes + RunningMean.n_bytes(
-        field.box, field.rules, len(field.warps), input_map=params.input_map
-    )  # fmt: skip
-    if needed > run.max_memory:
-        log.warning(
-            "gzipped files are unpacked %d times; with --max-memory %dMiB, once",
-            len(plan.slabs()), -(-needed // 2**20),
+    once = field.rules.statistic == "mean"
+    needed = n_bytes + slabs(sys.maxsize).n_bytes
+    if once:
+        needed = PROGRAM_BYTES + n_bytes + RunningMean.n_bytes(
+            field.box, field.rules, len(field.warps), input_map=params.input_map
         )  # fmt: skip
-        return plan, False
-    return replace(plan, n_bytes=needed), True
+    if needed <= run.max_memory:
+        return replace(plan, n_bytes=needed), once
+    log.warning(
+        "gzipped files are unpacked %d times; with --max-memory %dMiB, %s",
+        len(plan.slabs()) + 1, -(-needed // 2**20), "once" if once else "twice",
+    )  # fmt: skip
+    return plan, False
 
 
 def fill(store: PlaneStore, parts: Iterable[Stacked], marks: Sequence[Mark]) -> bool:

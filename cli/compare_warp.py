@@ -138,7 +138,8 @@ def _noise(field: Field, i: int) -> float:
     if not warp.box.area:
         return 1.0
     boxes = sample_boxes(warp.box, field.sample_tile(warp))
-    pairs = [scaled(warp.part(i, box, field), field.rules.planes) for box in boxes]
+    with warp.file.opened():
+        pairs = [scaled(warp.part(i, box, field), field.rules.planes) for box in boxes]
     return noise_factor(pairs)
 
 

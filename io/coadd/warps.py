@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,6 +117,7 @@ class WarpFile:
         self._planes = planes
         self._image, self._noise, self._mask = image, noise, mask
         self._checked = False
+        self._files: dict[str, FitsFile] = {}
 
     @property
     def straight(self) -> bool:
@@ -126,8 +127,25 @@ class WarpFile:
 
     @property
     def whole(self) -> bool:
-        """Whether a few rows cost as much as all: the file is gzipped."""
-        return self._image.whole
+        """Whether a few rows cost as much as all: a plane is in a gzipped file."""
+        planes = (self._image, self._noise, self._mask)
+        return any(plane is not None and plane.whole for plane in planes)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keep the files open while some sections are read: gzipped ones are unpacked once."""
+        with ExitStack() as stack:
+            self._files = self._open(stack)
+            try:
+                yield
+            finally:
+                self._files = {}
+
+    def _open(self, stack: ExitStack) -> dict[str, FitsFile]:
+        """Open the files whose planes are not read straight, by path."""
+        planes = (self._image, self._noise, self._mask)
+        paths = {plane.path for plane in planes if plane is not None and not plane.straight}
+        return {path: stack.enter_context(open_fits(path)) for path in sorted(paths)}
 
     def read(self, box: Box, target: MaskPlanes) -> Pixels:
         """Image, mask (None if there is none) and variance of a section.
@@ -142,23 +160,19 @@ class WarpFile:
         section = box.slices(Box(*self._origin, *self._image.shape))
         planes = self._planes
         with ExitStack() as stack:
-            file = None if self.straight else stack.enter_context(open_fits(self.info.path))
-            image = planes.image.linear(self._image.read(*section, file))
+            files = self._files or self._open(stack)
+            image = planes.image.linear(self._image.read(*section, files.get(self._image.path)))
             image = image.astype(np.float32, copy=False)
             noise: NDArray[Any] = image
             if self._noise is not None and planes.noise.plane is not None:
-                noise = self._noise.read(*section, self._of(self._noise, file))
+                noise = self._noise.read(*section, files.get(self._noise.path))
                 noise = planes.noise.plane.linear(noise)
             mask = None
             if self._mask is not None:
-                words = self._mask.read(*section, self._of(self._mask, file))
+                words = self._mask.read(*section, files.get(self._mask.path))
                 mask = planes.code.decode(words, target)
         self._require_scale(noise, image)
         return image, mask, planes.noise.variance(noise.astype(np.float32, copy=False), image)
-
-    def _of(self, plane: RowReader, file: FitsFile | None) -> FitsFile | None:
-        """Return the open file if the plane is in it."""
-        return file if plane.path == self.info.path else None
 
     def _require_scale(self, noise: NDArray[Any], image: NDArray[np.float32]) -> None:
         """Check the first rows read, before they are rounded to 32 bits."""

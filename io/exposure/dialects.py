@@ -239,10 +239,14 @@ def _only_plane(path: str) -> Plane:
         There is none, or more than one.
     """
     with open_fits(path) as file:
-        images = _images(file)
-        if len(images) != 1:
-            raise FormatError(f"{len(images)} images, expected one: {file.describe()}", path)
-        return _plane(file, images[0])
+        return _sole_plane(file)
+
+
+def _sole_plane(file: FitsFile) -> Plane:
+    images = _images(file)
+    if len(images) != 1:
+        raise FormatError(f"{len(images)} images, expected one: {file.describe()}", file.path)
+    return _plane(file, images[0])
 
 
 def _same_hdu(path: str, file: FitsFile, index: int) -> Plane:
@@ -255,7 +259,7 @@ def _same_hdu(path: str, file: FitsFile, index: int) -> Plane:
         if len(_images(other)) > 1:
             name = "MASKBITS" if other.has("MASKBITS") else info.name or index
             return _plane(other, other.index(name, info.version))
-    return _only_plane(path)
+        return _sole_plane(other)
 
 
 def _only_version(file: FitsFile, name: str) -> int:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import fitsio
@@ -17,6 +18,7 @@ from coblend.core.psf import CellPsf, StampPsf
 from coblend.io.coadd.coadds import read_coadd_psf, text_of
 from coblend.io.coadd.warps import WarpFile
 from coblend.io.exposure.exposures import read_exposure
+from coblend.io.fits import reader
 from coblend.io.psf.psfs import parse_psf_spec
 from coblend.io.sky.wcs import grid_offset, tangent_plane
 
@@ -240,16 +242,48 @@ def test_packed_inputs_are_read_once(cli, warps, monkeypatch, variance):
         np.testing.assert_array_equal(*(table[column] for table in tables))
 
 
-def test_packed_inputs_that_memory_does_not_hold(cli, warp, write_file, in_folder, monkeypatch):
+@pytest.mark.parametrize(("statistic", "n_unpacked"), [("mean", 3), ("meanclip", 4)])
+def test_packed_weight_maps_are_unpacked_once_for_all_samples(
+    cli, in_folder, rng, monkeypatch, statistic, n_unpacked
+):
+    """Twice for the headers, then for the mean or for weights and slab; the image is plain."""
+    for i in range(2):
+        image = rng.normal(size=(300, 1000)).astype(np.float32)
+        fitsio.write(f"w{i}.fits", image, header={"BUNIT": "nJy"})
+        fitsio.write(f"w{i}.weight.fits", np.ones_like(image))
+    common = ("assemble-coadd", "w0.fits", "w1.fits", "--statistic", statistic, "-o")
+    assert cli(*common, "a.fits").code == 0
+    gzip_all(["w0.weight.fits", "w1.weight.fits"])
+    for i in range(2):
+        (in_folder / f"w{i}.weight.fits").unlink()
+    opened = []
+    scan = reader.scan
+    monkeypatch.setattr(reader, "scan", lambda path: opened.append(path) or scan(path))
+    assert cli(*common, "b.fits").code == 0
+    assert [opened.count(f"w{i}.weight.fits.gz") for i in range(2)] == [n_unpacked] * 2
+    np.testing.assert_array_equal(planes("a.fits")["IMAGE"], planes("b.fits")["IMAGE"])
+
+
+@pytest.mark.parametrize(
+    ("statistic", "change", "message"),
+    [
+        ("mean", ("running._INPUT_BYTES", 10**6), r"2 times; with --max-memory \d+MiB, once"),
+        ("meanclip", ("plan._SAMPLE_BYTES", 10**5), r"3 times; with --max-memory \d+MiB, twice"),
+    ],
+)
+def test_packed_inputs_that_memory_does_not_hold(
+    cli, warp, write_file, in_folder, monkeypatch, statistic, change, message
+):
     """Then slabs are read, with a warning, and nothing else changes."""
     for i in range(3):
         write_file(warp(sigma=5 + i), f"w{i}.fits")
     packed = gzip_all([f"w{i}.fits" for i in range(3)])
-    common = ("assemble-coadd", *packed, "--statistic", "mean", "-o")
-    assert cli(*common, "a.fits").code == 0
-    monkeypatch.setattr("coblend.core.coadd.running._INPUT_BYTES", 10**6)
-    done = cli(*common, "b.fits")
-    assert "gzipped files are unpacked 1 times; with --max-memory" in done.err
+    common = ("assemble-coadd", *packed, "--statistic", statistic, "-o")
+    done = cli(*common, "a.fits")
+    assert (done.code, "unpacked" in done.err) == (0, False)
+    monkeypatch.setattr(f"coblend.core.coadd.{change[0]}", change[1])
+    done = cli(*common, "b.fits", "--max-memory", "1900MiB")
+    assert re.search(f"gzipped files are unpacked {message}", done.err)
     with open("a.fits", "rb") as a, open("b.fits", "rb") as b:
         assert a.read() == b.read()
 
