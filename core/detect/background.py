@@ -14,7 +14,7 @@ from coblend.core.detect.mesh import Mesh, fill_empty
 from coblend.core.detect.pixels import Pixels
 
 SAMPLES = 128
-"""Bins with a longer side are sampled on a lattice of at most this many rows and columns: 16 384
+"""Bins with a longer side are sampled on a lattice of about this many rows and columns: 16 384
 pixels give the mean to 0.008 of their scatter."""
 
 IQR_TO_SIGMA = 0.741301109
@@ -32,7 +32,7 @@ class MeshOptions:
     Parameters
     ----------
     bin_size : int
-        Side of a bin, pixel.
+        Side of a bin, pixel; the bins of an image differ from it so that they are nearly equal.
     statistic : str
         ``clipmean``, ``median`` (clipped) or ``mode`` (SExtractor's 2.5 median - 1.5 mean).
     interpolation : str
@@ -142,5 +142,6 @@ def _constant(pixels: Pixels, options: MeshOptions) -> Mesh:
 
 
 def _edges(n: int, bin_size: int) -> NDArray[np.int64]:
-    """Bounds of the bins of one axis; the last bin may be smaller."""
-    return np.append(np.arange(0, n, bin_size), n)
+    """Bounds of the bins of one axis: nearly equal, since a narrow last bin would be noise."""
+    count = max(1, round(n / bin_size))
+    return np.arange(count + 1) * n // count

@@ -80,6 +80,17 @@ def test_empty_sky_is_flat(exposure_of, bins):
         assert error.std() < 0.02
 
 
+@pytest.mark.parametrize("n", [256, 257, 300, 330])
+def test_last_bins_are_no_noisier_than_the_others(exposure_of, n):
+    """However the side divides by the bin, the error at the far corner is that of a whole bin."""
+    rng = np.random.default_rng(7)
+    corners = [
+        surface(measure_background(pixels, MeshOptions(64)), (n, n))[-1, -1]
+        for pixels in (Pixels.of(exposure_of(rng.normal(0, 1, (n, n)))) for _ in range(8))
+    ]
+    assert np.std(corners) < 2 / 64
+
+
 @pytest.mark.parametrize("bins", [64, 128])
 def test_second_pass_outside_detections_removes_the_bias_of_sources(stars, exposure_of, bins):
     """A crowded sinusoidal sky: bias and rms at most 0.06 sigma; unmasked it is far worse."""

@@ -444,9 +444,10 @@ def test_varying_psf_is_filtered_cell_by_cell(stars, exposure_of):
     check_guarantees(found)
 
 
-def test_background_model_uses_every_bin(exposure_of):
+def test_background_model_uses_every_pixel(exposure_of):
     mesh = measure_background(Pixels.of(exposure_of(np.ones((130, 70)))), MeshOptions(64))
-    assert mesh.values.shape == (3, 2)
+    assert mesh.values.shape == (2, 1)
+    assert mesh.counts.sum() == 130 * 70
 
 
 def test_bad_input(stars, exposure_of):
