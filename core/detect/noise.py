@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from math import isqrt
 
 import numpy as np
@@ -26,9 +25,11 @@ TILE_FRACTION = 0.1
 """Tiles with a smaller fraction of the pixels that the emptiest one has are left out."""
 MIN_PIXELS = 1000
 """Fewest pixels outside detections that a calibration is based on."""
+STRIP = 64
+"""Rows sampled together, pixel; a fraction of a tile."""
 ENOUGH_PIXELS = 500_000
 """Images with many more pixels are sampled: on a lattice finer than the filter's correlation, and
-in some strips only."""
+in some strips of each tile only."""
 LIMIT_SLACK = 1.05
 """A measured scale may exceed its limit by this factor, for its own error."""
 LOWER_SIGMA = 15.865525393145708
@@ -163,18 +164,22 @@ def _sample(
 ) -> NDArray[np.float32]:
     """Significance, image, variance and tile of usable pixels, shape (4, n).
 
-    On a lattice of ``step`` pixels in every ``every``-th strip.
+    On a lattice of ``step`` pixels in every ``every``-th strip of each tile; beyond one strip per
+    tile, columns are left out instead.
     """
     parts = []
     tiles = (np.arange(snr.shape[1]) // TILE).astype(np.float32)
-    for strip in islice(strips(len(snr), 64), 0, None, every):
+    columns = slice(None, None, step * -(-every * STRIP // TILE))
+    for strip in strips(len(snr), STRIP):
+        if strip.start % TILE % (every * STRIP):
+            continue
         rows = slice(strip.start, strip.stop, step)
         usable = pixels.usable(rows) & (snr[rows] != 0)
         if keep is not None:
             usable &= keep(rows)
         tile = np.broadcast_to(tiles + strip.start // TILE * (tiles[-1] + 1), usable.shape)
         planes = (snr[rows], pixels.image(rows), pixels.variance(rows), tile)
-        parts.append(np.stack([plane[:, ::step][usable[:, ::step]] for plane in planes]))
+        parts.append(np.stack([plane[:, columns][usable[:, columns]] for plane in planes]))
     return np.concatenate(parts, axis=1)
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from coblend.core.detect.growth import stencil
+from coblend.core.detect.noise import measure_noise
+from coblend.core.detect.pixels import Pixels
 from coblend.core.detect.search import detect
 from coblend.core.errors import FormatError
 from coblend.core.params.detect import DetectParams
@@ -94,6 +97,18 @@ def test_noise_of_each_tile(stars, exposure_of):
     assert np.isnan(found.noise.tiles[0, 2])
     assert any("the noise varies by" in w for w in found.warnings)
     assert not detect(exposure_of(rng.normal(0, 1, (1024, 1200))), params).warnings
+
+
+@pytest.mark.parametrize(("enough", "most"), [(500_000, 840_000), (1000, 24_000), (200, 13_000)])
+def test_every_tile_is_sampled_however_large_the_image(exposure_of, monkeypatch, enough, most):
+    """Also where only one strip in 9 or 20 is wanted and a tile has 8; and no more in all."""
+    monkeypatch.setattr("coblend.core.detect.noise.ENOUGH_PIXELS", enough)
+    rng = np.random.default_rng(15)
+    pixels = Pixels.of(exposure_of(rng.normal(0, 1, (1160, 720))))
+    snr = rng.normal(0, 1, (1160, 720)).astype(np.float32)
+    found = measure_noise(pixels, snr, 3.0, 1.0, stencil(2))
+    np.testing.assert_allclose(found.tiles, np.ones((3, 2)), atol=0.25)
+    assert found.n_pixel < most
 
 
 def test_too_few_empty_pixels_are_no_calibration(exposure_of):
