@@ -72,10 +72,8 @@ def adopt_sources(
     else:
         a, b, theta = _extents(sources, sigma, ellipse_scale)
     spans = union_spans(ellipse_spans(sources.y, sources.x, a, b, theta, exposure.box))
-    labels, n = label_spans(spans)
     y, x = _pixels(sources)
-    owner = labels[SpanIndex.build(spans).find(y, x)]
-    footprints = group_spans(spans, labels, n)
+    footprints, owner = _connected(spans, y, x)
     return _detections(sources, exposure, field_id, footprints, owner, y, x), warnings
 
 
@@ -138,10 +136,7 @@ def adopt_segmentation(
         spans = union_spans(spans)
         if grow:
             spans = grow_spans(spans - corner, box.shape, stencil(grow)) + corner
-        labels, n = label_spans(spans)
-        footprints = group_spans(spans, labels, n)
-        owner = labels[SpanIndex.build(spans).find(y, x)]
-        footprints, owner = _occupied(footprints, owner)
+        footprints, owner = _occupied(*_connected(spans, y, x))
     return _detections(sources, exposure, field_id, footprints, owner, y, x), warnings
 
 
@@ -359,6 +354,15 @@ def _nearest_pixels(
         best = np.argmin((own[:, 0] - y[i]) ** 2 + (column - x[i]) ** 2)
         y[i], x[i] = own[best, 0], column[best]
     return y, x
+
+
+def _connected(
+    spans: NDArray[np.int32], y: NDArray[np.int64], x: NDArray[np.int64]
+) -> tuple[FootprintSet, NDArray[np.int64]]:
+    """Footprints of spans that touch, and the numbers of those that hold the pixels."""
+    labels, n = label_spans(spans)
+    owner = labels[SpanIndex.build(spans).find(y, x)]
+    return group_spans(spans, labels, n), owner
 
 
 def _occupied(
