@@ -23,6 +23,7 @@ from coblend.core.footprint import (
     SpanIndex,
     expand_runs,
     labels_to_spans,
+    stable_order,
     union_spans,
 )
 
@@ -348,8 +349,10 @@ def _nearest_pixels(
     """Peak pixels: that of the position, or the nearest one with the source's label."""
     y, x = _pixels(sources)
     span = SpanIndex.build(spans).find(y, x)
+    order = stable_order(values.astype(np.int64))
+    first, stop = (np.searchsorted(values[order], label, side) for side in ("left", "right"))
     for i in np.flatnonzero((span < 0) | (values[span] != label)):
-        own = spans[values == label[i]].astype(np.int64)
+        own = spans[order[first[i] : stop[i]]].astype(np.int64)
         column = np.clip(x[i], own[:, 1], own[:, 2])
         best = np.argmin((own[:, 0] - y[i]) ** 2 + (column - x[i]) ** 2)
         y[i], x[i] = own[best, 0], column[best]

@@ -134,6 +134,21 @@ def test_peaks_outside_their_label_move_to_its_nearest_pixel(segmentation):
     assert (moved["iy"], moved["ix"]) == (30, 49)
 
 
+def test_nearest_pixels_of_scattered_labels_equal_brute_force():
+    """Labels in many pieces, most positions beside theirs: the first nearest pixel of each."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 40, FIELD.box.shape, np.int32)
+    label = np.repeat(np.arange(1, 40), 5)
+    x, y = rng.integers(20, 140, len(label)), rng.integers(10, 110, len(label))
+    found, _ = adopt_segmentation(sources(x, y, label=label), FIELD, labels)
+    nearest = set()
+    for iy, ix, value in zip(y - 10, x - 20, label, strict=True):
+        own = np.argwhere(labels == value)
+        nearest.add(tuple(own[np.argmin(((own - (iy, ix)) ** 2).sum(1))] + (10, 20)))
+    peaks = found.peaks
+    assert set(zip(peaks["iy"].tolist(), peaks["ix"].tolist(), strict=True)) == nearest
+
+
 def test_growth_of_a_segmentation(segmentation):
     given = sources([35, 45, 85], [25, 30, 75], label=[1, 2, 5])
     found, _ = adopt_segmentation(given, FIELD, segmentation, grow=3)
