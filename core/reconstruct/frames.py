@@ -162,18 +162,18 @@ def memory_needed(parents: NDArray[Any], stray: str = "none") -> NDArray[np.int6
 
 def near_parents(parents: NDArray[Any], rows: NDArray[np.int64], radius: int) -> NDArray[np.int64]:
     """Rows of all parents within ``radius`` pixels (box to box) of any of ``rows``, ascending."""
+    if len(rows) in (0, len(parents)):
+        return rows
     boxes = boxes_of(parents)
-    if len(rows) == len(parents):
-        return np.arange(len(parents))
-    near = np.zeros(len(parents), bool)
-    for y0, x0, ny, nx in boxes[rows].tolist():
-        near |= (
-            (boxes[:, 0] < y0 + ny + radius)
-            & (boxes[:, 0] + boxes[:, 2] > y0 - radius)
-            & (boxes[:, 1] < x0 + nx + radius)
-            & (boxes[:, 1] + boxes[:, 3] > x0 - radius)
-        )
-    return np.flatnonzero(near)
+    bounds = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    grown = bounds[rows] + radius * np.array([-1, -1, 1, 1])
+    corner = grown[:, :2].min(0)
+    shape = grown[:, 2:].max(0) - corner
+    reached = np.zeros(shape, bool)
+    for y0, x0, y1, x1 in (grown - np.tile(corner, 2)).tolist():
+        reached[y0:y1, x0:x1] = True
+    own = np.clip(bounds - np.tile(corner, 2), 0, np.tile(shape, 2)).tolist()
+    return np.flatnonzero([reached[y0:y1, x0:x1].any() for y0, x0, y1, x1 in own])
 
 
 def _inside(

@@ -64,6 +64,22 @@ def test_near_parents(models: ModelSet) -> None:
     assert near_parents(models.parents, np.array([0]), 40).tolist() == [0, 1, 3, 4]
 
 
+@pytest.mark.parametrize("radius", [0, 1, 7])
+def test_near_parents_equal_brute_force(rng: np.random.Generator, radius: int) -> None:
+    """Boxes of all sizes, some of them alike, some far outside the chosen ones."""
+    parents = np.zeros(200, [(name, np.int32) for name in ("y0", "x0", "ny", "nx")])
+    for name, high in (("y0", 300), ("x0", 300), ("ny", 12), ("nx", 12)):
+        parents[name] = rng.integers(1, high, 200) - (100 if high == 300 else 0)
+    parents["ny"][:3] = 60
+    for n_row in (0, 1, 5, 60, 200):
+        rows = np.sort(rng.choice(200, n_row, replace=False))
+        low = np.stack([parents["y0"], parents["x0"]], 1)
+        high = low + np.stack([parents["ny"], parents["nx"]], 1)
+        apart = (low[:, None] >= high[rows] + radius) | (high[:, None] <= low[rows] - radius)
+        expected = np.flatnonzero((~apart.any(2)).any(1))
+        assert near_parents(parents, rows, radius).tolist() == expected.tolist()
+
+
 def test_a_parent_outside_the_exposure_is_refused(models: ModelSet, exposure: Exposure) -> None:
     small = replace(
         exposure,
