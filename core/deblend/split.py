@@ -159,10 +159,10 @@ def find_parts(frames: Frames, batch: Batch, params: DeblendParams) -> list[Part
         labels == 0, return_distances=False, return_indices=True
     )
     territory = np.where(footprint, labels[tuple(nearest)], 0)
+    windows = ndimage.find_objects(territory + 1)
     parts = []
     for label in dict.fromkeys(own.tolist()):
-        ys, xs = np.nonzero(territory == label)
-        window = (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
+        window = windows[label]
         parts.append(Part(np.flatnonzero(own == label), window, territory[window] == label))
     return parts
 

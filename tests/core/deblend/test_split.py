@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coblend.core.deblend.blend import observe
 from coblend.core.deblend.collect import collect
-from coblend.core.deblend.split import is_split
+from coblend.core.deblend.split import find_parts, is_split
 from coblend.core.deblend.task import batches, make_plan
 from coblend.core.deblend.work import deblend_work
 from coblend.core.model import FLAGS, ModelSet
@@ -47,6 +48,28 @@ def test_parts_hold_every_peak_once(field) -> None:
     distance = np.hypot(models.components["peak_y"] - models.objects["iy"][owner],
                         models.components["peak_x"] - models.objects["ix"][owner])  # fmt: skip
     assert distance.max() < 2
+
+
+def test_parts_fill_the_footprint_in_tight_windows(field) -> None:
+    """Every pixel of the footprint is in one part, that of its peaks; no window could be less."""
+    cube, detections = field
+    plan = make_plan(detections, cube, PARTS)
+    (batch,) = batches(detections, cube, plan, PARTS)
+    footprint = batch.cuts[0].footprint[0]
+    times = np.zeros(footprint.shape, int)
+    parts = find_parts(observe(batch, PARTS).frames[0], batch, PARTS)
+    assert len(parts) > 1
+    for part in parts:
+        times[part.window] += part.region
+        rows, columns = np.nonzero(part.region)
+        assert (rows.min(), columns.min()) == (0, 0)
+        assert (rows.max() + 1, columns.max() + 1) == part.region.shape
+        y, x = (
+            where[part.peaks] - side.start
+            for where, side in zip((batch.y, batch.x), part.window, strict=True)
+        )
+        assert part.region[y, x].all()
+    np.testing.assert_array_equal(times, footprint)
 
 
 def test_passes_bring_the_joint_fluxes(field) -> None:
