@@ -58,6 +58,7 @@ def refit(
     from coblend.core.deblend.refitting.redo import redo
     from coblend.io.deblend.models import ModelFile
     from coblend.io.deblend.peaks import named_file
+    from coblend.io.deblend.positions import parents_at
 
     run.add_input("models", deblended)
     run.add_psfs(psfs)
@@ -67,7 +68,7 @@ def refit(
         if params.residual:
             run.plan(params.residual, models.bands)
         add, drop = _changes(params, models)
-        homes = _homes(models, add)
+        homes = parents_at(models, add["y"], add["x"])
         rows = _choose(params, models, homes, drop)
         run.report({"n_parent": len(rows)})
         if run.dry_run:
@@ -100,22 +101,6 @@ def _changes(params: RefitParams, models: ModelFile) -> tuple[NDArray[Any], NDAr
     add = read_peaks(params.add_peaks, models.box, models.wcs)
     drop = read_identifiers(params.drop_peaks)
     return add, drop
-
-
-def _homes(models: ModelFile, add: NDArray[Any]) -> NDArray[np.int64]:
-    """Rows in PARENTS of the parents that hold the peaks; each is read once."""
-    import numpy as np
-
-    from coblend.core.footprint import SpanIndex
-
-    homes = np.full(len(add), -1)
-    for i, peak in enumerate(add):
-        if homes[i] < 0:
-            found = models.at(float(peak["y"]), float(peak["x"]))
-            y, x = (np.floor(add[name] + 0.5).astype(np.int64) for name in ("y", "x"))
-            held = SpanIndex.build(found.footprints.spans).find(y, x) >= 0
-            homes[held] = models.parent_of_object(int(found.objects["id"][0]))
-    return homes
 
 
 def _choose(

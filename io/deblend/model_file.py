@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.box import Box
 from coblend.core.catalog import empty_table
 from coblend.core.errors import CorruptFileError, FormatError, ParameterError
 from coblend.core.footprint import FootprintSet, box_offsets, expand_runs
@@ -39,6 +37,7 @@ from coblend.io.deblend.model_tables import (
     row_range,
 )
 from coblend.io.deblend.morphologies import unpack
+from coblend.io.deblend.positions import parents_at
 from coblend.io.fits.reader import FitsFile, open_fits
 
 SCHEMA_KIND = "deblended"
@@ -238,15 +237,8 @@ class ModelFile:
         ParameterError
             There is none.
         """
-        iy, ix = math.floor(y + 0.5), math.floor(x + 0.5)
-        y0, x0, ny, nx = boxes_of(self.table("PARENTS")).T
-        inside = (y0 <= iy) & (iy < y0 + ny) & (x0 <= ix) & (ix < x0 + nx)
-        for row in np.flatnonzero(inside).tolist():
-            found = self.parents(row, row + 1)
-            if found.footprints.mask(0, Box(iy, ix, 1, 1)).any():
-                return found
-        hint = f"positions are x,y; the exposures cover {self.box}"
-        raise ParameterError(f"no parent holds pixel x={ix}, y={iy}", self.path, hint=hint)
+        (row,) = parents_at(self, np.array([y]), np.array([x])).tolist()
+        return self.parents(row, row + 1)
 
     def _psfs(self, cells: Iterable[int]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         found = [self._cell(int(cell)) for cell in cells]

@@ -31,6 +31,7 @@ from coblend.io.deblend.model_file import ModelFile
 from coblend.io.deblend.model_tables import narrowed
 from coblend.io.deblend.models import read_models, verify_blends, write_models
 from coblend.io.deblend.nested import flatten
+from coblend.io.deblend.positions import parents_at
 from coblend.io.fits.structure import scan
 from coblend.io.fits.summary import verify
 from coblend.io.fits.writer import create
@@ -169,6 +170,21 @@ def test_access_by_object_and_position(models: ModelSet, write: Write) -> None:
             if row["blend"]:
                 assert file.parent_of(int(row["blend"])) == parent
                 assert file.parent_of(int(row["id"])) == parent
+
+
+def test_parents_of_many_positions_equal_those_of_one_by_one(models, write, monkeypatch) -> None:
+    """Every pixel of all footprints in any order; PARENTS and each parent are read once."""
+    owner = models.footprints.labels(models.box)
+    y, x = np.random.default_rng(1).permutation(np.argwhere(owner)).T
+    reads: list[object] = []
+    with ModelFile(str(write(models))) as file:
+        for name in ("table", "parents"):
+            known = getattr(file, name)
+            monkeypatch.setattr(file, name, lambda *a, f=known: reads.append(a) or f(*a))
+        found = parents_at(file, y + models.box.y0 + 0.4, x + models.box.x0 - 0.4)
+        assert np.array_equal(found, owner[y, x] - 1)
+        assert len(reads) == len(set(reads)) <= 1 + len(models.parents)
+        assert not len(parents_at(file, np.zeros(0), np.zeros(0)))
 
 
 def test_chunks_join_to_the_whole(models: ModelSet, write: Write) -> None:
