@@ -36,16 +36,17 @@ def replace_parents(
         Row in the old COMPONENTS of every component; -1: new.
     """
     models, cells = _with_psfs(models, done)
+    starts = _starts(models)
     pieces, origin = [], []
     last = 0
     for row in sorted(done):
-        kept, components = _part(models, last, row)
+        kept, components = _part(models, starts, last, row)
         blends = done[row].blends.copy()
         blends["psf_cell"] = cells[row][blends["psf_cell"]]
         pieces += [kept, replace(done[row], blends=blends)]
         origin += [components, np.full(len(done[row].components), -1)]
         last = row + 1
-    kept, components = _part(models, last, len(models.parents))
+    kept, components = _part(models, starts, last, len(models.parents))
     return _join([*pieces, kept]), np.concatenate([*origin, components])
 
 
@@ -53,36 +54,51 @@ def _with_psfs(
     models: ModelSet, done: Mapping[int, ModelSet]
 ) -> tuple[ModelSet, dict[int, NDArray[np.int64]]]:
     """Add PSFs that are not there yet; number of each result's PSFs."""
-    psfs, places = [models.psfs], [models.psf_cells]
+    psfs, places = list(models.psfs), list(models.psf_cells)
+    known = {psf.tobytes(): i for i, psf in reversed(list(enumerate(psfs)))}
     cells = {}
     for row, one in done.items():
         numbers = []
         for psf, place in zip(one.psfs, one.psf_cells, strict=True):
-            known = np.concatenate(psfs)
-            near = np.abs(known - psf).max((1, 2, 3)) < _SAME * psf.max()
-            if not near.any():
-                psfs.append(psf[None])
-                places.append(place[None])
-            numbers.append(int(np.argmax(near)) if near.any() else len(known))
+            key = psf.tobytes()
+            if key not in known:
+                known[key] = _like(psf, psfs)
+            if known[key] == len(psfs):
+                psfs.append(psf)
+                places.append(place)
+            numbers.append(known[key])
         cells[row] = np.array(numbers, np.int64)
-    return replace(models, psfs=np.concatenate(psfs), psf_cells=np.concatenate(places)), cells
+    return replace(models, psfs=np.stack(psfs), psf_cells=np.stack(places)), cells
 
 
-def _part(models: ModelSet, first: int, last: int) -> tuple[ModelSet, NDArray[np.int64]]:
+def _like(psf: NDArray[np.float32], psfs: list[NDArray[np.float32]]) -> int:
+    """Find the first of ``psfs`` that is the same, their count if none is."""
+    limit = _SAME * psf.max()
+    return next((i for i, p in enumerate(psfs) if np.abs(p - psf).max() < limit), len(psfs))
+
+
+def _starts(models: ModelSet) -> NDArray[np.int64]:
+    """First rows in OBJECTS, BLENDS and COMPONENTS of each parent, shape (n_parent + 1, 3)."""
+    ids = models.parents["id"]
+    order, rows = np.argsort(ids), np.arange(len(ids) + 1)
+    owner = order[np.searchsorted(ids, models.objects["parent"], sorter=order)]
+    objects = np.searchsorted(owner, rows)
+    blends = np.searchsorted(models.blends["parent"], rows)
+    return np.stack([objects, blends, np.searchsorted(models.components["object"], objects)], 1)
+
+
+def _part(
+    models: ModelSet, starts: NDArray[np.int64], first: int, last: int
+) -> tuple[ModelSet, NDArray[np.int64]]:
     """Rows ``first`` to ``last`` (exclusive) of PARENTS with all that belongs to them.
 
     Also returns the rows of their components.
     """
+    object0, blend0, component0 = starts[first].tolist()
+    object1, blend1, component1 = starts[last].tolist()
     parents = models.parents[first:last].copy()
-    keep = np.isin(models.objects["parent"], parents["id"])
-    object0 = int(np.argmax(keep)) if keep.any() else 0
-    objects = models.objects[object0 : object0 + int(np.count_nonzero(keep))].copy()
-    blend0, blend1 = np.searchsorted(models.blends["parent"], [first, last])
+    objects = models.objects[object0:object1].copy()
     blends = models.blends[blend0:blend1].copy()
-    component0, component1 = (
-        int(row)
-        for row in np.searchsorted(models.components["object"], [object0, object0 + len(objects)])
-    )
     components = models.components[component0:component1].copy()
     parents["blend0"] -= blend0
     blends["parent"] -= first

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.deblend.refitting.splice import _part, replace_parents
+from coblend.core.deblend.refitting.splice import _part, _starts, _with_psfs, replace_parents
 
 BANDS = ("g", "r")
 TABLES = ("parents", "blends", "objects", "components", "morph", "morph_offsets", "psfs")
@@ -20,7 +20,7 @@ def models(rng, scenes):
 
 def single(models, row):
     """One parent as a set of its own, with its own PSFs only, as a refit returns it."""
-    one, _ = _part(models, row, row + 1)
+    one, _ = _part(models, _starts(models), row, row + 1)
     cells, blends = np.unique(one.blends["psf_cell"]), one.blends.copy()
     blends["psf_cell"] = np.searchsorted(cells, blends["psf_cell"])
     return replace(one, blends=blends, psfs=one.psfs[cells], psf_cells=one.psf_cells[cells])
@@ -67,3 +67,17 @@ def test_new_psfs_are_appended(models) -> None:
     assert len(whole.psfs) == len(models.psfs) + 1
     assert whole.blends["psf_cell"][0] == len(models.psfs)
     np.testing.assert_array_equal(whole.psfs[: len(models.psfs)], models.psfs)
+
+
+def test_psfs_of_many_parents_are_found_among_those_known(models) -> None:
+    """Alike to the bit, nearly alike, new, and new for a second time: each cell is kept once."""
+    one = single(models, 0)
+    _, parents = np.unique(models.blends["parent"], return_index=True)
+    factors = [1, 1 + 1e-6, 0.8, 0.8, 0.7, 0.8 * (1 + 1e-6)]
+    done = {
+        row: replace(one, psfs=models.psfs[1:2] * np.float32(factor), psf_cells=np.full((1, 2), i))
+        for i, (row, factor) in enumerate(zip(parents.tolist(), factors, strict=False))
+    }
+    whole, cells = _with_psfs(models, done)
+    assert [int(cells[row][0]) for row in done] == [1, 1, 2, 2, 3, 2]
+    assert whole.psf_cells[2:].tolist() == [[2, 2], [4, 4]]
