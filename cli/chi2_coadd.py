@@ -10,7 +10,7 @@ from coblend.core.errors import FormatError
 from coblend.core.exposure import Exposure
 from coblend.core.params.coadd import CoaddParams
 from coblend.io.exposure.checks import require_psf, require_same_grid
-from coblend.io.exposure.exposures import read_exposure, write_exposure
+from coblend.io.exposure.exposures import count_pixels, read_exposure, write_exposure
 from coblend.io.fits.specs import expand_lists, parse_band_spec
 
 
@@ -33,6 +33,7 @@ def _read(run: Run, arguments: Iterable[str], bands: list[str]) -> Iterator[Expo
     for argument in expand_lists(arguments):
         band, spec = parse_band_spec(argument)
         run.add_input("coadd", spec.path)
+        run.require_memory(chi2.BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         exposure = read_exposure(spec, band=band)
         require_psf(exposure, spec.path)
         if exposure.band in bands:

@@ -103,7 +103,7 @@ class Run:
             raise ResourceError(
                 f"needs about {n_bytes / 1e6:.0f} MB, --max-memory is {self._common.max_memory}",
                 path,
-                hint="raise --max-memory, or work on parts with --section",
+                hint="raise --max-memory, or work on parts: FILE[X1:X2,Y1:Y2]",
             )
 
     def add_input(self, role: str, path: str) -> None:

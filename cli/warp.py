@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coblend.core.coadd.pixelmap import PixelMap
     from coblend.core.exposure import Exposure
     from coblend.io.coadd.grid import Grid
+    from coblend.io.exposure.exposures import Outline
 
 log = logging.getLogger("coblend")
 
@@ -54,7 +55,8 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
     if not params.like:
         raise ParameterError("no grid given", hint="pass --like FILE, a coadd or any image")
     specs = [parse_band_spec(text) for text in expand_lists(exposures)]
-    bands = [read_outline(spec, band).band for band, spec in specs]
+    outlines = [read_outline(spec, band) for band, spec in specs]
+    bands = [outline.band for outline in outlines]
     targets = [
         filled_name(run.output, band=band, name=stem(spec.path))
         for band, (_, spec) in zip(bands, specs, strict=True)
@@ -71,6 +73,8 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
         run.add_input("exposure", spec.path)
         if target != run.output:
             run.check_output(target)
+    for outline, (_, spec) in zip(outlines, specs, strict=True):
+        _require_memory(run, params, outline, spec.path, grid)
     given = band_psfs(psfs)
     if given:
         require_bands(given, bands)
@@ -84,6 +88,28 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
             rows.append(_warp_one(run, params, exposure, spec.path, grid, target, others))
             advance(1)
     run.report({"n_warp": len(rows)}, rows)
+
+
+def _require_memory(
+    run: Run, params: WarpParams, exposure: Outline, path: str, grid: Grid
+) -> None:
+    """Refuse at once what ``--max-memory`` does not allow."""
+    from coblend.core.coadd.warp import BYTES_PER_INPUT_PIXEL, BYTES_PER_OUTPUT_PIXEL
+
+    _, box = _reach(exposure, grid, params.border)
+    n_bytes = BYTES_PER_INPUT_PIXEL * exposure.box.area + BYTES_PER_OUTPUT_PIXEL * box.area
+    run.require_memory(n_bytes, path)
+
+
+def _reach(
+    exposure: Exposure | Outline, grid: Grid, border: int
+) -> tuple[NDArray[np.float64], Box]:
+    """Outline of an exposure on the grid, and the pixels of the grid that it covers."""
+    from coblend.core.coadd.warp import covered
+    from coblend.io.sky.grids import map_positions, outline
+
+    edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
+    return edge, covered(edge, grid.box.grow(border))
 
 
 def _warp_one(
@@ -101,15 +127,13 @@ def _warp_one(
     """
     import numpy as np
 
-    from coblend.core.coadd.warp import covered, warp_exposure
+    from coblend.core.coadd.warp import warp_exposure
     from coblend.io.coadd.coadds import write_polygon
     from coblend.io.exposure.calibration import is_surface_brightness, on_pixels
     from coblend.io.exposure.exposures import write_exposure
-    from coblend.io.sky.grids import map_positions, outline
     from coblend.io.sky.wcs import pixel_scale, shift_cards
 
-    edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
-    box = covered(edge, grid.box.grow(params.border))
+    edge, box = _reach(exposure, grid, params.border)
     if not box.area:
         raise WcsMismatchError(f"does not overlap the grid of {params.like}", path)
     pixel_map = _pixel_map(params, exposure, grid, box)

@@ -20,6 +20,9 @@ from coblend.core.psf import StampPsf
 from coblend.core.psf.moments import adaptive_moments
 from coblend.core.psf.resample import resized
 
+BYTES_PER_PIXEL = 72
+"""Memory per pixel of the sum of three or more bands (measured)."""
+
 
 def chi2_coadd(bands: Iterable[Exposure]) -> Exposure:
     """Sum bands that share a grid; a generator keeps one in memory at a time.

@@ -14,6 +14,9 @@ from coblend.core.coadd.warp_psf import warped_psf
 from coblend.core.exposure import Exposure, fill_no_data
 from coblend.core.params.warp import WarpParams
 
+BYTES_PER_INPUT_PIXEL, BYTES_PER_OUTPUT_PIXEL = 44, 16
+"""Memory of a warp per pixel of the exposure and of the box (measured)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Warped:

@@ -50,3 +50,11 @@ def test_bands_that_do_not_belong_together(cli, bands, exposure, write_file, cha
     assert done.code == 65
     assert message in done.err
     assert "z.fits" in done.err
+
+
+def test_coadds_that_do_not_fit_into_memory(cli, bands, in_folder):
+    """Refused before the first band is read."""
+    done = cli("assemble-coadd", "--kind", "chi2", *bands, "-o", "c.fits", "--max-memory", "10kB")
+    assert done.code == 75
+    assert "g.fits: needs about 0 MB, --max-memory is 10kB" in done.err
+    assert not (in_folder / "c.fits").exists()

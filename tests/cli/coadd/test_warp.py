@@ -222,6 +222,23 @@ def test_an_output_that_exists_stops_all(cli, exposure, write_file, grid, in_fol
     assert not (in_folder / "w_e0.fits").exists()
 
 
+def test_pixels_that_do_not_fit_into_memory_stop_all(cli, exposure, write_file, grid, in_folder):
+    """Pixels before and after count; nothing is written before one exposure is refused."""
+    write_file(exposure, "e0.fits")
+    write_file(exposure, "e1.fits")
+    common = ("warp", "e1.fits", "e0.fits", "--like", "grid.fits", "-o", "w_{name}.fits")
+    done = cli(*common, "--max-memory", "1MB")  # of which the exposure takes 0.74
+    assert done.code == 75
+    assert "e1.fits: needs about 1 MB, --max-memory is 1MB" in done.err
+    small = slice(0, 20), slice(0, 30)
+    planes = {name: getattr(exposure, name)[small] for name in ("image", "mask", "variance")}
+    write_file(replace(exposure, **planes, box=Box(0, 0, 20, 30)), "e1.fits")
+    assert "e0.fits: needs" in cli(*common, "--max-memory", "1MB").err
+    assert not list(in_folder.glob("w_*"))
+    done = cli(*common, "--max-memory", "2MB")
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
