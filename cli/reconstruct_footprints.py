@@ -253,7 +253,10 @@ def _read(job: _Job, band: str, spec: FileSpec) -> Exposure:
 
 def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
     """Share one band's light: fill the tables, hand pixels to the side products."""
+    import numpy as np
+
     from coblend.cli.footprint_tables import fill
+    from coblend.core.model import set_flag
     from coblend.core.reconstruct.frames import chunk_parents
 
     chosen, products = job.chosen, job.products
@@ -268,6 +271,8 @@ def _one_band(job: _Job, band: str, exposure: Exposure | None) -> None:
                 fill(job.parents[n_parent : n_parent + parents], light.parents, band)
                 rows = job.objects[n_object : n_object + objects]
                 fill(rows, light.objects, band)
+                unseen = (light.objects["n_pix"] > 0) & np.isnan(light.objects["flux"])
+                set_flag(rows, unseen, "no_data")
                 n_parent, n_object = n_parent + parents, n_object + objects
                 products.add(pixels, light, rows)
                 advance(parents)

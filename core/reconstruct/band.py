@@ -14,7 +14,12 @@ from coblend.core.model import FLAGS, ModelSet
 from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.columns import MEASURED, STRAY
 from coblend.core.reconstruct.frames import Frames
-from coblend.core.reconstruct.measure import measure_chi2, measure_light, measure_overlap
+from coblend.core.reconstruct.measure import (
+    drop_unseen,
+    measure_chi2,
+    measure_light,
+    measure_overlap,
+)
 from coblend.core.reconstruct.render import band_kernels, render
 from coblend.core.reconstruct.share import (
     ROUND_OFF,
@@ -198,6 +203,8 @@ def reconstruct_band(
     table = empty_table(MEASURED, len(models.objects))
     peak = _peak_pixels(models, frames, members)
     measure_light(table, frames, pieces, light, peak)
+    if params.kind == "flux":  # the light of models needs no data
+        drop_unseen(table)
     table["model_flux"][members.modelled] = stamps.sums()
     measure_overlap(table, frames, seen, members.modelled, parent)
     measure_chi2(table, frames, pieces, _sum_over(frames, rendered, parent))

@@ -54,6 +54,13 @@ def measure_light(
     table["edge"] = np.bincount(owner, on_border(frames, pixel), minlength=n) > 0
 
 
+def drop_unseen(table: NDArray[Any]) -> None:
+    """Leave objects of which the band has no pixel with data without a flux: NaN, not 0."""
+    unseen = table["coverage"] == 0
+    for name in ("flux", "flux_err", "peak_flux"):
+        table[name][unseen] = np.nan
+
+
 def measure_chi2(
     table: NDArray[Any], frames: Frames, pieces: Pieces, model: NDArray[np.float64]
 ) -> None:
