@@ -204,8 +204,8 @@ def _write(
     psf = tabulated(CoaddPsf(psfs), field.box, params.psf_step) if psfs else None
     with run.create("exposure/1") as out:
         write_planes(
-            out, store, field.box, field.rules.planes, header=_header(field, table, bool(psfs)),
-            wcs=field.wcs, edits=edits, compress=params.compress,
+            out, store, field.box, field.rules.planes, wcs=field.wcs, edits=edits,
+            header=_header(field, params, table, bool(psfs)), compress=params.compress,
         )  # fmt: skip
         if psf is not None:
             write_psf(out, psf)
@@ -256,16 +256,39 @@ def _mask_files(params: CoaddParams, field: Field) -> list[str]:
     return names
 
 
-def _header(field: Field, table: NDArray[Any], has_psf: bool) -> dict[str, HeaderValue]:
+_SQUARES = ("variance", "varianceclip", "meansquare")
+_SPREADS = ("stdev", "stdevclip", "iqrange")
+_COUNTS = ("npoint", "nmasked", "nclipped")
+
+
+def _calibration(field: Field, params: CoaddParams) -> tuple[str, float | None]:
+    """Give the unit of the statistic, and its zero point where it is a flux."""
+    from coblend.io.exposure.calibration import raised
+
+    statistic, unit = field.rules.statistic, field.calibration.unit
+    if statistic == "sum" and params.weight != "none":
+        # weights of a column have a unit of their own, the others are 1 / variance
+        return "" if params.weight == "column" else raised(unit, -1), None
+    if statistic in _SQUARES:
+        return raised(unit, 2), None
+    if statistic in _COUNTS:
+        return "", None
+    return unit, None if statistic in _SPREADS else field.calibration.zero_point
+
+
+def _header(
+    field: Field, params: CoaddParams, table: NDArray[Any], has_psf: bool
+) -> dict[str, HeaderValue]:
     import numpy as np
 
     used = table[table["used"]]
     exposures, dates = used["exptime"], used["mjd"]
     linear = field.rules.statistic == "mean" and not field.rules.pixel_weights
+    unit, zero_point = _calibration(field, params)
     header: dict[str, Any] = {
-        "BUNIT": field.calibration.unit or None,
+        "BUNIT": unit or None,
         "BAND": field.warps[0].file.info.band or None,
-        "MAGZERO": field.calibration.zero_point,
+        "MAGZERO": zero_point,
         "NCOMBINE": len(used),
         "EXPTIME": float(exposures.sum()) if np.isfinite(exposures).all() else None,
         "STATISTC": field.rules.statistic.upper(),

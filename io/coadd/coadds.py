@@ -19,6 +19,7 @@ from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf import StampPsf
 from coblend.core.psf.coadd import CoaddPsf, InputMap, InputPsf
 from coblend.io.coadd.warps import Warp, header_float
+from coblend.io.exposure.calibration import raised
 from coblend.io.exposure.frame import frame_header, frame_origin
 from coblend.io.exposure.lossy import rounding_step
 from coblend.io.fits.reader import FitsFile, open_fits, text_of
@@ -199,7 +200,7 @@ def write_planes(
     """
     frame = frame_header(box)
     unit = str(header.get("BUNIT", ""))
-    squared = {"BUNIT": f"{unit}**2"} if unit else {}
+    squared = {"BUNIT": raised(unit, 2)} if unit else {}
     bits = {f"MP_{name}": bit for name, bit in planes.union(STANDARD).bits.items()}
     own: dict[str, Mapping[str, HeaderValue]] = {
         "IMAGE": {"EXTTYPE": "IMAGE", "INHERIT": True, **header},

@@ -1,4 +1,4 @@
-"""Band and zero point, where surveys and telescopes do not name them as we do."""
+"""Band, zero point and unit, where surveys and telescopes do not name them as we do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _NANOMAGGY = 22.5
 _JANSKY = re.compile(r"([\d.]+(?:[Ee][+-]?\d+)?)?[ *]*(n|nano|u|micro|m|milli|)(?:Jy|[Jj]ansky)")
 _PER_AREA = re.compile(r"\b(sr|(deg|arcmin|arcsec)(\*\*|\^)?-?2)\b", re.IGNORECASE)
 _ARCSEC = math.pi / 180 / 3600  # rad
+_FACTOR = r"([A-Za-z]+)(?:(?:\*\*|\^)?([+-]?\d+))?"
+_PRODUCT = re.compile(rf"{_FACTOR}(?: *[ */.] *{_FACTOR})*")
 _PREFIXES = {"n": 1e-9, "nano": 1e-9, "u": 1e-6, "micro": 1e-6, "m": 1e-3, "milli": 1e-3, "": 1.0}
 
 Header = Mapping[str, HeaderValue]
@@ -67,6 +69,15 @@ def calibrated(header: Header, convention: str, path: str) -> dict[str, HeaderVa
 def is_surface_brightness(unit: str) -> bool:
     """Whether a unit is one per area on the sky, as ``MJy/sr`` and ``mJy arcsec-2``."""
     return _PER_AREA.search(unit) is not None
+
+
+def raised(unit: str, power: int) -> str:
+    """Power of a unit, factor by factor: FITS has no powers of products."""
+    if power == 1 or not unit:
+        return unit
+    if not _PRODUCT.fullmatch(unit):
+        return f"({unit})**{power}"
+    return re.sub(_FACTOR, lambda m: f"{m[1]}**{int(m[2] or 1) * power}", unit)
 
 
 def on_pixels(meta: Header, scale: float, own: float) -> dict[str, HeaderValue]:

@@ -16,6 +16,7 @@ from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data, round_mantissa
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.params.common import BAND_NAME
+from coblend.io.exposure.calibration import raised
 from coblend.io.exposure.checks import (
     require_band,
     require_psf,
@@ -261,7 +262,7 @@ def write_exposure(
     named = {"BAND": exposure.band} if exposure.band else {}
     science = {**_unit(unit), **named, **frame, **exposure.meta, **(header or {})}
     bits = {f"MP_{name}": bit for name, bit in planes.bits.items()}
-    squared = {**_unit(f"{unit}**2" if unit else ""), **frame}
+    squared = {**_unit(raised(unit, 2)), **frame}
 
     def image(rows: slice) -> NDArray[np.float32]:
         return _blanked(exposure, exposure.image, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coblend.io.exposure.calibration import is_surface_brightness, on_pixels
+from coblend.io.exposure.calibration import is_surface_brightness, on_pixels, raised
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,19 @@ def test_pixels_of_another_area() -> None:
     area = on_pixels({"PIXAR_SR": 1.0, "MAGZERO": 0.0}, 1.0, 5.0)
     assert area["PIXAR_SR"] == pytest.approx(2.3504430539e-11)
     assert area["MAGZERO"] == pytest.approx(26.572126, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "square"),
+    [
+        ("", ""),
+        ("nJy", "nJy**2"),
+        ("nJy**-1", "nJy**-2"),
+        ("MJy/sr", "MJy**2/sr**2"),
+        ("mJy arcsec-2", "mJy**2 arcsec**-4"),
+        ("10**6 Jy", "(10**6 Jy)**2"),
+    ],
+)
+def test_unit_of_the_variance(unit: str, square: str) -> None:
+    """Every factor of the image's unit is squared."""
+    assert raised(unit, 2) == square

@@ -102,6 +102,31 @@ def test_coadd_of_calibrated_warps(cli, warps):
     assert header["PSFEXACT"]
 
 
+@pytest.mark.parametrize(
+    ("statistic", "unit", "calibrated"),
+    [
+        ("median", "nJy", True),
+        ("iqrange", "nJy", False),
+        ("varianceclip", "nJy**2", False),
+        ("meansquare", "nJy**2", False),
+        ("nmasked", None, False),
+        ("sum", "nJy**-1", False),
+        ("sum --weight none", "nJy", True),
+    ],
+)
+def test_units_of_statistics(cli, warps, statistic, unit, calibrated):
+    """``BUNIT`` is that of what the pixels hold, and only fluxes have a zero point."""
+    done = cli("assemble-coadd", *warps, "-o", "c.fits", "--unit", "nJy", "--set", "interp=false",
+               "--statistic", *statistic.split())  # fmt: skip
+    assert done.code == 0, done.err
+    with fitsio.FITS("c.fits") as file:
+        image, variance = (file[name].read_header() for name in ("IMAGE", "VARIANCE"))
+    assert image.get("BUNIT") == unit
+    assert ("MAGZERO" in image) == calibrated
+    squares = {"nJy": "nJy**2", "nJy**2": "nJy**4", "nJy**-1": "nJy**-2", None: None}
+    assert variance.get("BUNIT") == squares[unit]
+
+
 def test_the_zero_point_of_an_input_does_not_matter(cli, warps):
     first = read_exposure("w3.fits")
     assert cli("assemble-coadd", *warps, "-o", "a.fits", "--unit", "zp=27").code == 0
