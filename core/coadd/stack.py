@@ -129,13 +129,18 @@ def _stack_strip(
 ) -> NDArray[np.int64]:
     """Fill one strip of ``out``; return the counts of its inputs."""
     strip = gather(warps, box, rules)
+    cut = box.slices(out.box)
+    if not strip.samples:
+        out.image[cut] = out.variance[cut] = np.nan
+        out.n_image[cut] = out.weight[cut] = 0
+        out.mask[cut] = rules.planes.value(["NO_DATA"])
+        return np.zeros_like(out.counts)
     used, centre = strip.available, None
     if rules.clips and rules.clip_scale == "input":
         used, centre = clip_by_variance(strip, rules.sigma_clip, rules.clip_amplitude)
     elif rules.clips:
         used, centre = clip(strip, rules.sigma_clip, rules.clip_iter)
     value, variance, sums = combine(strip, used, rules, centre)
-    cut = box.slices(out.box)
     out.image[cut] = value
     out.variance[cut] = variance
     out.n_image[cut] = sums.n

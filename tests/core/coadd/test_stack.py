@@ -116,6 +116,22 @@ def test_no_sample(make_pixel, statistic):
     assert out.weight[0, 0] == 0
 
 
+@pytest.mark.parametrize("clip_scale", ["scatter", "input"])
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_rows_that_no_warp_covers(make_warp, statistic, clip_scale):
+    """They have no data, and the rows that are covered what they have alone."""
+    warps = [make_warp(i, i, shape=(4, 5), origin=(96, 0)) for i in range(3)]
+    rules = replace(DEFAULT, statistic=statistic, clip_scale=clip_scale)
+    out = stack(warps, Box(0, 0, 100, 5), rules)
+    assert np.isnan(out.image[:96]).all()
+    assert np.isnan(out.variance[:96]).all()
+    assert (out.mask[:96] == BIT["NO_DATA"]).all()
+    assert not out.n_image[:96].any()
+    assert not out.weight[:96].any()
+    alone = stack(warps, Box(96, 0, 4, 5), rules)
+    np.testing.assert_array_equal(out.image[96:], alone.image)
+
+
 @pytest.mark.parametrize("k", [0.3, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("n_iter", [1, 2, 3])
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 20])
