@@ -15,7 +15,8 @@ def tabulated(psf: CoaddPsf, box: Box, step: int) -> Psf:
     """Coadd PSF as a stamp, a lattice or cells, which every command downstream can read.
 
     A stamp where all inputs cover the coadd and none varies; a lattice, to be interpolated, where
-    all cover it; else cells, whose PSF jumps where an input ends.
+    all cover it; else cells, whose PSF jumps where an input ends. A cell has the PSF of its
+    centre, or of the middle of what is covered; cells that no input touches are left out.
 
     Parameters
     ----------
@@ -24,6 +25,11 @@ def tabulated(psf: CoaddPsf, box: Box, step: int) -> Psf:
         The coadd.
     step : int
         Largest distance between nodes, or side of cells (pixel).
+
+    Raises
+    ------
+    FormatError
+        No input covers a pixel of the box.
     """
     y, x = (_nodes(first, n, step) for first, n in ((box.y0, box.ny), (box.x0, box.nx)))
     grid_y, grid_x = (plane.ravel() for plane in np.meshgrid(y, x, indexing="ij"))
@@ -36,10 +42,23 @@ def tabulated(psf: CoaddPsf, box: Box, step: int) -> Psf:
     boxes = _cells(box, step)
     y = (boxes[:, 0] + boxes[:, 2] - 1) / 2
     x = (boxes[:, 1] + boxes[:, 3] - 1) / 2
-    filled = psf.contributors(y, x).any(axis=0)
+    for cell in np.flatnonzero(~psf.contributors(y, x).any(axis=0)):
+        y[cell], x[cell] = _covered_pixel(psf, Box.from_bounds(*boxes[cell].tolist()))
+    filled = np.isfinite(y)
     if not filled.any():
-        raise FormatError(f"no input covers the centre of a PSF cell of {step} pixels")
+        raise FormatError("the outlines of the inputs cover no pixel of the coadd")
     return CellPsf(psf.at_many(y[filled], x[filled]), y[filled], x[filled], boxes=boxes[filled])
+
+
+def _covered_pixel(psf: CoaddPsf, cell: Box) -> tuple[float, float]:
+    """Pixel ``y, x`` in the middle of those of a cell that inputs cover; NaN without any."""
+    y, x = np.mgrid[cell.y0 : cell.y1, cell.x0 : cell.x1].reshape(2, -1).astype(float)
+    covered = psf.contributors(y, x).any(axis=0)
+    if not covered.any():
+        return float("nan"), float("nan")
+    y, x = y[covered], x[covered]
+    nearest = np.argmin(np.hypot(y - y.mean(), x - x.mean()))
+    return float(y[nearest]), float(x[nearest])
 
 
 def _nodes(first: int, n: int, step: int) -> NDArray[np.float64]:

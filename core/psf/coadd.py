@@ -43,7 +43,7 @@ class InputPsf:
         inside = (row >= self.box.y0) & (row < self.box.y1)
         inside &= (column >= self.box.x0) & (column < self.box.x1)
         if self.polygon is not None:
-            inside &= inside_polygon(self.polygon, row, column)
+            inside[inside] = inside_polygon(self.polygon, row[inside], column[inside])
         return inside
 
 

@@ -73,6 +73,18 @@ def test_cells_without_an_input_are_left_out():
     assert len(cells.stamps) == 4
 
 
+def test_cells_whose_centre_no_input_covers():
+    """A cell has the PSF of the inputs that touch it, by box or outline; others are left out."""
+    strip = CoaddPsf([source(3, 1.0, Box(0, 0, 100, 7)), source(5, 1.0, Box(0, 0, 40, 7))])
+    cells = tabulated(strip, FIELD, 50)
+    assert cells.boxes.tolist() == [[0, 0, 50, 40], [50, 0, 100, 40]]
+    np.testing.assert_allclose(cells.at(60, 3), gaussian(3), atol=1e-15)
+    corner = np.array([[0.0, 0.0, 20.0], [0.0, 20.0, 0.0]])
+    outline = InputPsf(StampPsf(gaussian(3)), 1.0, FIELD, polygon=corner)
+    (cell,) = tabulated(CoaddPsf([outline]), FIELD, 50).boxes.tolist()
+    assert cell == [0, 0, 50, 40]
+
+
 def test_polygons_restrict_the_box():
     triangle = np.array([[0.0, 0.0, 90.0], [0.0, 100.0, 0.0]])
     whole = InputPsf(StampPsf(gaussian(3)), 1.0, FIELD)
