@@ -38,7 +38,7 @@ class Region:
     exclude: bool = False
 
     def bounds(self) -> Box:
-        """Pixels that the shape may touch."""
+        """Pixels that the shape may touch; none where it is not on the map."""
         if self.kind == "polygon":
             low, high = self.vertices.min(axis=1), self.vertices.max(axis=1)
         else:
@@ -46,6 +46,8 @@ class Region:
             reach = np.hypot(*axes.T) if self.kind == "ellipse" else np.abs(axes).sum(axis=1)
             centre = np.array([self.y, self.x])
             low, high = centre - reach, centre + reach
+        if not np.isfinite([low, high]).all():
+            return Box(0, 0, 0, 0)
         (y0, x0), (y1, x1) = np.ceil(low).astype(int), np.floor(high).astype(int)
         return Box.from_bounds(int(y0), int(x0), int(y1) + 1, int(x1) + 1)
 

@@ -33,6 +33,8 @@ from coblend.core.psfmatch.transform import convolved
 FULL, PARTIAL, IDENTITY = "FULL", "PARTIAL", "IDENTITY"
 SIZE_PER_FWHM = 4.2
 SIZE_RANGE = (21, 65)
+SMALLEST = 3
+"""Side of the smallest kernel (pixel)."""
 ACHIEVED_TOLERANCE = 1e-4
 
 
@@ -91,6 +93,8 @@ def match_models(
     ------
     ParameterError
         For a kernel that does not fit the stamps or the image, and for a refused deconvolution.
+    FormatError
+        The image is too small for any kernel.
     """
     pairs = _pairs_of(source, target, params)
     cells = cell_centres(source, box)
@@ -179,6 +183,11 @@ def _solve_distinct(solver: Solver, source: Array, target: Array) -> Array:
 
 def _kernel_side(source: Array, target: Array, box: Box, params: MatchParams) -> int:
     """Side of the kernel, checked against the stamps and the image."""
+    if min(box.shape) < SMALLEST:
+        raise FormatError(
+            f"an image of {box.nx}x{box.ny} pixels is too small for a matching kernel: "
+            f"{SMALLEST} pixels along each axis are the least"
+        )
     stamp = source.shape[-1]
     side = params.kernel_size
     if not side and params.method == "al":

@@ -48,6 +48,20 @@ def test_frames_and_statements_on_one_line(tmp_path):
     assert (sky != galactic).sum() <= 4
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        'circle(330,-60,5")',
+        'ellipse(330,-60,5",3",20)',
+        'box(330,-60,5",3",0)',
+        "polygon(150,60,150.01,60,330,-60)",
+    ],
+)
+def test_shapes_on_the_far_side_of_the_sky(tmp_path, shape):
+    """They have no pixel on the map, and nothing is said of it."""
+    assert not painted(tmp_path, f"fk5\n{shape}").any()
+
+
 def test_physical_coordinates_are_those_of_the_parent_image(tmp_path):
     """DS9 takes them from LTV, which says where the array begins: (200, 100) here."""
     image = painted(tmp_path, "image\nellipse(50,60,20,9,30)")

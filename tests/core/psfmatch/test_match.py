@@ -230,6 +230,15 @@ def test_kernels_that_do_not_fit(options, box, message):
         match_models(gaussian(2.0), gaussian(2.6), box, MatchParams(**options))
 
 
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 3}, {"method": "al"}], ids=str)
+def test_an_image_too_small_for_a_kernel(options):
+    """That is said of the image, whatever kernel is asked for; 3 pixels suffice."""
+    with pytest.raises(FormatError, match=r"1x320 pixels is too small .* 3 pixels"):
+        match_models(gaussian(2.0), gaussian(2.6), Box(0, 0, 320, 1), MatchParams(**options))
+    match = match_models(gaussian(2.0), gaussian(2.6), Box(0, 0, 320, 3), MatchParams())
+    assert match.kernel.side == 3
+
+
 def test_a_psf_that_is_unknown_somewhere(wide_moffat):
     images = np.stack([gaussian(2.0).stamp(43)] * 3)
     images[1] = np.nan
