@@ -28,6 +28,8 @@ from coblend.core.psf.moments import adaptive_moments
 
 MIN_USABLE = 0.005
 """Smallest fraction of usable pixels."""
+SMALLEST = 16
+"""Narrower images, if a PSF does not fit into them, are to blame, not the PSF (pixel)."""
 CELLS = 5
 """Cells along each axis in which the width of a varying PSF is measured."""
 DOUBTFUL = 2.0
@@ -203,6 +205,11 @@ def filter_widths(
         raise FormatError("the exposure has no PSF", hint=GIVE_PSF)
     low, high, limit = float(widths.min()), float(widths.max()), min(exposure.box.shape) / 8
     if high > limit:
+        if min(exposure.box.shape) < SMALLEST:
+            raise FormatError(
+                f"an image of {exposure.box.nx}x{exposure.box.ny} pixels is too small to search: "
+                f"its sides have to be 8 times the PSF sigma of {high:.3g} px"
+            )
         raise ParameterError(
             f"the PSF sigma is {high:.3g} px, at most {limit:.3g} (an eighth of the image)",
             hint=f"check the PSF, or {GIVE_PSF}",

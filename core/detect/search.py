@@ -88,8 +88,8 @@ def detect(
     Raises
     ------
     FormatError
-        Too few usable pixels, a variance plane that cannot be right, or an image that is nearly
-        all above the threshold.
+        Too few usable pixels, a variance plane that cannot be right, or an image that is too
+        small or nearly all above the threshold.
     ParameterError
         No filter width, or one that does not fit the image.
     """

@@ -475,3 +475,11 @@ def test_bad_input(stars, exposure_of):
     ):
         with pytest.raises(ParameterError, match=match):
             DetectParams(**options)
+
+
+@pytest.mark.parametrize("shape", [(320, 1), (1, 320), (9, 9)])
+def test_an_image_too_small_for_its_psf(exposure_of, shape):
+    """The image is to blame where any PSF would be too wide for it."""
+    exposure = exposure_of(np.zeros(shape, np.float32))
+    with pytest.raises(FormatError, match=f"{shape[1]}x{shape[0]} pixels is too small"):
+        detect(exposure, DetectParams(psf_sigma=2.0))
