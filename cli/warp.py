@@ -12,7 +12,7 @@ import click
 
 from coblend.cli.command import command, psf_option
 from coblend.cli.run import Run, filled_name
-from coblend.core.errors import ParameterError, WcsMismatchError
+from coblend.core.errors import ParameterError, WcsMismatchError, concerning
 from coblend.core.params.warp import WarpParams
 
 if TYPE_CHECKING:
@@ -96,19 +96,21 @@ def _require_memory(
     """Refuse at once what ``--max-memory`` does not allow."""
     from coblend.core.coadd.warp import BYTES_PER_INPUT_PIXEL, BYTES_PER_OUTPUT_PIXEL
 
-    _, box = _reach(exposure, grid, params.border)
+    _, box = _reach(exposure, path, grid, params.border)
     n_bytes = BYTES_PER_INPUT_PIXEL * exposure.box.area + BYTES_PER_OUTPUT_PIXEL * box.area
     run.require_memory(n_bytes, path)
 
 
 def _reach(
-    exposure: Exposure | Outline, grid: Grid, border: int
+    exposure: Exposure | Outline, path: str, grid: Grid, border: int
 ) -> tuple[NDArray[np.float64], Box]:
     """Outline of an exposure on the grid, and the pixels of the grid that it covers."""
     from coblend.core.coadd.warp import covered
     from coblend.io.sky.grids import map_positions, outline
 
-    edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *outline(exposure.box))
+    around = outline(exposure.box)
+    with concerning(path):
+        edge = map_positions(exposure.wcs, exposure.box, grid.wcs, grid.box, *around)
     return edge, covered(edge, grid.box.grow(border))
 
 
@@ -133,7 +135,7 @@ def _warp_one(
     from coblend.io.exposure.exposures import write_exposure
     from coblend.io.sky.wcs import pixel_scale, shift_cards
 
-    edge, box = _reach(exposure, grid, params.border)
+    edge, box = _reach(exposure, path, grid, params.border)
     if not box.area:
         raise WcsMismatchError(f"does not overlap the grid of {params.like}", path)
     pixel_map = _pixel_map(params, exposure, grid, box)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.errors import FormatError, ParameterError
+from coblend.core.errors import FormatError, ParameterError, concerning
 from coblend.core.params.match import MatchParams
 from coblend.core.psf import AnalyticPsf, CellPsf, PolyPsf, Psf, StampPsf
 from coblend.core.psf.fields import Array, CellField, ChebyshevField, Kernel, LatticeField
@@ -94,7 +94,7 @@ def match_models(
     ParameterError
         For a kernel that does not fit the stamps or the image, and for a refused deconvolution.
     FormatError
-        The image is too small for any kernel.
+        The image is too small for any kernel, or the reference has no width.
     """
     pairs = _pairs_of(source, target, params)
     cells = cell_centres(source, box)
@@ -107,6 +107,8 @@ def match_models(
     s, t = pairs(y, x)
     if not params.reference_fit and _identical(s, t, params.tolerance):
         return _identity(y, x, s, t, source, params)
+    with concerning(params.reference or "the reference"):
+        adaptive_moments(t)
     side = _kernel_side(s, t, box, params)
     warnings = _guard(s, t, params)
     warnings += _stamp_warnings(source, s, "PSF") + _stamp_warnings(target, t, "reference")

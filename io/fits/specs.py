@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coblend.core.box import Box
-from coblend.core.errors import InputMissingError, ParameterError
+from coblend.core.errors import FormatError, InputMissingError, ParameterError
 from coblend.core.params.common import BAND_NAME
 
 _GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
@@ -120,6 +120,8 @@ def expand_lists(arguments: Iterable[str]) -> list[str]:
     ------
     InputMissingError
         When a list cannot be read.
+    FormatError
+        When it is no text.
     """
     out: list[str] = []
     for argument in arguments:
@@ -128,10 +130,15 @@ def expand_lists(arguments: Iterable[str]) -> list[str]:
             continue
         path = argument[1:]
         try:
-            with open(path, encoding="utf-8") as lines:
-                entries = [line.partition("#")[0].strip() for line in lines]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputMissingError(f"cannot read the list: {_reason(error)}", path) from error
+            with open(path, encoding="utf-8") as stream:
+                text = stream.read()
+        except OSError as error:
+            raise InputMissingError(f"cannot read the list: {error.strerror}", path) from error
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise FormatError("not a list of files: no text", path)
+        entries = [line.partition("#")[0].strip() for line in text.splitlines()]
         out.extend(entry for entry in entries if entry)
     return out
 
@@ -157,7 +164,3 @@ def _parse_settings(text: str) -> list[tuple[str, str]]:
             )  # fmt: skip
         pairs.append((key, value))
     return pairs
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coblend.core.box import Box
-from coblend.core.errors import InputMissingError, ParameterError
+from coblend.core.errors import FormatError, InputMissingError, ParameterError
 from coblend.io.fits.specs import FileSpec, expand_lists, parse_band_spec, parse_spec, stem
 
 
@@ -57,3 +57,11 @@ def test_bad_arguments() -> None:
         parse_spec("a.fits[]")
     with pytest.raises(InputMissingError, match=r"nowhere\.txt: cannot read the list: No such"):
         expand_lists(["@nowhere.txt"])
+
+
+@pytest.mark.parametrize("content", [b"a.fits\n\xff", b"SIMPLE  = T\0"])
+def test_a_list_that_is_no_text(in_folder: Path, content: bytes) -> None:
+    """It is there, but its content is bad."""
+    Path("binary.fits").write_bytes(content)
+    with pytest.raises(FormatError, match=r"binary\.fits: not a list of files"):
+        expand_lists(["@binary.fits"])
