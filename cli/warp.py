@@ -155,6 +155,8 @@ def _warp_one(
         out.image("NOISE_ACF", warped.noise_correlation.astype(np.float32))
         write_polygon(out, edge)
     row["good"] = int(np.isfinite(warped.exposure.variance).sum())
+    if not row["good"]:
+        log.warning("%s: its warp has no usable pixel", path)
     row["noise_power"] = round(warped.noise_power, 4)
     return row
 

@@ -213,6 +213,18 @@ def test_dry_run_writes_nothing(cli, exposure, write_file, grid, in_folder):
 # bad input
 
 
+def test_a_warp_without_a_usable_pixel_is_warned_of(cli, exposure, write_file, grid):
+    """Its name is said; the warp is written all the same."""
+    variance = np.full(SHAPE, np.nan, np.float32)
+    variance[0, 0] = 4  # at the border, where no kernel fits
+    write_file(replace(exposure, variance=variance), "e.fits")
+    write_file(exposure, "f.fits")
+    done = cli("warp", "e.fits", "f.fits", "--like", "grid.fits", "-o", "w_{name}.fits")
+    assert done.code == 0, done.err
+    assert "e.fits: its warp has no usable pixel" in done.err
+    assert "f.fits: its" not in done.err
+
+
 def test_an_output_that_exists_stops_all(cli, exposure, write_file, grid, in_folder):
     for name in ("e0.fits", "e1.fits", "w_e1.fits"):
         write_file(exposure, name)
