@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix
 from coblend.core.components import group_spans, label_spans
 from coblend.core.detect import identifiers
 from coblend.core.detect.adopt import ellipse_spans

@@ -217,7 +217,8 @@ def _lost(
 
 def _write_heavy(run: Run, template: str, models: ModelSet, results: list[BlendResult]) -> None:
     """Write the light of every object, one file per band."""
-    from coblend.core.catalog import column_suffix, empty_table
+    from coblend.core.bands import column_suffix
+    from coblend.core.catalog import empty_table
     from coblend.core.deblend.sdss.share import shared_footprints
     from coblend.io.deblend.footprints import (
         HEAVY_SCHEMA,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coblend.cli.run import Run, filled_name
-from coblend.core.catalog import column_suffix, table_dtype
+from coblend.core.bands import column_suffix
+from coblend.core.catalog import table_dtype
 from coblend.core.errors import ParameterError
 from coblend.core.exposure import Exposure, HeaderValue
 from coblend.core.footprint import FootprintSet

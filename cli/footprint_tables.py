@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import Column, column_suffix, empty_table
+from coblend.core.bands import column_suffix
+from coblend.core.catalog import Column, empty_table
 
 
 def with_columns(table: NDArray[Any], columns: Sequence[Column]) -> NDArray[Any]:

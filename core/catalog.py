@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.errors import ParameterError
+from coblend.core.bands import check_suffixes, column_suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +45,6 @@ class Column:
             description=f"{self.description} ({band})",
             unit=own,
         )
-
-
-def column_suffix(band: str) -> str:
-    """Band name as it may stand in a column name: other characters become ``_``."""
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in band)
-
-
-def check_suffixes(bands: Sequence[str]) -> None:
-    """Refuse bands whose columns would have the same names; FITS does not tell i from I.
-
-    Raises
-    ------
-    ParameterError
-        Naming the bands.
-    """
-    owner = {"sky": ""}  # as in merge_peak_sky
-    for band in bands:
-        suffix = column_suffix(band).lower()
-        other = owner.get(suffix, owner.get(suffix.removeprefix("err_"), band))
-        if other != band:
-            raise ParameterError(
-                f"bands {other} and {band} would share columns" if other
-                else f"a band cannot be named {band}",
-                hint="rename one of them with BAND=FILE",
-            )  # fmt: skip
-        owner[suffix] = band
 
 
 def per_band(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import Column, column_suffix
+from coblend.core.catalog import Column
 from coblend.core.exposure import HeaderValue
 from coblend.core.footprint import FootprintSet
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import check_suffixes
 from coblend.core.box import Box
-from coblend.core.catalog import check_suffixes
 from coblend.core.errors import ParameterError, ShapeMismatchError
 from coblend.core.mask import STANDARD, MaskPlanes
 from coblend.core.psf.base import Psf

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = {
-    "box", "catalog", "detection", "errors", "exposure", "footprint", "mask", "model", "params",
-    "psf", "region",
+    "bands", "box", "catalog", "detection", "errors", "exposure", "footprint", "mask", "model",
+    "params", "psf", "region",
 }  # fmt: skip
 NEVER_IN_CORE = {
     "click", "rich", "astropy", "fitsio", "logging", "os", "pathlib", "matplotlib", "sys",

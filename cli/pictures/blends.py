@@ -23,8 +23,8 @@ from coblend.cli.pictures.canvas import (
     sky_figure,
     sky_panel,
 )
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix
 from coblend.core.model import FLAGS
 from coblend.core.show.channels import significance
 from coblend.core.show.scene import modelled_footprints, stamp_half_size

@@ -18,7 +18,7 @@ from coblend.cli.pictures.canvas import (
     scale_bar,
     sky_panel,
 )
-from coblend.core.catalog import column_suffix
+from coblend.core.bands import column_suffix
 from coblend.core.exposure import Cube
 from coblend.core.model import FLAGS
 from coblend.core.psf.moments import adaptive_moments

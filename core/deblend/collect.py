@@ -13,7 +13,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.bands import column_suffix
+from coblend.core.catalog import empty_table
 from coblend.core.deblend.isolated import fill_isolated
 from coblend.core.deblend.report import BlendResult
 from coblend.core.deblend.task import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import column_suffix
+from coblend.core.bands import column_suffix
 from coblend.core.deblend.fitting.components import Floats
 from coblend.core.deblend.fitting.spectra import ENOUGH_COVERAGE
 from coblend.core.deblend.point import nearest_pixel, shifted_stamps

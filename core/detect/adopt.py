@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix
 from coblend.core.components import group_spans, join_runs, label_spans
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks

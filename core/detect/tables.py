@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import column_suffix
+from coblend.core.bands import column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import (
     assemble,

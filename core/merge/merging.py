@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import check_suffixes, column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import check_suffixes, column_suffix
 from coblend.core.detect import identifiers
 from coblend.core.detect.assemble import assemble, blank_peaks
 from coblend.core.detection import Detections

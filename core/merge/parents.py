@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix
 from coblend.core.components import group_spans, label_spans
 from coblend.core.detect.assemble import brightest_of_uncut, set_parent_flag
 from coblend.core.detect.splitting import Parents, cut_footprints

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from coblend.core.params.field import Checked, option
 
 MAX_FIELD = (1 << 24) - 1
 """Largest field that identifiers hold."""
-BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
-"""What a band may be called: 1 to 16 letters, digits or _.+-."""
 
 
 @dataclass(frozen=True, slots=True)

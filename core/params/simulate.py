@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coblend.core.catalog import check_suffixes
+from coblend.core.bands import BAND_NAME, check_suffixes
 from coblend.core.errors import ParameterError
-from coblend.core.params.common import BAND_NAME
 from coblend.core.params.field import Checked, option
 
 

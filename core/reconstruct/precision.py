@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import column_suffix
+from coblend.core.bands import column_suffix
 from coblend.core.model import ModelSet
 from coblend.core.reconstruct.render import band_kernels
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import Column, column_suffix, per_band, table_dtype
+from coblend.core.catalog import Column, per_band, table_dtype
 from coblend.core.errors import ParameterError
 from coblend.core.params.coadd import NANOJANSKY
 from coblend.core.params.simulate import SimulateParams

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coblend.core.catalog import Column, column_suffix, table_dtype
+from coblend.core.bands import column_suffix
+from coblend.core.catalog import Column, table_dtype
 from coblend.core.errors import FormatError, MissingHduError
 from coblend.core.model import BOX_FIELDS
 from coblend.io.deblend.encoding import row_checksums

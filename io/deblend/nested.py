@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.catalog import empty_table
 from coblend.core.footprint import FootprintSet
 from coblend.core.model import (
     BOX_FIELDS,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import Column, column_suffix, table_dtype
+from coblend.core.catalog import Column, table_dtype
 from coblend.core.detection import Detections, parent_columns, peak_columns
 from coblend.core.errors import CorruptFileError, FormatError, MissingHduError, SchemaError
 from coblend.core.exposure import HeaderValue

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import BAND_NAME
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, ShapeMismatchError
 from coblend.core.exposure import Cube, Exposure, HeaderValue, fill_no_data, round_mantissa
 from coblend.core.mask import STANDARD, MaskPlanes
-from coblend.core.params.common import BAND_NAME
 from coblend.io.exposure.calibration import raised
 from coblend.io.exposure.checks import (
     require_band,

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coblend.core.bands import BAND_NAME
 from coblend.core.box import Box
 from coblend.core.errors import FormatError, InputMissingError, ParameterError
-from coblend.core.params.common import BAND_NAME
 
 _GROUPS = re.compile(r"^(?P<path>.+?)(?P<groups>(?:\[[^\[\]]*\])+)$")
 _SECTION = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*$")

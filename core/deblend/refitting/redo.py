@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from coblend.core.bands import column_suffix
 from coblend.core.box import Box
-from coblend.core.catalog import column_suffix, empty_table
+from coblend.core.catalog import empty_table
 from coblend.core.deblend.batch import Batch
 from coblend.core.deblend.collect import collect
 from coblend.core.deblend.crowded import StarField

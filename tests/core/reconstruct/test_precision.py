@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.catalog import column_suffix
+from coblend.core.bands import column_suffix
 from coblend.core.model import ModelSet
 from coblend.core.params.reconstruct import ReconstructParams
 from coblend.core.reconstruct.band import reconstruct_band, render_objects
