@@ -45,7 +45,7 @@ def plan_coadd(field: Field, params: CoaddParams, run: Run, n_bytes: int) -> tup
     are read once.
     """
     slabs = partial(
-        plan_slabs, field.box, len(field.warps),
+        plan_slabs, field.box, [warp.box for warp in field.warps],
         threads=run.jobs, block=field.block, input_map=params.input_map,
     )  # fmt: skip
     plan = slabs(run.max_memory - n_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -111,8 +111,10 @@ def _look_at_all(
     noise = [_noise(field, i) for i in range(n)]
     looks: list[list[Look]] = [[] for _ in range(n)]
     edges = []
+    # as wide as the coadd: what the comparison of a part takes is not counted
+    boxes = [replace(warp.box, x0=field.box.x0, nx=field.box.nx) for warp in field.warps]
     plan = plan_slabs(
-        field.box, n, run.max_memory - 2 * template.n_bytes_in_memory,
+        field.box, boxes, run.max_memory - 2 * template.n_bytes_in_memory,
         threads=run.jobs, block=field.block, input_map=True,
     )  # fmt: skip
     for done, parts in stack_slabs("compare", field, plan, table, run, input_map=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from coblend.core.box import Box
 from coblend.core.coadd.stack import map_planes, strip_rows
@@ -17,6 +19,7 @@ PROGRAM_BYTES = 130_000_000
 _CACHE_BYTES = 1 << 24  # a slab that has just been read should still be in the cache
 _SAMPLE_BYTES = 12  # image, mask and variance of a pixel of an input
 _OUTPUT_BYTES = 18  # image, mask, variance, weight and number of inputs of a pixel of the coadd
+_SCALED_BYTES = 14  # a sample in a strip: values, variance, mask and what is available
 _STRIP_BYTES = 160  # what a thread needs for a pixel of its strip besides the samples
 _FILE_BYTES = 100_000  # header and PSF of an input
 
@@ -46,7 +49,7 @@ class SlabPlan:
 
 def plan_slabs(
     box: Box,
-    n_input: int,
+    inputs: Sequence[Box],
     max_memory: int,
     *,
     threads: int = 1,
@@ -56,13 +59,14 @@ def plan_slabs(
     """Choose the height of the slabs.
 
     With several threads the next slab is read while one is combined, so the inputs are in memory
-    twice.
+    twice. Of an input the rows of the slab are held, as wide as it is; in a strip every input
+    takes the width of the coadd.
 
     Parameters
     ----------
     box : Box
-    n_input : int
-        Inputs that cover a pixel at most.
+    inputs : sequence of Box
+        Pixels of the coadd that each input covers.
     max_memory : int
         Byte.
     threads : int
@@ -76,12 +80,14 @@ def plan_slabs(
     ParameterError
         When not even a strip fits; the message gives the smallest workable value.
     """
-    strip = strip_rows(n_input, box.nx)
-    scaled = n_input * (4 + 4 + 1 + 1 + 4)
+    n_input = len(inputs)
+    depth = _most_at_once(inputs, [1] * n_input, strip_rows(0, 0))  # of the tallest strip
+    width = _most_at_once(inputs, [each.nx for each in inputs], 1)
+    strip = strip_rows(depth, box.nx)
     fixed = PROGRAM_BYTES + _FILE_BYTES * n_input
-    fixed += threads * strip * box.nx * (scaled + _STRIP_BYTES)
+    fixed += threads * max(_strip_bytes(n, box.nx) for n in range(depth + 1))
     buffers = 1 if threads == 1 else 2
-    per_row = box.nx * (buffers * _SAMPLE_BYTES * n_input + _OUTPUT_BYTES)
+    per_row = buffers * _SAMPLE_BYTES * width + _OUTPUT_BYTES * box.nx
     per_row += 4 * box.nx * map_planes(n_input) if input_map else 0
     rows = (max_memory - fixed) // per_row
     least = min(strip, box.ny)
@@ -96,3 +102,17 @@ def plan_slabs(
         block = max(_CACHE_BYTES // per_row // strip, 1) * strip
     rows = min(rows, box.ny, block)
     return SlabPlan(box, int(rows), int(fixed + rows * per_row))
+
+
+def _most_at_once(inputs: Sequence[Box], weights: Sequence[int], n_row: int) -> int:
+    """Largest sum of the weights of the inputs that meet any ``n_row`` rows one after another."""
+    edges = [
+        (each.y0 - n_row + 1, w) for each, w in zip(inputs, weights, strict=True) if each.area
+    ]
+    edges += [(each.y1, -w) for each, w in zip(inputs, weights, strict=True) if each.area]
+    return max(accumulate(w for _, w in sorted(edges)), default=0)
+
+
+def _strip_bytes(n_input: int, width: int) -> int:
+    """Memory that a thread needs for a strip; those of few inputs are taller."""
+    return strip_rows(n_input, width) * width * (n_input * _SCALED_BYTES + _STRIP_BYTES)

@@ -75,7 +75,7 @@ def map_planes(n_input: int) -> int:
 
 def strip_rows(n_input: int, width: int) -> int:
     """Rows of a strip."""
-    return int(np.clip(STRIP_BYTES // max(4 * n_input * width, 1), 4, 64))
+    return int(np.clip(STRIP_BYTES // (4 * max(n_input, 1) * max(width, 1)), 4, 64))
 
 
 def stack(

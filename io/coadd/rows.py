@@ -97,7 +97,7 @@ class RowReader:
         if sys.byteorder == "little":
             block = block.byteswap(inplace=True)
         native: NDArray[Any] = block.view(block.dtype.newbyteorder("="))
-        return native[:, columns]
+        return np.ascontiguousarray(native[:, columns])  # a part does not keep the rest
 
 
 def _fill(stream: RawIOBase, buffer: memoryview) -> int:
