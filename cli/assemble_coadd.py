@@ -221,11 +221,15 @@ def _write_on_request(run: Run, params: CoaddParams, field: Field, comparison: C
 
     planes = field.rules.planes
     if params.template:
-        header = {"BUNIT": field.calibration.unit, "BAND": field.warps[0].file.info.band}
+        header = {
+            "BUNIT": field.calibration.unit or None,
+            "BAND": field.warps[0].file.info.band or None,
+            "MAGZERO": field.calibration.zero_point,
+        }
         with run.create("exposure/1", path=params.template) as out:
             write_planes(
                 out, comparison.template, field.box, planes, wcs=field.wcs,
-                header={key: value for key, value in header.items() if value},
+                header={key: value for key, value in header.items() if value is not None},
                 compress=params.compress,
             )  # fmt: skip
     if params.artifact_masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from coblend.core.exposure import Exposure
+    from coblend.core.exposure import Exposure, HeaderValue
     from coblend.core.model import ModelSet
     from coblend.io.fits.specs import FileSpec
     from coblend.io.fits.writer import FitsWriter
@@ -163,14 +164,22 @@ def _write_stamps(
 ) -> None:
     """Cubes of one band."""
     from coblend.core.deblend.clean import clean_stamps
+    from coblend.io.exposure.calibration import raised
 
     stamps = clean_stamps(models, exposure, rows, params, run.seed)
     tile = (1, params.side, params.side)
     bits = {f"MP_{name}": bit for name, bit in exposure.planes.bits.items()}
-    unit = {"BUNIT": exposure.unit} if exposure.unit else {}
+    known = {
+        "BUNIT": exposure.unit or None,
+        "BAND": exposure.band,
+        "MAGZERO": exposure.meta.get("MAGZERO"),
+    }
+    science = {key: value for key, value in known.items() if value is not None}
+    squared = {"BUNIT": raised(exposure.unit, 2)} if exposure.unit else {}
+    header: Mapping[str, HeaderValue]
     for name, cube, header in (
-        ("IMAGE", stamps.image, unit),
-        ("VARIANCE", stamps.variance, {}),
+        ("IMAGE", stamps.image, science),
+        ("VARIANCE", stamps.variance, squared),
         ("MASK", stamps.mask, bits),
     ):
         label = f"{name}_{exposure.band}".upper()

@@ -33,6 +33,7 @@ from coblend.io.deblend.footprints import (
 )
 from coblend.io.exposure.exposures import write_exposure
 from coblend.io.exposure.frame import frame_header
+from coblend.io.sky.wcs import cube_cards, shift_cards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,7 @@ class BandPixels:
 
     band: str
     unit: str
+    wcs: tuple[str, ...]
     box: Box
     exposure: Exposure | None
     model: NDArray[np.float32] | None
@@ -70,11 +72,14 @@ class Products:
     params : ReconstructParams
     cutouts : list
         Images of the bands so far, for the cut-out.
+    grid : dict
+        Unit and celestial WCS of the cut-out: ``unit``, ``wcs``.
     """
 
     run: Run
     params: ReconstructParams
     cutouts: list[dict[str, NDArray[np.float32]]] = field(default_factory=list)
+    grid: dict[str, Any] = field(default_factory=dict)
 
     @property
     def wants_models(self) -> bool:
@@ -109,7 +114,7 @@ class Products:
         if self.params.heavy:
             folder = os.path.dirname(os.path.abspath(filled_name(self.params.heavy, band=band)))
             heavy = HeavySpool(self._step(band, exposure), folder, spans=self.params.spans)
-        return BandPixels(band, unit, box, exposure, model, heavy)
+        return BandPixels(band, unit, source.wcs, box, exposure, model, heavy)
 
     def _step(self, band: str, exposure: Exposure | None) -> float:
         """Choose the rounding step of heavy footprints; 0, exact, where pixels are too large."""
@@ -152,11 +157,12 @@ class Products:
             self._write_heavy(pixels, pixels.heavy)
         if self.params.cutout:
             image = None if exposure is None else exposure.image
+            part, box = parents.box(0), pixels.box
+            wcs = shift_cards(pixels.wcs, part.y0 - box.y0, part.x0 - box.x0)
+            self.grid.update(unit=pixels.unit, wcs=wcs)
             footprints = FootprintSet.concatenate(pixels.footprints)
             light = np.concatenate([np.zeros(0, np.float32), *pixels.light])
-            self.cutouts.append(
-                cutout(image, pixels.model, pixels.box, parents.box(0), footprints, light)
-            )
+            self.cutouts.append(cutout(image, pixels.model, box, part, footprints, light))
 
     def write_cutout(self, objects: NDArray[Any], bands: Sequence[str], box: Box) -> None:
         """Write IMAGE, MODEL, RESIDUAL and one SRC_<id> per object over the box of their parent.
@@ -164,13 +170,16 @@ class Products:
         Each is a cube (band, y, x).
         """
         header = {f"BAND{i}": band for i, band in enumerate(bands, 1)} | frame_header(box)
+        if self.grid["unit"]:
+            header["BUNIT"] = self.grid["unit"]
+        wcs = cube_cards(self.grid["wcs"])
         with self.run.create("cutout/1", path=self.params.cutout) as out:
             for name in ("IMAGE", "MODEL", "RESIDUAL"):
-                out.image(name, np.stack([c[name] for c in self.cutouts]), header=header)
+                out.image(name, np.stack([c[name] for c in self.cutouts]), header=header, wcs=wcs)
             for i, row in enumerate(objects):
                 cube = np.stack([c["SRC"][i] for c in self.cutouts])
                 where = {"ID": int(row["id"]), "PEAK_X": int(row["ix"]), "PEAK_Y": int(row["iy"])}
-                out.image(f"SRC_{row['id']}", cube, header={**header, **where})
+                out.image(f"SRC_{row['id']}", cube, header={**header, **where}, wcs=wcs)
 
     def _exposure(
         self, template: str, product: str, exposure: Exposure, header: dict[str, float]

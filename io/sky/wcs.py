@@ -108,6 +108,18 @@ def shift_cards(cards: Sequence[str], dy: int, dx: int) -> tuple[str, ...]:
     return tuple(out)
 
 
+def cube_cards(cards: Sequence[str]) -> tuple[str, ...]:
+    """Cards of the same WCS for a cube of bands, whose third axis counts them from 1."""
+    if not cards:
+        return ()
+    rest = [card for card in cards if not card.startswith("WCSAXES")]
+    third: dict[str, float | str] = {"CTYPE3": "BAND", "CRPIX3": 1.0, "CRVAL3": 1.0}
+    if any(card.startswith(("CD1_", "CD2_")) for card in rest):
+        third["CD3_3"] = 1.0
+    own = (_card(key, value).ljust(80) for key, value in third.items())
+    return (_card("WCSAXES", 3).ljust(80), *rest, *own)
+
+
 def celestial(cards: Sequence[str]) -> Any | None:
     """`astropy.wcs.WCS` of the cards (array coordinates), or None without a celestial WCS.
 

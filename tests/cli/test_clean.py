@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fitsio
 import numpy as np
 import pytest
 
@@ -51,6 +52,17 @@ def test_aperture_fluxes_are_those_of_the_objects_alone(cli: Cli, bands, fields,
             if mode == "noise":  # the corners are noise of the right strength
                 assert abs(cube[:, :5, :5].std() - 1) < 0.2
     assert table["x0"].tolist() == (read_models("deblended.fits").objects["ix"] - 15).tolist()
+
+
+def test_stamps_are_calibrated(cli: Cli, bands) -> None:
+    """Their headers say band, unit and zero point, as the exposure's does."""
+    with fitsio.FITS("r.fits", "rw") as f:
+        f["IMAGE"].write_key("MAGZERO", 31.4)
+    done = cli("clean", "deblended.fits", "r.fits", "-o", "stamps.fits")
+    assert done.code == 0, done.err
+    image, variance = (fitsio.read_header("stamps.fits", f"{n}_R") for n in ("IMAGE", "VARIANCE"))
+    assert (image["BAND"], image["BUNIT"], image["MAGZERO"]) == ("r", "nJy", 31.4)
+    assert variance["BUNIT"] == "nJy**2"
 
 
 def test_isolated_neighbours_become_noise(cli: Cli, in_folder: Path, fields) -> None:

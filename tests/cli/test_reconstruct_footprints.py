@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from astropy.wcs import WCS
 
 from coblend.core.box import Box
 from coblend.core.exposure import Exposure
@@ -29,6 +30,7 @@ from coblend.io.fits.reader import open_fits
 from coblend.io.fits.structure import scan
 from coblend.io.fits.writer import create
 from coblend.io.psf.psfs import parse_psf_spec
+from coblend.io.sky.wcs import pixel_to_sky, wcs_cards
 
 Cli = Callable[..., Any]
 BANDS = ("g", "r")
@@ -275,6 +277,12 @@ def test_cutout_of_one_blend(
         header = file.header(f"SRC_{ids[0]}")
         assert (header["BAND1"], header["BAND2"]) == BANDS
         assert header["CRVAL1A"] == box.x0
+        for name in file.names[1:5]:
+            header = file.header(name)
+            assert header["BUNIT"] == "nJy"
+            sky = pixel_to_sky(wcs_cards(file.cards(name)), box, [box.x0], [box.y0])
+            assert sky == pixel_to_sky(models.wcs, models.box, [box.x0], [box.y0])
+    assert WCS(fits.getheader("cut.fits", 1)).naxis == 3  # astropy has nothing to mend
     assert image.shape == (2, *box.shape)
     expected = exposures["r"].image[box.slices(models.box)]
     assert np.array_equal(image[1], expected)

@@ -96,6 +96,7 @@ def test_a_trail_is_clipped_and_stars_stay(cli, epochs):
     kept = table[np.char.strip(table["decision"].astype(str)) == "PERSISTENT"]
     assert len(kept)
     assert ((kept["x0"] <= 120) & (kept["x1"] > 120) & (kept["y0"] <= 110)).all()
+    assert fitsio.read_header("t.fits", ext="IMAGE")["MAGZERO"] == coadd.meta["MAGZERO"]
     template = read_exposure("t.fits")
     assert template.image[50, 60] == pytest.approx(gaussian_filter(3e4 * np.eye(1), 0)[0, 0]
                                                    / (2 * np.pi * 9), rel=0.05)  # fmt: skip
