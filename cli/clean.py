@@ -143,9 +143,11 @@ def _write_table(
         Column("id", "i8", "Identifier", "", "meta.id;meta.main"),
         Column("x", "f8", "x position, parent coordinates", "pixel", "pos.cartesian.x;instr.det"),
         Column("y", "f8", "y position, parent coordinates", "pixel", "pos.cartesian.y;instr.det"),
-        Column("x0", "i4", "First column of the stamp, parent coordinates", "pixel"),
-        Column("y0", "i4", "First row of the stamp, parent coordinates", "pixel"),
-    )
+        Column("x0", "i4", "First column of the stamp, parent coordinates", "pixel",
+               "pos.cartesian.x;instr.det"),
+        Column("y0", "i4", "First row of the stamp, parent coordinates", "pixel",
+               "pos.cartesian.y;instr.det"),
+    )  # fmt: skip
     table = np.zeros(len(rows), table_dtype(columns))
     for name in ("id", "x", "y"):
         table[name] = models.objects[name][rows]

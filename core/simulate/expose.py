@@ -36,18 +36,21 @@ EPOCH_COLUMNS = (
     Column("file", "U64", "File of the exposure", "", "meta.file"),
     Column("band", "U16", "Band", "", "instr.bandpass"),
     Column("epoch", "i4", "Number of the exposure in its band", "", "meta.number"),
-    Column("x0", "i4", "First column covered, parent coordinates", "pixel"),
-    Column("y0", "i4", "First row covered, parent coordinates", "pixel"),
-    Column("nx", "i4", "Columns covered", "pixel"),
-    Column("ny", "i4", "Rows covered", "pixel"),
+    Column("x0", "i4", "First column covered, parent coordinates", "pixel",
+           "pos.cartesian.x;instr.det"),
+    Column("y0", "i4", "First row covered, parent coordinates", "pixel",
+           "pos.cartesian.y;instr.det"),
+    Column("nx", "i4", "Columns covered", "pixel", "meta.number;instr.pixel"),
+    Column("ny", "i4", "Rows covered", "pixel", "meta.number;instr.pixel"),
     Column("psf_fwhm", "f8", "Seeing: FWHM of a Moffat profile", "pixel", "instr.obsty.seeing"),
-    Column("psf_beta", "f8", "Exponent of the Moffat profile"),
-    Column("psf_axis_ratio", "f8", "Minor over major axis of the PSF"),
+    Column("psf_beta", "f8", "Exponent of the Moffat profile", "", "stat.fit.param;instr.det.psf"),
+    Column("psf_axis_ratio", "f8", "Minor over major axis of the PSF", "",
+           "phys.size.axisRatio;instr.det.psf"),
     Column("psf_angle", "f8", "Major axis of the PSF from +x towards +y", "rad", "pos.posAng"),
     Column("zero_point", "f8", "AB magnitude of one image unit", "mag", "phot.mag;arith.zp"),
-    Column("sky", "f8", "Sky level", "electron", "instr.skyLevel"),
-    Column("trail", "?", "Crossed by a satellite"),
-)
+    Column("sky", "f8", "Sky level: electrons, one per photon", "photon", "instr.skyLevel"),
+    Column("trail", "?", "Crossed by a satellite", "", "meta.code"),
+)  # fmt: skip
 
 
 def random_epochs(params: SimulateParams, rng: np.random.Generator) -> NDArray[Any]:

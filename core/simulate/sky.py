@@ -39,7 +39,8 @@ def source_columns(bands: Sequence[str]) -> tuple[Column, ...]:
         for column in (
             Column(f"{part}_radius", "f8", f"Half-light radius of the {part}, 0: a point", "pixel",
                    "phys.angSize"),
-            Column(f"{part}_axis_ratio", "f8", f"Minor over major axis of the {part}"),
+            Column(f"{part}_axis_ratio", "f8", f"Minor over major axis of the {part}", "",
+                   "phys.size.axisRatio"),
             Column(f"{part}_angle", "f8", f"Major axis of the {part} from +x towards +y", "rad",
                    "pos.posAng"),
         )

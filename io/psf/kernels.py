@@ -26,9 +26,9 @@ from coblend.io.fits.writer import FitsWriter
 from coblend.io.psf.fields import lattice_header, lattice_nodes, read_field, write_field
 
 _CELLS = (
-    Column("cell", "i4", "plane of KERNEL_BASIS"),
-    Column("xc", "f8", "column of the centre, parent coordinates", "pixel"),
-    Column("yc", "f8", "row of the centre, parent coordinates", "pixel"),
+    Column("cell", "i4", "plane of KERNEL_BASIS", "", "meta.record"),
+    Column("xc", "f8", "column of the centre, parent coordinates", "pixel", "pos.cartesian.x"),
+    Column("yc", "f8", "row of the centre, parent coordinates", "pixel", "pos.cartesian.y"),
 )
 
 

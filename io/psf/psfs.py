@@ -58,15 +58,15 @@ _HEADER_KEYS = {
     "PSFWAMP": "wing_amplitude", "PSFPIXI": "integrated", "PSFSIZE": "size",
 }  # fmt: skip
 _CELL_COLUMNS = (
-    Column("cell", "i4", "plane of PSF"),
-    Column("x0", "i4", "first column of the cell, parent coordinates", "pixel"),
-    Column("y0", "i4", "first row of the cell, parent coordinates", "pixel"),
-    Column("x1", "i4", "column after the last", "pixel"),
-    Column("y1", "i4", "row after the last", "pixel"),
-    Column("xc", "f8", "column of the centre", "pixel"),
-    Column("yc", "f8", "row of the centre", "pixel"),
-    Column("valid", "?", "whether the cell has a PSF"),
-    Column("region", "i4", "region of a map that the cell stands for, -1: none"),
+    Column("cell", "i4", "plane of PSF", "", "meta.record"),
+    Column("x0", "i4", "first column of the cell, parent coordinates", "pixel", "pos.cartesian.x"),
+    Column("y0", "i4", "first row of the cell, parent coordinates", "pixel", "pos.cartesian.y"),
+    Column("x1", "i4", "column after the last", "pixel", "pos.cartesian.x"),
+    Column("y1", "i4", "row after the last", "pixel", "pos.cartesian.y"),
+    Column("xc", "f8", "column of the centre", "pixel", "pos.cartesian.x"),
+    Column("yc", "f8", "row of the centre", "pixel", "pos.cartesian.y"),
+    Column("valid", "?", "whether the cell has a PSF", "", "meta.code"),
+    Column("region", "i4", "region of a map that the cell stands for, -1: none", "", "meta.id"),
 )
 
 
