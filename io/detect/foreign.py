@@ -49,7 +49,8 @@ def read_sources(
 ) -> SourceList:
     """Read a catalogue of SExtractor, sep, photutils or any table with x, y or ra, dec.
 
-    FITS tables (also FITS_LDAC), ASCII_HEAD, ECSV, CSV and ``.npy`` structured arrays.
+    FITS tables (also FITS_LDAC), ASCII_HEAD, ECSV, CSV, columns of text, whose first two are x, y
+    where no line names them, and ``.npy`` structured arrays.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def _table_hdu(file: FitsFile) -> int:
 
 
 def _read_text(path: str) -> NDArray[Any]:
-    """Rows of a text table: SExtractor's ASCII_HEAD, ECSV or CSV."""
+    """Rows of a text table: SExtractor's ASCII_HEAD, ECSV, CSV or columns."""
     from astropy.io import ascii as text
 
     try:
@@ -177,20 +178,40 @@ def _read_text(path: str) -> NDArray[Any]:
         kind = "ecsv"
     elif head.startswith("#") and head[1:].split()[:1] == ["1"]:
         kind = "sextractor"
+    elif _are_numbers(head):
+        kind = "no_header"
     else:
         kind = "csv" if "," in head else "commented_header" if head[:1] == "#" else "basic"
+    options = {}
+    if kind in ("no_header", "basic", "commented_header"):
+        options["delimiter"] = "," if "," in head else r"\s"
     try:
-        table = text.read(path, format=kind, guess=False)
+        table = text.read(path, format=kind, guess=False, **options)
     except (text.InconsistentTableError, ValueError, KeyError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FormatError(f"not a table ({os.path.basename(path)} read as {kind}): {reason}",
                           path) from error  # fmt: skip
     columns = columns_of(table)
+    if kind == "no_header":
+        columns = {_UNNAMED.get(name, name): values for name, values in columns.items()}
     kinds = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
     rows = np.empty(len(table), kinds)
     for name, values in columns.items():
         rows[name] = values
     return rows
+
+
+_UNNAMED = {"col1": "x", "col2": "y"}
+"""Columns that no line names, as astropy calls them."""
+
+
+def _are_numbers(line: str) -> bool:
+    """Whether a line holds numbers only, so that it names no columns."""
+    words = line.replace(",", " ").split()
+    try:
+        return bool([float(word) for word in words])
+    except ValueError:
+        return False
 
 
 def _program(names: Mapping[str, str]) -> str:

@@ -85,15 +85,32 @@ def test_columns_by_name(tmp_path):
     assert (found.x[0], found.y[0], found.snr[0]) == (1003, 104, 9)
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.txt", "t.ecsv"])
+@pytest.mark.parametrize("name", ["t.csv", "t.txt", "t.tab", "t.ecsv"])
 def test_text_tables(tmp_path, name):
     path = tmp_path / name
     if name == "t.ecsv":
         Table({"x": [3.0], "y": [4.0], "snr": [8.0]}).write(path)
     else:
-        path.write_text("x,y,snr\n3,4,8\n" if name == "t.csv" else "# x y snr\n3 4 8\n")
+        texts = {"t.csv": "x,y,snr\n3,4,8\n", "t.tab": "x\ty\tsnr\n3\t4\t8\n"}
+        path.write_text(texts.get(name, "# x y snr\n3 4 8\n"))
     found = read_sources(FileSpec(str(path)), BOX)
     assert (found.x[0], found.y[0], found.snr[0]) == (1003, 104, 8)
+
+
+@pytest.mark.parametrize("delimiter", [" ", ",", "\t"])
+def test_columns_without_names_are_x_and_y(tmp_path, delimiter):
+    """Such as numpy's savetxt writes; counted from 0, or as said."""
+    path = tmp_path / "t.txt"
+    np.savetxt(path, [[3, 4, 8], [5.5, 6, 9]], delimiter=delimiter)
+    found = read_sources(FileSpec(str(path)), BOX)
+    assert found.x.tolist() == [1003, 1005.5]
+    assert found.y.tolist() == [104, 106]
+    assert read_sources(FileSpec(str(path)), BOX, origin=1).x.tolist() == [1002, 1004.5]
+    given = read_sources(FileSpec(str(path)), BOX, columns={"flux": "col3"})
+    assert given.flux.tolist() == [8, 9]
+    np.savetxt(path, [3.0, 5.5])
+    with pytest.raises(MissingHduError, match="neither x, y nor ra, dec"):
+        read_sources(FileSpec(str(path)), BOX)
 
 
 @pytest.mark.parametrize("kind", ["csv", "ecsv"])
