@@ -112,9 +112,14 @@ def check_value(spec: Field[Any], value: Any) -> None:
 def span(low: float | None, high: float | None) -> str:
     """Readable form of an inclusive range."""
     if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
+        return f"{_plain(low)} to {_plain(high)}"
     if low is not None:
-        return f"{low:g} or more"
+        return f"{_plain(low)} or more"
     if high is not None:
-        return f"{high:g} or less"
+        return f"{_plain(high)} or less"
     return "any number"
+
+
+def _plain(value: float) -> str:
+    """Whole numbers in full, others to six digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"

@@ -20,6 +20,7 @@ from coblend.cli.config import (
 )
 from coblend.core.errors import ConfigError, ParameterError
 from coblend.core.params.common import CommonParams
+from coblend.core.params.detect import DetectParams
 from coblend.core.params.field import Checked, option
 
 
@@ -153,6 +154,8 @@ def test_missing_files_and_wrong_assignments() -> None:
         fake(assignments=["rel_error=x"])
     with pytest.raises(ParameterError, match="allowed: 0 to 1"):
         fake(assignments=["rel_error=nan"])
+    with pytest.raises(ParameterError, match=r"allowed: 0 to 16777215$"):  # no digit rounded
+        DetectParams(field_id=1 << 24)
 
 
 @pytest.mark.parametrize(
