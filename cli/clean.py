@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from coblend.core.model import ModelSet
     from coblend.io.fits.specs import FileSpec
     from coblend.io.fits.writer import FitsWriter
+
+
+_PIECE = 256
+"""Stamps that are cut out together."""
 
 
 @command(
@@ -41,7 +44,9 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
     first pixel of each stamp) and, per band, cubes IMAGE_<band>, VARIANCE_<band> and MASK_<band>
     with one stamp per object; or, with --whole, the exposures with only the chosen objects left.
     """
+    from coblend.core.deblend.clean import BYTES_PER_PIXEL, BYTES_PER_WHOLE_PIXEL
     from coblend.io.deblend.models import ModelFile
+    from coblend.io.exposure.exposures import count_pixels
     from coblend.io.fits.specs import expand_lists, parse_band_spec
 
     specs = [parse_band_spec(argument) for argument in expand_lists(exposures)]
@@ -51,8 +56,10 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
         file.require_models()
         models = file.read()
     rows = _rows(models, params, deblended)
+    per_pixel = BYTES_PER_WHOLE_PIXEL if params.whole else BYTES_PER_PIXEL
     for _, spec in specs:
         run.add_input("exposure", spec.path)
+        run.require_memory(per_pixel * count_pixels(spec), spec.path)
     run.report({"n_object": len(rows), "n_band": len(specs)})
     if run.dry_run:
         return
@@ -164,25 +171,45 @@ def _write_stamps(
     exposure: Exposure,
     rows: NDArray[np.int64],
 ) -> None:
-    """Cubes of one band."""
-    from coblend.core.deblend.clean import clean_stamps
+    """Cubes of one band, which wait on disk: CFITSIO compresses a cube only as a whole."""
+    import os
+    from functools import partial
+    from tempfile import TemporaryFile
+
+    import numpy as np
+
+    from coblend.core.deblend.clean import clean_stamps, cut_stamps
+
+    box, side, objects = exposure.box, params.side, models.objects[rows]
+    pieces = [objects[i : i + _PIECE] for i in range(0, len(objects), _PIECE)]
+    variances = partial(cut_stamps, exposure.variance, box, side=side, fill=np.inf)
+    masks = partial(cut_stamps, exposure.mask, box, side=side, fill=0)
+    headers = _stamp_headers(exposure)
+    for name, dtype, blocks in (
+        ("IMAGE", np.float32, clean_stamps(models, exposure, rows, params, run.seed)),
+        ("VARIANCE", np.float32, map(variances, pieces)),
+        ("MASK", np.int32, map(masks, pieces)),
+    ):
+        label = f"{name}_{exposure.band}".upper()
+        with TemporaryFile(dir=os.path.dirname(os.path.abspath(run.output))) as file:
+            for block in blocks:
+                block.tofile(file)
+            file.flush()
+            cube = np.memmap(file, dtype, "r+", shape=(len(rows), side, side))
+            out.image(label, cube, header=headers[name], compress="GZIP_2", tile=(1, side, side))
+
+
+def _stamp_headers(exposure: Exposure) -> dict[str, dict[str, HeaderValue]]:
+    """Cards of the cubes: what their values mean."""
     from coblend.io.exposure.calibration import raised
 
-    stamps = clean_stamps(models, exposure, rows, params, run.seed)
-    tile = (1, params.side, params.side)
-    bits = {f"MP_{name}": bit for name, bit in exposure.planes.bits.items()}
     known = {
         "BUNIT": exposure.unit or None,
         "BAND": exposure.band,
         "MAGZERO": exposure.meta.get("MAGZERO"),
     }
-    science = {key: value for key, value in known.items() if value is not None}
-    squared = {"BUNIT": raised(exposure.unit, 2)} if exposure.unit else {}
-    header: Mapping[str, HeaderValue]
-    for name, cube, header in (
-        ("IMAGE", stamps.image, science),
-        ("VARIANCE", stamps.variance, squared),
-        ("MASK", stamps.mask, bits),
-    ):
-        label = f"{name}_{exposure.band}".upper()
-        out.image(label, cube, header=header, compress="GZIP_2", tile=tile)
+    return {
+        "IMAGE": {key: value for key, value in known.items() if value is not None},
+        "VARIANCE": {"BUNIT": raised(exposure.unit, 2)} if exposure.unit else {},
+        "MASK": {f"MP_{name}": bit for name, bit in exposure.planes.bits.items()},
+    }

@@ -108,7 +108,7 @@ def cut_frames(
 
 
 def chunk_parents(
-    parents: NDArray[Any], rows: NDArray[np.int64], limit: int = 1 << 18
+    parents: NDArray[Any], rows: NDArray[np.int64], limit: int = 1 << 18, margin: int = 0
 ) -> list[tuple[int, int]]:
     """Split parents into ranges of rows whose stamps fit into memory together.
 
@@ -121,14 +121,16 @@ def chunk_parents(
     limit : int
         Pixels of all objects of a range, their parents' boxes taken; a larger parent stands
         alone.
+    margin : int
+        Pixels by which stamps are larger than those boxes.
 
     Returns
     -------
     list of tuple of int
         ``first, last`` (exclusive).
     """
-    boxes = boxes_of(parents)
-    cost = boxes[:, 2] * boxes[:, 3] * (1 + parents["n_child"].astype(np.int64))
+    sides = boxes_of(parents)[:, 2:] + margin
+    cost = sides[:, 0] * sides[:, 1] * (1 + parents["n_child"].astype(np.int64))
     out: list[tuple[int, int]] = []
     total = 0
     for row in rows.tolist():

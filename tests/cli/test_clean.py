@@ -146,6 +146,9 @@ def test_bad_input(cli: Cli, bands) -> None:
     done = cli(*common, "--source", "999")
     assert done.code == 2
     assert "no object has id 999" in done.err
+    done = cli(*common, "--max-memory", "10kB")
+    assert done.code == 75
+    assert "g.fits: needs about 0 MB, --max-memory is 10kB" in done.err
     assert cli("clean", "deblended.fits", "q=r.fits", "-o", "stamps.fits").code == 65
     cli("deblend", "merged.fits", *bands, "-o", "sdss.fits", "--algorithm", "sdss")
     done = cli("clean", "sdss.fits", *bands, "-o", "stamps.fits")

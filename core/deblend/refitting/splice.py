@@ -36,17 +36,17 @@ def replace_parents(
         Row in the old COMPONENTS of every component; -1: new.
     """
     models, cells = _with_psfs(models, done)
-    starts = _starts(models)
+    starts = starts_of(models)
     pieces, origin = [], []
     last = 0
     for row in sorted(done):
-        kept, components = _part(models, starts, last, row)
+        kept, components = part_of(models, starts, last, row)
         blends = done[row].blends.copy()
         blends["psf_cell"] = cells[row][blends["psf_cell"]]
         pieces += [kept, replace(done[row], blends=blends)]
         origin += [components, np.full(len(done[row].components), -1)]
         last = row + 1
-    kept, components = _part(models, starts, last, len(models.parents))
+    kept, components = part_of(models, starts, last, len(models.parents))
     return _join([*pieces, kept]), np.concatenate([*origin, components])
 
 
@@ -77,7 +77,7 @@ def _like(psf: NDArray[np.float32], psfs: list[NDArray[np.float32]]) -> int:
     return next((i for i, p in enumerate(psfs) if np.abs(p - psf).max() < limit), len(psfs))
 
 
-def _starts(models: ModelSet) -> NDArray[np.int64]:
+def starts_of(models: ModelSet) -> NDArray[np.int64]:
     """First rows in OBJECTS, BLENDS and COMPONENTS of each parent, shape (n_parent + 1, 3)."""
     ids = models.parents["id"]
     order, rows = np.argsort(ids), np.arange(len(ids) + 1)
@@ -87,7 +87,7 @@ def _starts(models: ModelSet) -> NDArray[np.int64]:
     return np.stack([objects, blends, np.searchsorted(models.components["object"], objects)], 1)
 
 
-def _part(
+def part_of(
     models: ModelSet, starts: NDArray[np.int64], first: int, last: int
 ) -> tuple[ModelSet, NDArray[np.int64]]:
     """Rows ``first`` to ``last`` (exclusive) of PARENTS with all that belongs to them.

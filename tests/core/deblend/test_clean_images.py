@@ -47,10 +47,25 @@ def test_a_bright_star_elsewhere_does_not_hollow_out_a_faint_object(scene) -> No
     models, cube = scene
     params = CleanParams(mode="noise", side=31)
     whole = clean_image(models, cube.exposure(1), np.array([0]), params).image
-    (stamp,) = clean_stamps(models, cube.exposure(1), np.array([0]), params).image
+    ((stamp,),) = clean_stamps(models, cube.exposure(1), np.array([0]), params)
     assert (whole != 0).all()
     assert (stamp != 0).all()
     assert abs(whole[:50, 60:].std() - 1) < 0.05
     y, x = np.indices(whole.shape)
     aperture = np.hypot(y - 30.2, x - 30.4) < 7
     assert abs(whole[aperture].sum() / 800 - 1) < 0.1
+
+
+@pytest.mark.parametrize("mode", ["subtract", "noise"])
+def test_stamps_do_not_depend_on_how_many_are_rendered_together(scene, monkeypatch, mode) -> None:
+    """Parent by parent and all at once: the same bytes, of stamps and of whole exposures."""
+    models, cube = scene
+    params, rows = CleanParams(mode=mode, side=31), np.array([0, 1, 3])
+    made = []
+    for limit in (1 << 30, 1):
+        monkeypatch.setattr("coblend.core.deblend.clean._CHUNK", limit)
+        parts = list(clean_stamps(models, cube.exposure(1), rows, params))
+        whole = clean_image(models, cube.exposure(1), rows, params)
+        made.append((len(parts), np.concatenate(parts).tobytes(), whole.image.tobytes()))
+    assert [n for n, _, _ in made] == [1, 2]
+    assert made[0][1:] == made[1][1:]

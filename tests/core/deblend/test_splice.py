@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.deblend.refitting.splice import _part, _starts, _with_psfs, replace_parents
+from coblend.core.deblend.refitting.splice import _with_psfs, part_of, replace_parents, starts_of
 
 BANDS = ("g", "r")
 TABLES = ("parents", "blends", "objects", "components", "morph", "morph_offsets", "psfs")
@@ -20,7 +20,7 @@ def models(rng, scenes):
 
 def single(models, row):
     """One parent as a set of its own, with its own PSFs only, as a refit returns it."""
-    one, _ = _part(models, _starts(models), row, row + 1)
+    one, _ = part_of(models, starts_of(models), row, row + 1)
     cells, blends = np.unique(one.blends["psf_cell"]), one.blends.copy()
     blends["psf_cell"] = np.searchsorted(cells, blends["psf_cell"])
     return replace(one, blends=blends, psfs=one.psfs[cells], psf_cells=one.psf_cells[cells])
