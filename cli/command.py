@@ -134,7 +134,7 @@ def command(
 
     def decorate(callback: Callable[..., None]) -> Command:
         arguments = list(reversed(getattr(callback, "__click_params__", [])))
-        own = _output_options(params_class, writes)
+        own = _output_options(params_class, writes, fills)
         own += [_flag_option(s, get_type_hints(params_class)) for s in options_of(params_class)]
         if any(argument.name in _EXPOSURES for argument in arguments):
             own.append(_section_option())
@@ -297,12 +297,15 @@ def _metavar(hint: Any) -> str:
     return "INTEGER" if "int" in text else "NUMBER" if "float" in text else "TEXT"
 
 
-def _output_options(cls: type, writes: bool) -> list[click.Option]:
+def _output_options(cls: type, writes: bool, fills: Collection[str]) -> list[click.Option]:
     out: list[click.Option] = []
     if writes:
+        places = " and ".join(f"{{{name}}}" for name in fills)
+        text = f"Output file; {places} in it {'are' if len(fills) > 1 else 'is'} filled in."
         out.append(
-            click.Option(["-o", "--output"], required=True, metavar="PATH", help="Output file.")
-        )
+            click.Option(["-o", "--output"], required=True, metavar="PATH",
+                         help=text if fills else "Output file.")
+        )  # fmt: skip
     presets = tuple(getattr(cls, "PRESETS", {}))
     if presets:
         out.append(click.Option(["--preset"], type=click.Choice(presets), help="Set of defaults."))
