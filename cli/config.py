@@ -23,6 +23,8 @@ log = logging.getLogger("coblend")
 LOCAL_FILE = "coblend.toml"
 """Read from the working directory when it is there."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_COMMA = re.compile(r",(?![^\[]*\])")
+"""Between the items of a list; the comma of a section FILE[x1:x2,y1:y2] is none."""
 _KEYS = re.compile(r"((?:[^/=]+=)*@?)(.*)", re.DOTALL)
 """``key=`` any number of times and ``@``, then the value."""
 _SPECIAL_VARIABLES = ("COBLEND_CONFIG",)
@@ -215,7 +217,7 @@ def _converted(hint: Any, raw: Any) -> Any:
     if get_origin(hint) is tuple:
         if isinstance(raw, Mapping):  # as the reference system's maskLimits = {SAT = 0.1}
             raw = [f"{key}={value}" for key, value in raw.items()]
-        items = [p.strip() for p in raw.split(",")] if isinstance(raw, str) else list(raw)
+        items = [p.strip() for p in _COMMA.split(raw)] if isinstance(raw, str) else list(raw)
         return tuple(_converted(arguments[0], item) for item in items if item != "")
     if hint is bool:
         if isinstance(raw, bool):

@@ -68,6 +68,7 @@ def test_every_source_overrides_the_one_before(
     ("text", "name", "value"),
     [
         ("planes=SAT, CR", "planes", ("SAT", "CR")),
+        ("planes=a[1:2,3:4], b[1:2,5:6]", "planes", ("a[1:2,3:4]", "b[1:2,5:6]")),
         ("radii=3,4.5", "radii", (3.0, 4.5)),
         ("limit=none", "limit", None),
         ("limit=5", "limit", 5),
