@@ -232,6 +232,7 @@ class _Chain:
         """Why a step has to be done; None if all that it makes is there and up to date."""
         from coblend.io.fits.made import why_stale
         from coblend.io.fits.specs import parse_spec
+        from coblend.io.psf.given import psf_files
 
         if self.run.dry_run and (again := made.intersection(step.inputs)):
             return f"{min(again)} is made again"
@@ -241,7 +242,8 @@ class _Chain:
             CommonParams, step.command, given={}, assignments=self.assignments, files=self.files
         )
         recorded = {key: value for key, value, _ in recorded_options(options, common)}
-        named = [parse_spec(value).path for _, value, _ in options.rows() if value]
+        values = [value for _, value, _ in options.rows() if value]
+        named = [*(parse_spec(value).path for value in values), *psf_files(values)]
         named = [path for path in named if os.path.isfile(path)]
         for path in step.outputs(self.params.bands):
             reason = why_stale(path, step.command, recorded, step.inputs, named)

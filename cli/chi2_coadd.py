@@ -32,7 +32,7 @@ def _read(run: Run, arguments: Iterable[str], bands: list[str]) -> Iterator[Expo
     first = None
     for argument in expand_lists(arguments):
         band, spec = parse_band_spec(argument)
-        run.add_input("coadd", spec.path)
+        run.add_exposure("coadd", spec)
         run.require_memory(chi2.BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         exposure = read_exposure(spec, band=band)
         require_psf(exposure, spec.path)

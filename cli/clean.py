@@ -58,7 +58,7 @@ def clean(run: Run, params: CleanParams, deblended: str, exposures: tuple[str, .
     rows = _rows(models, params, deblended)
     per_pixel = BYTES_PER_WHOLE_PIXEL if params.whole else BYTES_PER_PIXEL
     for _, spec in specs:
-        run.add_input("exposure", spec.path)
+        run.add_exposure("exposure", spec)
         run.require_memory(per_pixel * count_pixels(spec), spec.path)
     run.report({"n_object": len(rows), "n_band": len(specs)})
     if run.dry_run:
@@ -179,6 +179,7 @@ def _write_stamps(
     import numpy as np
 
     from coblend.core.deblend.clean import clean_stamps, cut_stamps
+    from coblend.io.fits.output import disk_error
 
     box, side, objects = exposure.box, params.side, models.objects[rows]
     pieces = [objects[i : i + _PIECE] for i in range(0, len(objects), _PIECE)]
@@ -192,9 +193,12 @@ def _write_stamps(
     ):
         label = f"{name}_{exposure.band}".upper()
         with TemporaryFile(dir=os.path.dirname(os.path.abspath(run.output))) as file:
-            for block in blocks:
-                block.tofile(file)
-            file.flush()
+            try:
+                for block in blocks:
+                    file.write(block.data)
+                file.flush()
+            except OSError as error:
+                raise disk_error(error, run.output, label) from error
             cube = np.memmap(file, dtype, "r+", shape=(len(rows), side, side))
             out.image(label, cube, header=headers[name], compress="GZIP_2", tile=(1, side, side))
 

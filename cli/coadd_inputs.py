@@ -111,7 +111,8 @@ class Field:
         offset = box.y0 - first.box.y0, box.x0 - first.box.x0
         grid = Grid(first.path, box, shift_cards(first.wcs, *offset), first.framed)
         for warp in warps:
-            run.add_input("warp", warp.file.info.path)
+            for path in warp.file.paths:
+                run.add_input("warp" if path == warp.file.info.path else "plane", path)
         warps = tuple(replace(warp, box=warp.box & box) for warp in warps)
         return cls(warps, grid, StackRules.of(params, planes), calibration)
 

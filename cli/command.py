@@ -21,7 +21,7 @@ from coblend.cli.config import (
     without_folder,
 )
 from coblend.cli.report import emit, setup_logging
-from coblend.cli.run import Run, keep_apart, parse_size
+from coblend.cli.run import PLACE, Run, keep_apart, parse_size
 from coblend.core.errors import ParameterError
 from coblend.core.params.common import CommonParams
 from coblend.core.params.field import options_of, span
@@ -32,8 +32,6 @@ _HIDDEN_FLAGS = ("--overwrite", "--no-overwrite", "--json", "--verbose", "--quie
 
 _EXPOSURES = frozenset({"exposure", "exposures", "coadds"})
 """Arguments that name exposures on disk."""
-_PLACE = re.compile(r"\{(band|name|tract|patch)\}")
-"""What output names may leave open."""
 _LONGEST_CHOICES = 30
 """Longer lists of choices stand in the help text, where they can be wrapped."""
 
@@ -193,12 +191,20 @@ def _execute(
         quiet=verbosity < 0,
         json=values.pop("json"),
     )
-    for path in files:
+    for path in [*files, *_lists(values)]:
         keep_apart(output, path)
     _cut_exposures(values)
     with _reserved(run, fills):
         callback(run, options.params, **values)
     run.finish()
+
+
+def _lists(values: Mapping[str, Any]) -> Iterator[str]:
+    """Files of arguments ``@FILE``."""
+    for value in values.values():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and text.startswith("@"):
+                yield text[1:]
 
 
 def psf_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -232,12 +238,12 @@ def _cut_exposures(values: dict[str, Any]) -> None:
 @contextmanager
 def _reserved(run: Run, fills: frozenset[str]) -> Iterator[None]:
     """Refuse at once what could not be written at the end, and keep other writers away."""
-    unknown = set(_PLACE.findall(run.output)) - fills
+    unknown = set(PLACE.findall(run.output)) - fills
     if unknown:
         raise ParameterError(
             f"output {run.output!r}: this command has no {min(unknown)} to put there"
         )
-    if not run.output or _PLACE.search(run.output):
+    if not run.output or PLACE.search(run.output):
         yield
         return
     from coblend.io.fits.lock import exclusive

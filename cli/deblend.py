@@ -71,12 +71,12 @@ def deblend(
     run.add_psfs(psfs)
     n_pixel = 0
     for _, spec in map(parse_band_spec, exposures):
-        run.add_input("exposure", spec.path)
+        run.add_exposure("exposure", spec)
         n_pixel += count_pixels(spec)
     run.require_memory(BYTES_PER_PIXEL * n_pixel, parse_spec(merged).path)
     detections = read_detections(merged)
-    _plan_products(run, params, detections.bands)
     cube = read_cube(exposures, psfs=band_psfs(psfs))
+    _plan_products(run, params, cube.bands)
     plan = make_plan(detections, cube, params)
     summary = {"n_parent": len(detections), "n_peak": len(detections.peaks),
                "n_fitted": len(plan.fitted)}  # fmt: skip

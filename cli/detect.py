@@ -69,7 +69,7 @@ def detect(
     band, spec = parse_band_spec(exposure)
     run.fill_output(band=read_outline(spec, band).band, name=stem(spec.path))
     check_products(run, out_image, out_snr, out_segmentation, regions)
-    run.add_input("exposure", spec.path)
+    run.add_exposure("exposure", spec)
     run.add_psfs(psfs)
     run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
     given = band_psfs(psfs)

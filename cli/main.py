@@ -115,7 +115,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "coblend") -> NoRet
     for variable in _THREAD_VARIABLES:  # before numpy loads; workers inherit it
         os.environ.setdefault(variable, "1")
     if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdigit():
-        del os.environ["SOURCE_DATE_EPOCH"]  # numpy would stumble over it
+        del os.environ["SOURCE_DATE_EPOCH"]  # numpy reads it, too, and expects a number
     _open_standard_streams()
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and shells in the background

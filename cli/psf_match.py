@@ -93,10 +93,11 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     models: list[_Model] = []
     outputs: list[dict[str, str]] = []
     bands: list[str] = []
+    files: list[list[str]] = []
     for band, spec in specs:  # all kernels first: nothing is written when one is refused
         run.require_memory(BYTES_PER_PIXEL * count_pixels(spec), spec.path)
         science = _read(spec, band, params)
-        run.add_input("image", spec.path)
+        files.append(run.add_exposure("image", spec))
         outputs.append(_names(run, params, science, spec, [n["output"] for n in outputs]))
         models.append(_Model(spec.path, cast("Psf", science.psf), science.box))
         bands.append(science.band)
@@ -112,14 +113,10 @@ def psf_match(run: Run, params: MatchParams, exposures: tuple[str, ...]) -> None
     if run.dry_run:
         return
     with run.progress("psf-match", len(specs)) as advance:
-        for (band, spec), (prepared, names) in zip(specs, jobs, strict=True):
+        for (band, spec), (prepared, names), own in zip(specs, jobs, files, strict=True):
             if science is None or not one:
                 science = _read(spec, band, params)
-            others = (
-                []
-                if params.reference == "auto"
-                else [s.path for _, s in specs if s.path != spec.path]
-            )
+            others = set() if params.reference == "auto" else set().union(*files) - set(own)
             _convolve_and_write(run, params, science, prepared, noise, names, others)
             advance(1)
 
@@ -356,7 +353,7 @@ def _names(
                 f"two exposures would be written to {names[what]}",
                 hint="write {name} where the file's name belongs",
             )
-        if names[what] and names[what] != run.output:
+        if names[what] and (what != "output" or names[what] != run.output):
             run.check_output(names[what])
     return names
 

@@ -177,7 +177,7 @@ def _images(
             )
         if band in images:
             raise FormatError(f"band {band} was already given by {images[band]}", spec.path)
-        run.add_input(f"image:{band}", spec.path)
+        run.add_exposure(f"image:{band}", spec)
         images[band] = spec
     if images:
         return images

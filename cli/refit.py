@@ -160,7 +160,7 @@ def _read_cube(
     require_bands(given, models.bands)
     for argument in expand_lists(exposures):
         band, spec = parse_band_spec(argument)
-        run.add_input("exposure", spec.path)
+        run.add_exposure("exposure", spec)
         exposure = read_exposure(spec, band=band, psfs=given, section=section, allow_empty=True)
         require_band(exposure, spec.path)
         if exposure.band not in models.bands:

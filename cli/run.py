@@ -21,12 +21,15 @@ from coblend.core.params.common import CommonParams
 if TYPE_CHECKING:
     from coblend.core.exposure import HeaderValue
     from coblend.io.fits.provenance import InputFile
+    from coblend.io.fits.specs import FileSpec
     from coblend.io.fits.writer import FitsWriter
 
 log = logging.getLogger("coblend")
 T = TypeVar("T")
 R = TypeVar("R")
 
+PLACE = re.compile(r"\{(band|name|tract|patch)\}")
+"""What names of outputs may leave open."""
 _SIZE = re.compile(r"^\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*$", re.IGNORECASE)
 
 
@@ -118,6 +121,15 @@ class Run:
             keep_apart(output, path)
         self._inputs.append((role, path))
 
+    def add_exposure(self, role: str, spec: FileSpec) -> list[str]:
+        """Record the files of an exposure as inputs; returns their names."""
+        from coblend.io.exposure.exposures import files_of
+
+        names = files_of(spec)
+        for name in names:
+            self.add_input(role if name == spec.path else "plane", name)
+        return names
+
     def add_psfs(self, texts: Sequence[str]) -> None:
         """Record the files that ``[BAND=]SPEC`` name as inputs."""
         from coblend.io.psf.given import psf_files
@@ -137,6 +149,8 @@ class Run:
         """
         from coblend.io.fits.output import check_output
 
+        if left := PLACE.search(path):
+            raise ParameterError(f"output {path!r}: no {left[1]} is filled in there")
         if os.path.realpath(path) in map(os.path.realpath, self._planned):
             raise ParameterError(f"{path} would be written twice")
         check_output(path, overwrite=self.overwrite or self.dry_run)
@@ -144,8 +158,8 @@ class Run:
             keep_apart(path, name)
         self._planned.append(path)
 
-    def plan(self, template: str, bands: Sequence[str]) -> list[str]:
-        """Names of further outputs, one per band, all of them checked.
+    def plan(self, template: str, bands: Sequence[str]) -> None:
+        """Check further outputs, one per band.
 
         Raises
         ------
@@ -157,10 +171,8 @@ class Run:
                 f"{template!r} names one file for {len(bands)} bands",
                 hint="write {band} where the band's name belongs",
             )
-        names = [filled_name(template, band=band) for band in bands]
-        for name in names:
-            self.check_output(name)
-        return names
+        for band in bands:
+            self.check_output(filled_name(template, band=band))
 
     def fill_output(self, **values: str) -> None:
         """Put ``values`` in place of their names in braces in the output's name; check it."""
@@ -206,6 +218,10 @@ class Run:
             ),
         )
         target = self.output if path is None else path
+        if target in self._outputs:
+            raise ParameterError(f"{target} would be written twice")
+        for _, name in self._inputs:
+            keep_apart(target, name)
         with create(
             target, schema, overwrite=self.overwrite, header=header, provenance=provenance
         ) as out:

@@ -63,14 +63,15 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
     ]
     if len(set(targets)) < len(targets):
         raise ParameterError(
-            f"{len(targets)} exposures, but {len(set(targets))} different outputs",
-            hint="put {name} into --output",
+            f"{len(targets)} exposures would be written to {len(set(targets))} files",
+            hint="put {name} into --output; files in different folders need different names",
         )
     grid = read_grid(params.like)
     run.add_input("grid", grid.path)
     run.add_psfs(psfs)
+    files = []
     for (_, spec), target in zip(specs, targets, strict=True):
-        run.add_input("exposure", spec.path)
+        files.append(run.add_exposure("exposure", spec))
         if target != run.output:
             run.check_output(target)
     for outline, (_, spec) in zip(outlines, specs, strict=True):
@@ -80,11 +81,11 @@ def warp(run: Run, params: WarpParams, exposures: tuple[str, ...], psfs: tuple[s
         require_bands(given, bands)
     rows = []
     with run.progress("warp", len(specs)) as advance:
-        for (band, spec), target in zip(specs, targets, strict=True):
+        for (band, spec), target, own in zip(specs, targets, files, strict=True):
             exposure = read_exposure(spec, band=band, psfs=given)
             if exposure.psf is None:
                 log.warning("%s: no PSF, so its warp has none; give one with --psf", spec.path)
-            others = {other.path for _, other in specs} - {spec.path, grid.path}
+            others = set().union(*files) - {*own, grid.path}
             rows.append(_warp_one(run, params, exposure, spec.path, grid, target, others))
             advance(1)
     run.report({"n_warp": len(rows)}, rows)

@@ -9,6 +9,9 @@ from coblend.core.errors import ParameterError
 
 BAND_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,16}")
 """What a band may be called: 1 to 16 letters, digits or _.+-."""
+_PREFIXES = ("err_", "frac_", "overlap_", "overlap_frac_")
+"""With what one column's name goes on before the band where another's has ended."""
+_REMEDY = "rename one of them with BAND=FILE"
 
 
 def column_suffix(band: str) -> str:
@@ -24,14 +27,18 @@ def check_suffixes(bands: Sequence[str]) -> None:
     ParameterError
         Naming the bands.
     """
-    owner = {"sky": ""}  # as in merge_peak_sky
+    owner: dict[str, str] = {}
     for band in bands:
-        suffix = column_suffix(band).lower()
-        other = owner.get(suffix, owner.get(suffix.removeprefix("err_"), band))
+        other = owner.setdefault(column_suffix(band).lower(), band)
         if other != band:
-            raise ParameterError(
-                f"bands {other} and {band} would share columns" if other
-                else f"a band cannot be named {band}",
-                hint="rename one of them with BAND=FILE",
-            )  # fmt: skip
-        owner[suffix] = band
+            raise _shared(other, band)
+    for suffix, band in owner.items():
+        if suffix == "sky":  # as in merge_peak_sky
+            raise ParameterError(f"a band cannot be named {band}", hint=_REMEDY)
+        for prefix in _PREFIXES:
+            if suffix.startswith(prefix) and suffix.removeprefix(prefix) in owner:
+                raise _shared(owner[suffix.removeprefix(prefix)], band)
+
+
+def _shared(one: str, other: str) -> ParameterError:
+    return ParameterError(f"bands {one} and {other} would share columns", hint=_REMEDY)

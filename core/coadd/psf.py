@@ -52,8 +52,9 @@ def tabulated(psf: CoaddPsf, box: Box, step: int) -> Psf:
 
 def _covered_pixel(psf: CoaddPsf, cell: Box) -> tuple[float, float]:
     """Pixel ``y, x`` in the middle of those of a cell that inputs cover; NaN without any."""
+    near = [source for source in psf.inputs if (source.box & cell).area]
     y, x = np.mgrid[cell.y0 : cell.y1, cell.x0 : cell.x1].reshape(2, -1).astype(float)
-    covered = psf.contributors(y, x).any(axis=0)
+    covered = np.any([source.covers(y, x) for source in near] or False, axis=0)
     if not covered.any():
         return float("nan"), float("nan")
     y, x = y[covered], x[covered]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from coblend.core.exposure import Exposure
 from coblend.core.footprint import FootprintSet, box_offsets
 from coblend.core.model import ModelSet, boxes_of
 
+_STRIP = 256
+"""Rows that neighbours are looked for in at once (pixel)."""
 _PER_PIXEL, _PER_STRAY, _PER_SHARE = 60, 30, 50
 """Memory of a pixel of a parent's box, and for stray light of the nearest peak's share of it, or
 of each of many shares (byte, measured)."""
@@ -169,13 +171,25 @@ def near_parents(parents: NDArray[Any], rows: NDArray[np.int64], radius: int) ->
     boxes = boxes_of(parents)
     bounds = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     grown = bounds[rows] + radius * np.array([-1, -1, 1, 1])
-    corner = grown[:, :2].min(0)
-    shape = grown[:, 2:].max(0) - corner
-    reached = np.zeros(shape, bool)
-    for y0, x0, y1, x1 in (grown - np.tile(corner, 2)).tolist():
-        reached[y0:y1, x0:x1] = True
-    own = np.clip(bounds - np.tile(corner, 2), 0, np.tile(shape, 2)).tolist()
-    return np.flatnonzero([reached[y0:y1, x0:x1].any() for y0, x0, y1, x1 in own])
+    corner, end = grown[:, :2].min(0), grown[:, 2:].max(0)
+    near = np.zeros(len(parents), bool)
+    for first in range(int(corner[0]), int(end[0]), _STRIP):
+        low, high = np.array([first, corner[1]]), np.array([min(first + _STRIP, end[0]), end[1]])
+        reached = np.zeros(high - low, bool)
+        for _, (y0, x0, y1, x1) in _clipped(grown, low, high):
+            reached[y0:y1, x0:x1] = True
+        for row, (y0, x0, y1, x1) in _clipped(bounds, low, high):
+            near[row] |= reached[y0:y1, x0:x1].any()
+    return np.flatnonzero(near)
+
+
+def _clipped(
+    bounds: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> Iterator[tuple[int, list[int]]]:
+    """Boxes ``y0, x0, y1, x1`` that meet a window, cut to it and counted from its corner."""
+    rows = np.flatnonzero(((bounds[:, :2] < high) & (bounds[:, 2:] > low)).all(1))
+    cut = np.clip(bounds[rows] - np.tile(low, 2), 0, np.tile(high - low, 2))
+    return zip(rows.tolist(), cut.tolist(), strict=True)
 
 
 def _inside(

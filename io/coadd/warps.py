@@ -126,6 +126,11 @@ class WarpFile:
         return all(plane is None or plane.straight for plane in planes)
 
     @property
+    def paths(self) -> list[str]:
+        """Files that the planes are in, that of the image first."""
+        return self._planes.paths
+
+    @property
     def whole(self) -> bool:
         """Whether a few rows cost as much as all: a plane is in a gzipped file."""
         planes = (self._image, self._noise, self._mask)

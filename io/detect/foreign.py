@@ -170,8 +170,9 @@ def _read_text(path: str) -> NDArray[Any]:
     from astropy.io import ascii as text
 
     try:
-        with open(path, encoding="utf-8") as stream:
-            head = stream.readline()
+        with open(path, encoding="utf-8-sig") as stream:
+            lines = stream.read().splitlines()
+            head = next(filter(str.strip, lines), "")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError("neither FITS, nor text, nor .npy", path) from error
     if head.startswith("# %ECSV"):
@@ -186,14 +187,14 @@ def _read_text(path: str) -> NDArray[Any]:
     if kind in ("no_header", "basic", "commented_header"):
         options["delimiter"] = "," if "," in head else r"\s"
     try:
-        table = text.read(path, format=kind, guess=False, **options)
+        table = text.read(lines, format=kind, guess=False, **options)
     except (text.InconsistentTableError, ValueError, KeyError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FormatError(f"not a table ({os.path.basename(path)} read as {kind}): {reason}",
                           path) from error  # fmt: skip
     columns = columns_of(table)
     if kind == "no_header":
-        columns = {_UNNAMED.get(name, name): values for name, values in columns.items()}
+        columns |= {_UNNAMED[name]: columns[name] for name in _UNNAMED if name in columns}
     kinds = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
     rows = np.empty(len(table), kinds)
     for name, values in columns.items():

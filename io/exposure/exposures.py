@@ -173,6 +173,18 @@ def read_outline(spec: FileSpec, band: str | None = None) -> Outline:
         )
 
 
+def files_of(spec: FileSpec) -> list[str]:
+    """Files that an exposure is read from: its own, and those of its noise and mask.
+
+    Raises
+    ------
+    CoblendError
+        The file cannot be read.
+    """
+    with open_fits(spec.path) as file:
+        return find_planes(file, spec).paths
+
+
 def count_pixels(spec: FileSpec) -> int:
     """Count the pixels of an exposure, or of its section, without reading them.
 

@@ -175,6 +175,12 @@ class Planes:
     convention: str = "lsst"
 
     @property
+    def paths(self) -> list[str]:
+        """Files that the planes are in, that of the image first."""
+        planes = (self.image, self.noise.plane, self.mask)
+        return list(dict.fromkeys(plane.path for plane in planes if plane is not None))
+
+    @property
     def psf(self) -> str:
         """EXTNAME of the PSF, if there is one."""
         return "PSFIMAGE" if self.convention == "ccddata" else "PSF"

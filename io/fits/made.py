@@ -10,6 +10,9 @@ from coblend.core.errors import CoblendError
 from coblend.io.fits.provenance import InputFile, content_hash
 from coblend.io.fits.reader import open_fits, text_of
 
+_NOT_ARGUMENTS = ("psf", "reference", "kernel", "noise", "peaks", "plane")
+"""Roles of inputs that options name, or that are found beside others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -97,7 +100,7 @@ def why_stale(
         if old != new:
             return f"was made with {key}={old}, not {new}"
     names = [os.path.basename(name) for name in inputs]
-    recorded = [i for i in made.inputs if i.name in names]
+    recorded = [i for i in made.inputs if i.name in names and i.role not in _NOT_ARGUMENTS]
     if [i.name for i in recorded] != names:
         return "was made from other inputs"
     time = os.stat(path).st_mtime_ns

@@ -14,7 +14,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -243,7 +243,7 @@ def _kind(cards: tuple[str, ...], naxis: list[int]) -> tuple[str, tuple[int, ...
 
 
 def _scaling(cards: tuple[str, ...], kind: str) -> tuple[tuple[float, float], int | None]:
-    """BSCALE and BZERO of an image, and BLANK of one of integers."""
+    """BSCALE and BZERO of an image, and BLANK of one of integers; what is no number is ignored."""
     if kind == "table":
         return (1.0, 0.0), None
     scale = _number(cards, "BSCALE", 1.0), _number(cards, "BZERO", 0.0)
@@ -251,7 +251,8 @@ def _scaling(cards: tuple[str, ...], kind: str) -> tuple[tuple[float, float], in
     if _integer(cards, f"{prefix}BITPIX") < 0:
         return scale, None
     keys = [key for key in (f"{prefix}BLANK", "BLANK") if _value(cards, key)]
-    return scale, _integer(cards, keys[0]) if keys else None
+    blank = _number(cards, keys[0], math.nan) if keys else math.nan
+    return scale, int(blank) if blank.is_integer() else None
 
 
 def card_number(text: str) -> float:
@@ -269,11 +270,9 @@ def card_number(text: str) -> float:
 
 
 def _number(cards: tuple[str, ...], key: str, default: float) -> float:
-    value = _value(cards, key)
-    try:
-        return card_number(value) if value else default
-    except ValueError as error:
-        raise ValueError(f"{key} is {value!r}") from error
+    with suppress(ValueError):
+        return card_number(_value(cards, key) or "")
+    return default
 
 
 def _integer(cards: tuple[str, ...], key: str, default: int = 0) -> int:

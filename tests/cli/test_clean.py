@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,4 +156,16 @@ def test_bad_input(cli: Cli, bands) -> None:
     done = cli("clean", "sdss.fits", *bands, "-o", "stamps.fits")
     assert done.code == 65
     assert "no model" in done.err
+    assert not Path("stamps.fits").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk(cli: Cli, bands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stamps wait in a nameless file; what is named is the output, of which nothing is left."""
+    with open("/dev/full", "wb", 0) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        done = cli("clean", "deblended.fits", *bands, "-o", "stamps.fits")
+    assert done.code == 74, done.err
+    assert "stamps.fits" in done.err
+    assert "disk full" in done.err
     assert not Path("stamps.fits").exists()

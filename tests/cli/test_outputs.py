@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fitsio
+import numpy as np
 import pytest
 
 from coblend.io.deblend.models import read_models
+from coblend.io.exposure.exposures import read_exposure
 from coblend.io.fits.reader import open_fits
 
 Cli = Callable[..., Any]
@@ -142,3 +145,65 @@ def test_a_psf_from_a_file_is_recorded(cli: Cli, bands) -> None:
     assert [(row["role"], row["name"]) for row in rows] == [
         ("exposure", "g.fits"), ("psf", "r.fits"),
     ]  # fmt: skip
+
+
+def test_products_are_those_of_the_exposures(cli: Cli, bands) -> None:
+    """Not of the bands that were detected on."""
+    one = (
+        "deblend",
+        "merged.fits",
+        "g.fits",
+        "-o",
+        "new.fits",
+        "--algorithm",
+        "sdss",
+        "--overwrite",
+    )
+    before = contents()
+    done = cli(*one, "--heavy", "{band}.fits")
+    assert done.code == 73, done.err
+    assert contents() == before
+    done = cli(*one, "--heavy", "heavy.fits")
+    assert done.code == 0, done.err
+    assert contents().keys() - before.keys() == {"new.fits", "heavy.fits"}
+
+
+@pytest.mark.parametrize("option", ["--save-kernel", "--save-nodes"])
+def test_a_kernel_does_not_replace_the_matched_image(cli: Cli, bands, option: str) -> None:
+    before = contents()
+    done = cli("psf-match", "g.fits", "--reference", "gaussian:fwhm=6", "-o", "m.fits",
+               option, "m.fits", "--overwrite")  # fmt: skip
+    assert done.code == 2, done.err
+    assert "m.fits would be written twice" in done.err
+    assert contents() == before
+
+
+def test_files_beside_an_exposure_are_inputs(cli: Cli, bands) -> None:
+    """Weight maps, found or named, and lists of files."""
+    image = read_exposure("g.fits").image
+    for name, plane in (("a.fits", image), ("a.weight.fits", np.ones_like(image)),
+                        ("rms.fits", np.ones_like(image))):  # fmt: skip
+        fitsio.write(name, plane)
+    Path("list.txt").write_text("g.fits\n")
+    before = contents()
+    for words, name in (
+        (("detect", "g=a.fits", "--psf-sigma", "1.7"), "a.weight.fits"),
+        (("detect", "g=a.fits[noise=rms:rms.fits]", "--psf-sigma", "1.7"), "rms.fits"),
+        (("reconstruct-footprints", "deblended.fits", "@list.txt"), "list.txt"),
+    ):
+        done = cli(*words, "-o", name, "--overwrite")
+        assert done.code == 73, done.err
+        assert f"{name}: is also an input" in done.err
+    assert contents() == before
+    done = cli("detect", "g=a.fits", "--psf-sigma", "1.7", "-o", "det.fits")
+    assert done.code == 0, done.err
+    with open_fits("det.fits") as file:
+        roles = [(row["role"], row["name"]) for row in file.table("PROVENANCE")]
+    assert roles == [("exposure", "a.fits"), ("plane", "a.weight.fits")]
+
+
+def test_places_in_names_of_products(cli: Cli, bands) -> None:
+    """Where nothing is filled in they are refused: the next band would replace the file."""
+    done = cli("detect", "g.fits", "-o", "det.fits", "--out-snr", "snr_{band}.fits")
+    assert done.code == 2
+    assert "no band is filled in there" in done.err

@@ -124,6 +124,7 @@ def test_what_a_notebook_shows() -> None:
         (("i", "I"), "bands i and I would share columns"),
         (("r-1", "r+1"), "bands r-1 and r\\+1 would share columns"),
         (("g", "err_g"), "bands g and err_g would share columns"),
+        (("overlap_frac_g", "g"), "bands g and overlap_frac_g would share columns"),
         (("g", "Sky"), "cannot be named Sky"),
     ],
 )

@@ -108,6 +108,10 @@ def test_columns_without_names_are_x_and_y(tmp_path, delimiter):
     assert read_sources(FileSpec(str(path)), BOX, origin=1).x.tolist() == [1002, 1004.5]
     given = read_sources(FileSpec(str(path)), BOX, columns={"flux": "col3"})
     assert given.flux.tolist() == [8, 9]
+    moved = read_sources(FileSpec(str(path)), BOX, columns={"x": "col2", "y": "col3"})
+    assert moved.x.tolist() == [1004, 1006]
+    path.write_text("\ufeff\n\n" + path.read_text())
+    assert len(read_sources(FileSpec(str(path)), BOX).x) == 2, "byte order mark, empty lines"
     np.savetxt(path, [3.0, 5.5])
     with pytest.raises(MissingHduError, match="neither x, y nor ra, dec"):
         read_sources(FileSpec(str(path)), BOX)

@@ -117,3 +117,14 @@ def test_cards_that_say_what_the_data_mean_count(made: Path) -> None:
         os.utime("made.fits", (1500, 1500))
         assert stale() == reason
     assert was_input("a.fits", "made.fits", "exposure") is True, "its pixels are the same"
+
+
+def test_an_input_that_an_option_names_too(made: Path) -> None:
+    """As psf-match of several exposures, one of which is the reference."""
+    names = [("exposure", "a.fits"), ("reference", "a.fits"), ("plane", "b.fits")]
+    inputs = tuple(InputFile.of(role, name) for role, name in names)
+    options = tuple((key, value, "default") for key, value in OPTIONS.items())
+    provenance = Provenance("detect", (), options, inputs)
+    with create("made.fits", "y/1", overwrite=True, provenance=provenance):
+        pass
+    assert stale(inputs=("a.fits",)) is None
