@@ -67,7 +67,8 @@ def detect(
     from coblend.io.psf.given import band_psfs, require_bands
 
     band, spec = parse_band_spec(exposure)
-    run.fill_output(band=read_outline(spec, band).band, name=stem(spec.path))
+    if "{" in run.output:
+        run.fill_output(band=read_outline(spec, band).band, name=stem(spec.path))
     check_products(run, out_image, out_snr, out_segmentation, regions)
     run.add_exposure("exposure", spec)
     run.add_psfs(psfs)
