@@ -260,24 +260,20 @@ def _mask_files(params: CoaddParams, field: Field) -> list[str]:
     return names
 
 
-_SQUARES = ("variance", "varianceclip", "meansquare")
-_SPREADS = ("stdev", "stdevclip", "iqrange")
-_COUNTS = ("npoint", "nmasked", "nclipped")
-
-
 def _calibration(field: Field, params: CoaddParams) -> tuple[str, float | None]:
     """Give the unit of the statistic, and its zero point where it is a flux."""
+    from coblend.core.coadd.rules import COUNTS, SPREADS, SQUARES
     from coblend.io.exposure.calibration import raised
 
     statistic, unit = field.rules.statistic, field.calibration.unit
     if statistic == "sum" and params.weight != "none":
         # weights of a column have a unit of their own, the others are 1 / variance
         return "" if params.weight == "column" else raised(unit, -1), None
-    if statistic in _SQUARES:
+    if statistic in SQUARES:
         return raised(unit, 2), None
-    if statistic in _COUNTS:
+    if statistic in COUNTS:
         return "", None
-    return unit, None if statistic in _SPREADS else field.calibration.zero_point
+    return unit, None if statistic in SPREADS else field.calibration.zero_point
 
 
 def _header(

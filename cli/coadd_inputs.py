@@ -111,8 +111,7 @@ class Field:
         offset = box.y0 - first.box.y0, box.x0 - first.box.x0
         grid = Grid(first.path, box, shift_cards(first.wcs, *offset), first.framed)
         for warp in warps:
-            for path in warp.file.paths:
-                run.add_input("warp" if path == warp.file.info.path else "plane", path)
+            _add_files(run, "warp", warp.file)
         warps = tuple(replace(warp, box=warp.box & box) for warp in warps)
         return cls(warps, grid, StackRules.of(params, planes), calibration)
 
@@ -121,7 +120,7 @@ class Field:
         require_same_band([*(warp.file.info for warp in self.warps), *(f.info for f in files)])
         planes = self.rules.planes
         for file in files:
-            run.add_input("psf-matched", file.info.path)
+            _add_files(run, "psf-matched", file)
             planes = planes.union(file.info.planes)
         calibration, warps = _placed(files, self.grid, params, self.calibration.zero_point)
         warps = tuple(replace(warp, box=warp.box & self.box) for warp in warps)
@@ -270,6 +269,12 @@ def _placed(
         field = _variation(file, offset, box, params.zp_interp)
         warps.append(PlacedWarp(file, offset, box, scale, variation=field))
     return calibration, tuple(warps)
+
+
+def _add_files(run: Run, role: str, file: WarpFile) -> None:
+    """Record the files of a warp as inputs."""
+    for path in file.paths:
+        run.add_input(role if path == file.info.path else "plane", path)
 
 
 def _variation(

@@ -16,7 +16,7 @@ from coblend.core.errors import ParameterError
 from coblend.core.params.deblend import DeblendParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from coblend.core.deblend.batch import Batch
     from coblend.core.deblend.crowded import StarField
@@ -58,7 +58,6 @@ def deblend(
     """
     from coblend.core.deblend.collect import collect
     from coblend.core.deblend.task import BYTES_PER_PIXEL, batches, make_plan
-    from coblend.core.deblend.work import deblend_work
     from coblend.core.reconstruct.precision import storage_steps
     from coblend.io.deblend.models import write_models
     from coblend.io.detect.detections import read_detections
@@ -87,14 +86,8 @@ def deblend(
     if run.dry_run:
         run.report({}, _costliest(detections, plan))
         return
-    results = []
-    with run.progress("deblending", len(plan.fitted)) as advance:
-        fit = partial(deblend_work, params=params)
-        for done in run.map(
-            fit, batches(detections, cube, plan, params), partial(_lost, run, fit)
-        ):
-            results += done
-            advance(len(done))
+    work = batches(detections, cube, plan, params)
+    results = _fit(run, work, len(plan.fitted), params)
     _warn_of_bugs(detections, results)
     models = collect(detections, cube, plan, results, params)
     with run.create("deblended/1") as out:
@@ -199,6 +192,21 @@ def _costliest(detections: Detections, plan: Plan, n: int = 20) -> list[dict[str
         }
         for row in rows
     ]  # fmt: skip
+
+
+def _fit(
+    run: Run, work: Iterable[Batch | StarField], n_parent: int, params: DeblendParams
+) -> list[BlendResult]:
+    """Fit all shares of the work, in parallel."""
+    from coblend.core.deblend.work import deblend_work
+
+    results: list[BlendResult] = []
+    fit = partial(deblend_work, params=params)
+    with run.progress("deblending", n_parent) as advance:
+        for done in run.map(fit, work, partial(_lost, run, fit)):
+            results += done
+            advance(len(done))
+    return results
 
 
 def _lost(

@@ -10,6 +10,13 @@ from coblend.core.params.coadd import CoaddParams
 CLIPPING = ("meanclip", "varianceclip", "stdevclip", "nclipped")
 """Statistics of the samples inside the clip window."""
 
+SQUARES = ("variance", "varianceclip", "meansquare")
+"""Statistics in the square of the unit of the samples."""
+SPREADS = ("stdev", "stdevclip", "iqrange")
+"""Statistics in the unit of the samples that are no fluxes."""
+COUNTS = ("npoint", "nmasked", "nclipped")
+"""Statistics without a unit."""
+
 INTERPOLABLE = ("mean", "meanclip", "median", "variance", "varianceclip")
 """Statistics whose missing pixels may be filled from their neighbours."""
 

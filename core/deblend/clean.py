@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coblend.core.box import Box
-from coblend.core.deblend.refitting.splice import part_of, starts_of
+from coblend.core.deblend.excerpt import part_of, starts_of
 from coblend.core.exposure import Exposure
 from coblend.core.footprint import spans_to_labels
 from coblend.core.model import FLAGS, ModelSet

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coblend.core.errors import CoblendError
-from coblend.io.fits.provenance import InputFile, content_hash
+from coblend.io.fits.provenance import InputFile, content_hash, data_hash
 from coblend.io.fits.reader import open_fits, text_of
 
 _NOT_ARGUMENTS = ("psf", "reference", "kernel", "noise", "peaks", "plane")
@@ -59,8 +59,7 @@ def was_input(path: str, made: str, role: str) -> bool | None:
     if not inputs:
         return True
     found, kind = content_hash(path)
-    data = found.split("-")[0]
-    if data in {i.hash.split("-")[0] for i in inputs if i.algorithm == kind}:
+    if data_hash(found) in {data_hash(i.hash) for i in inputs if i.algorithm == kind}:
         return True
     return False if kind in {i.algorithm for i in inputs} else None
 

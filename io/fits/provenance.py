@@ -141,6 +141,11 @@ def content_hash(path: str) -> tuple[str, str]:
         raise InputMissingError("no such file", path) from error
 
 
+def data_hash(digest: str) -> str:
+    """Part of a hash of `content_hash` that is of the data alone; all of one of the bytes."""
+    return digest.partition("-")[0]
+
+
 def creation_date() -> str:
     """UTC now, or the moment that SOURCE_DATE_EPOCH names (reproducible-builds.org)."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coblend.core.deblend.refitting.splice import _with_psfs, part_of, replace_parents, starts_of
+from coblend.core.deblend.excerpt import part_of, starts_of
+from coblend.core.deblend.refitting.splice import _with_psfs, replace_parents
 
 BANDS = ("g", "r")
 TABLES = ("parents", "blends", "objects", "components", "morph", "morph_offsets", "psfs")
